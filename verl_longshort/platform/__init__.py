@@ -1,0 +1,1 @@
+"""A CPU platform and CPU training engines for verl."""

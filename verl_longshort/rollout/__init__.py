@@ -1,0 +1,1 @@
+"""Rollout: the transformers engine, its verl server, and the two-policy agent loop."""

@@ -1,0 +1,1 @@
+"""The trainer of the pair: schedule of rounds, group rewards, checkpoints, launch."""

@@ -1,1 +1,69 @@
-"""Registers this package with verl; loaded through the `verl.plugins` entry point in every process."""
+"""Registers this package with verl; loaded through the `verl.plugins` entry point in every process.
+
+At once, and light: the CPU platform. When verl imports the module that holds the registry: the rollout
+"transformers", the FSDP engines for a CPU, and the trainer "longshort". A failure of the latter is raised by
+that import. verl logs a failure of the former at debug level only, so it is kept here and `raise_load_error`
+tells it.
+"""
+
+import importlib
+from types import ModuleType
+
+import wrapt
+
+ROLLOUT_NAME = "transformers"
+TRAINER_NAME = "longshort"
+TRAINER_MODULE = "verl_longshort.trainer.pair_trainer"
+ENGINE_MODULE = "verl_longshort.platform.fsdp"
+ADAPTER_CLASS = "verl_longshort.rollout.adapter.TransformersAdapter"
+
+LOAD_ERROR: Exception | None = None
+"""What went wrong while verl loaded this module, if anything did."""
+
+
+def raise_load_error() -> None:
+    """Raise RuntimeError when the plug-in failed to load in this process; verl keeps quiet about it."""
+    if LOAD_ERROR is not None:
+        raise RuntimeError(f"The verl plug-in of verl-longshort failed to load: {LOAD_ERROR}") from LOAD_ERROR
+
+
+def _register_replica(replica: ModuleType) -> None:
+    replica.RolloutReplicaRegistry.register(ROLLOUT_NAME, _load_replica)
+
+
+def _load_replica() -> type:
+    from verl_longshort.rollout.replica import TransformersReplica
+
+    return TransformersReplica
+
+
+def _register_adapter(rollout: ModuleType) -> None:
+    rollout._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = ADAPTER_CLASS
+
+
+def _register_engines(_: ModuleType) -> None:
+    importlib.import_module(ENGINE_MODULE)
+
+
+def _register_trainer(_: ModuleType) -> None:
+    importlib.import_module(TRAINER_MODULE)
+
+
+WHEN_IMPORTED = {
+    "verl.workers.rollout.replica": _register_replica,
+    "verl.workers.rollout.base": _register_adapter,
+    "verl.workers.engine.fsdp.transformer_impl": _register_engines,
+}
+"""Module of verl -> what to register once it is imported."""
+
+
+def _register() -> None:
+    importlib.import_module("verl_longshort.platform.cpu")
+    for module, register in WHEN_IMPORTED.items():
+        wrapt.register_post_import_hook(register, module)
+
+
+try:
+    _register()
+except Exception as error:
+    LOAD_ERROR = error

@@ -1,7 +1,7 @@
 """The word-level tokenizer of the miniature world, as an ordinary Hugging Face fast tokenizer.
 
-Words are separated by spaces and decoding joins them with spaces again. The protocol tags are ordinary words, as
-they are plain text for a real model; only `<pad>`, `<eos>` and `<bos>` are special.
+Words are separated by spaces and decoding joins them with spaces again. The protocol tags are ordinary words,
+as they are plain text for a real model; only `<pad>`, `<eos>` and `<bos>` are special.
 """
 
 from tokenizers import Tokenizer
@@ -14,9 +14,10 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>", "</rethink>")
 _DIGITS = tuple("0123456789")
 _SYMBOLS = ("\\boxed{", "}", "(", ")", ";", "?", ".", ",", "=", ":", "+")
 _WORDS = (
-    "a b c d start step okay so we let us see at and follow the steps to in order is this list go slowly wait hmm "
-    "check again yes over answer"
-).split()
+    *("a", "b", "c", "d", "start", "step", "list"),
+    *("okay", "so", "we", "let", "us", "see", "at", "and", "follow", "the", "steps", "to", "in", "order"),
+    *("is", "this", "go", "slowly", "wait", "hmm", "check", "again", "yes", "over", "answer"),
+)
 VOCABULARY = (*SPECIAL_WORDS, *_TAGS, *_DIGITS, *_SYMBOLS, *_WORDS)
 
 CHAT_TEMPLATE = (

@@ -1,8 +1,8 @@
-"""The miniature world: problems small enough that a model trained from scratch in minutes shows the effect.
+"""The miniature world: problems on which a model trained from scratch in minutes shows the effect.
 
-A counter shows a digit and wraps at ten. Steps `a`, `b`, ... each add one digit, or the total of a whole list of
-digits; the question is what the counter shows at the end. Adding a list in one go is the *hard* step: a small
-model that just writes the result is mostly wrong, and right when it spells the list out digit by digit.
+A counter shows a digit and wraps at ten. Steps `a`, `b`, ... each add one digit, or the total of a whole list
+of digits; the question is what the counter shows at the end. Adding a list in one go is the *hard* step: a
+small model that just writes the result is mostly wrong, and right when it spells the list out digit by digit.
 Adding one digit is *easy*.
 
 `Problem` and `generate_problems` make the problems, `long_cot` the verbose chain of thought with its thoughts
@@ -204,12 +204,12 @@ def _thought(kind: ThoughtKind, step: int | None, text: str, concise_form: str =
 
 
 def _restatement(problem: Problem, rng: random.Random) -> str:
-    first, last = problem.steps[0].name, problem.steps[-1].name
+    start, steps = problem.start, f"{problem.steps[0].name} to {problem.steps[-1].name}"
     return rng.choice(
         (
-            f"okay , start at {problem.start} .",
-            f"okay , so we start at {problem.start} and follow {first} to {last} .",
-            f"okay , let us see . we start at {problem.start} and follow the steps {first} to {last} in order .",
+            f"okay , start at {start} .",
+            f"okay , so we start at {start} and follow {steps} .",
+            f"okay , let us see . we start at {start} and follow the steps {steps} in order .",
         )
     )
 
@@ -230,17 +230,11 @@ def _hard_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought
 
 def _easy_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought]:
     name, after = problem.steps[k].name, problem.counters[k + 1]
-    digit, before = problem.steps[k].items[0], problem.counters[k]
-    thoughts = [
-        _thought(
-            ThoughtKind.EASY,
-            k,
-            f"step {name} : {digit} + {before} = {after} so {name} = {after} .",
-            _sum(problem, k),
-        )
-    ]
+    work = f"{problem.steps[k].items[0]} + {problem.counters[k]} = {after}"
+    text = f"step {name} : {work} so {name} = {after} ."
+    thoughts = [_thought(ThoughtKind.EASY, k, text, _sum(problem, k))]
     if rng.random() < 0.5:
-        check = f"hmm , check {name} again : {digit} + {before} = {after} yes , {name} = {after} ."
+        check = f"hmm , check {name} again : {work} yes , {name} = {after} ."
         thoughts.append(_thought(ThoughtKind.RECHECK_EASY, k, check))
     return thoughts
 
@@ -252,8 +246,11 @@ def _sum(problem: Problem, k: int) -> str:
 
 
 def _spelled(problem: Problem, k: int) -> str:
-    """The list added digit by digit. Every sum repeats the digit before it: that keeps the work local, the next
-    digit is found by matching the last one; `)` closes the list."""
+    """The list added digit by digit; `)` closes it.
+
+    Every sum repeats the digit before it, which keeps the work local: the next digit is found by matching
+    that one.
+    """
     items, shown = problem.steps[k].items, problem.counters[k]
     sums, previous = [], ""
     for item in items:

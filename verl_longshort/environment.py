@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from verl_longshort.compat import StrEnum
+from verl_longshort.errors import UserError
 from verl_longshort.protocol import ROLES, Closing, Fault, Role, Turn, parse_turn
 
 
@@ -47,7 +48,7 @@ _SMALLEST = {"max_turns": 2, "long_turn_tokens": 1, "short_turn_tokens": 1, "tok
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How far a trajectory may go. Raises ValueError when it leaves no room for a turn each."""
+    """How far a trajectory may go. Raises UserError when it leaves no room for a turn each."""
 
     max_turns: int
     """Number of turns of both roles together, at least 2. An odd number wastes the last long turn."""
@@ -69,7 +70,7 @@ class Limits:
 
 def _require_at_least(key: str, value: object, smallest: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ValueError(f"environment.{key} is {value!r}; set it to a whole number of {smallest} or more")
+        raise UserError(f"longshort.environment.{key}", value, f"set a whole number of {smallest} or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ class Generate(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Participant:
-    """The model that plays a role. Raises ValueError when its tokenizer cannot speak the protocol."""
+    """The model that plays a role. Raises UserError when its tokenizer cannot speak the protocol."""
 
     tokenizer: Tokenizer
     generate: Generate

@@ -13,6 +13,7 @@ case) or a decoder that puts spaces between words shows in it.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from verl_longshort.errors import UserError
 from verl_longshort.protocol import TAGS, Role, RolePrompts
 
 
@@ -47,21 +48,18 @@ def render_prompt(tokenizer: Tokenizer, system: str, problem: str) -> list[int]:
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
-    """Raise ValueError when a role cannot speak the protocol with this tokenizer and its chat template."""
+    """Raise UserError when a role cannot speak the protocol with this tokenizer and its chat template."""
+    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
     for tag in TAGS:
         shown = decode_turn(tokenizer, tokenizer.encode(tag, add_special_tokens=False)).strip()
         if shown != tag:
-            raise ValueError(
-                f"the tokenizer turns the tag {tag!r} into {shown!r}; "
-                "tags must be ordinary text or added tokens with special=False"
-            )
+            remedy = f"it turns the tag {tag} into {shown!r}; add the tags as tokens with special=False"
+            raise UserError("tokenizer", name, remedy)
     prompt = tokenizer.decode(render_prompt(tokenizer, "", "?"), skip_special_tokens=False)
     written = [tag for tag in TAGS if tag in prompt]
     if written:
-        raise ValueError(
-            f"the chat template already writes {', '.join(written)} into the prompt; each model writes its "
-            "own tags, so set tokenizer.chat_template to one without them"
-        )
+        remedy = f"its chat template writes {', '.join(written)}; use one that leaves the tags to the model"
+        raise UserError("tokenizer", name, remedy)
 
 
 class RoleView:

@@ -63,8 +63,8 @@ def mean(values: Sequence[Sequence[float]]) -> Interval:
 def accuracy_efficiency_score(
     accuracy: float, length: float, *, base_accuracy: float, base_length: float
 ) -> float:
-    """AES against a base: share of length saved, plus three times the relative gain in accuracy, or minus five
-    times the relative loss. Accuracies in one unit, lengths in one unit. 0 for the base itself.
+    """AES against a base: share of length saved, plus three times the relative gain in accuracy, or minus
+    five times the relative loss. Accuracies in one unit, lengths in one unit. 0 for the base itself.
 
     Raises ValueError when a base value is not positive: the score is relative to it.
     """

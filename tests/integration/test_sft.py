@@ -1,0 +1,102 @@
+"""verl's own SFT trainer on a tiny random model: it learns its role's turns and leaves a usable folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+from verl_longshort import progress
+from verl_longshort.data.sft_dataset import TrajectoryDataset
+from verl_longshort.data.tiny_tokenizer import build_tokenizer
+
+pytestmark = pytest.mark.integration
+
+RECORDS = [
+    {
+        "problem": f"start {digit} ; a 0 ?",
+        "turns": [
+            {"role": "long", "text": f"<think> step a 0 + {digit} = {digit} . </think>"},
+            {"role": "short", "text": f"<answer> \\boxed{{ {digit} }} </answer>"},
+        ],
+    }
+    for digit in range(8)
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder, tokenizer = tmp_path_factory.mktemp("base"), build_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def start(base: Path, work: Path, *overrides: str) -> "subprocess.Popen[str]":
+    data = work / "data.jsonl"
+    data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    command = [
+        sys.executable,
+        "-m",
+        "verl_longshort.trainer.sft",
+        "longshort.role=short",
+        f"model.path={base}",
+    ]
+    command += [f"data.train_files={data}", f"longshort.output_dir={work / 'out'}", "data.train_batch_size=4"]
+    command += ["longshort.prompts={long:'',short:''}", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", progress.VARIABLE: str(work / "progress.json")}
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def loss(folder: Path, data: Path) -> float:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    settings = {"role": "short", "prompts": {"long": "", "short": ""}, "max_length": 100}
+    row = TrajectoryDataset(str(data), AutoTokenizer.from_pretrained(folder), settings)[3]
+    labels = row["input_ids"].masked_fill(row["loss_mask"] == 0, -100)
+    return model(input_ids=row["input_ids"][None], labels=labels[None]).loss.item()
+
+
+def test_learns_and_exports(base: Path, tmp_path: Path) -> None:
+    process = start(base, tmp_path, "trainer.total_epochs=6", "optim.lr=1e-2")
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output[-3000:]
+    folder, data = tmp_path / "out", tmp_path / "data.jsonl"
+    assert loss(folder, data) < loss(base, data) - 1
+    assert AutoTokenizer.from_pretrained(folder).chat_template == build_tokenizer().chat_template
+    summary = json.loads((folder / "longshort_sft.json").read_text())
+    assert (summary["role"], summary["steps"], summary["trajectories"]) == ("short", 12, 8)
+    assert summary["losses"][-1] < summary["losses"][0]
+    reported = progress.read(tmp_path / "progress.json")
+    assert reported is not None
+    assert (reported.done, reported.total) == (12, 12)
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_killed_run_leaves_no_model(base: Path, tmp_path: Path) -> None:
+    process = start(base, tmp_path, "trainer.total_epochs=100000", "trainer.save_freq=1")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Saved hf_model" in line or "Updated checkpoint tracker" in line:
+            break
+    process.kill()
+    process.communicate(timeout=30)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.partial").exists()

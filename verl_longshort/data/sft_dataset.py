@@ -1,0 +1,82 @@
+"""Supervised fine-tuning rows of one role, tokenised as the rollout tokenises them.
+
+`TrajectoryDataset` is verl's `data.custom_cls` for SFT. It reads joint trajectories and gives one row per
+trajectory: the sequence that the role sees, with the loss on the role's own turns. `load_trajectories`
+reads and checks the file without torch.
+
+A trajectory is a record of a `.jsonl` or `.parquet` file:
+
+    {"problem": str, "turns": [{"role": "long" | "short", "text": str}, ...], ...}
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from verl_longshort.data.trajectories import load_trajectories
+from verl_longshort.errors import UserError
+from verl_longshort.inputs import Record
+from verl_longshort.protocol import Role, RolePrompts
+from verl_longshort.view import RoleView
+
+Row = dict[str, torch.Tensor]
+
+
+class TrajectoryDataset(Dataset[Row]):
+    """Rows of one role for verl's `SFTTrainer` in `no_padding` mode.
+
+    A row is `input_ids`, `position_ids` and `loss_mask`, each int64 of shape [length of the sequence]; the
+    mask is 1 on the tokens of the role's own turns. The constructor's signature is verl's; `config` is the
+    `data` block with `role` and `prompts` added.
+
+    Raises UserError for a file that cannot be used and for a sequence longer than `data.max_length`.
+    """
+
+    def __init__(
+        self,
+        parquet_files: str | Path | Sequence[str | Path],
+        tokenizer: Any,
+        config: Mapping[str, Any],
+        processor: Any = None,
+        max_samples: int = -1,
+    ) -> None:
+        role = Role(config["role"])
+        prompts = RolePrompts(**config["prompts"])
+        records = load_trajectories(parquet_files, role)
+        selected = records[:max_samples] if max_samples > 0 else records
+        self.rows = [role_row(tokenizer, role, prompts, record) for record in selected]
+        self._refuse_long_rows(int(config["max_length"]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def _refuse_long_rows(self, limit: int) -> None:
+        # Cutting a row would teach a turn without its closing tag.
+        longest = max(len(row["input_ids"]) for row in self.rows)
+        if longest > limit:
+            raise UserError("data.max_length", limit, f"the longest sequence has {longest} tokens: raise it")
+
+
+def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Record) -> Row:
+    """The sequence of one trajectory as `role` sees it; its own turns are tokenised alone, as they are
+    generated.
+    """
+    view = RoleView(tokenizer, role, prompts, record["problem"])
+    for turn in record["turns"]:
+        if turn["role"] == role:
+            view.add_own(tokenizer.encode(turn["text"], add_special_tokens=False), None)
+        else:
+            view.add_partner(turn["text"])
+    mask = [0] * len(view.prompt_ids) + list(view.response_mask)
+    ids = torch.tensor(view.context_ids, dtype=torch.long)
+    return {
+        "input_ids": ids,
+        "position_ids": torch.arange(len(ids)),
+        "loss_mask": torch.tensor(mask, dtype=torch.long),
+    }

@@ -1,0 +1,94 @@
+"""Checks what a command was given, in seconds and before any heavy import.
+
+`read_records` reads a JSONL or parquet file of records, `check_model` a model path. Both raise `UserError`
+with the key under which the user gave the path.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from verl_longshort.errors import UserError
+
+Record = dict[str, Any]
+
+
+def read_records(path: str | Path, *, key: str, columns: Iterable[str]) -> list[Record]:
+    """All records of a `.parquet` or `.jsonl` file as plain Python values; each has all of `columns`.
+
+    Raises UserError when the file is missing, empty, of another kind or lacks a column.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(key, path, "no such file: give the path of a .jsonl or .parquet file")
+    records = _read(file, key)
+    if not records:
+        raise UserError(key, path, "has no records: run the stage that writes it again")
+    for number, record in enumerate(records, start=1):
+        absent = [column for column in columns if record.get(column) is None]
+        if absent:
+            found = ", ".join(sorted(record)) or "none"
+            raise UserError(key, path, f"record {number} lacks the column '{absent[0]}' (it has: {found})")
+    return records
+
+
+def check_model(path: str, *, key: str) -> None:
+    """`path` is a Hugging Face model folder, or a model that the hub (or its local cache) holds.
+
+    Raises UserError otherwise.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(key, path, "has no config.json: give a folder that save_pretrained wrote")
+        return
+    # A path under a folder that exists was meant as a path: the hub need not be asked.
+    if path.count("/") != 1 or folder.parent.is_dir():
+        raise UserError(key, path, "no such folder: give a Hugging Face model folder or a name on the hub")
+    _check_hub(path, key)
+
+
+def _check_hub(name: str, key: str) -> None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(name, "config.json", etag_timeout=10)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(key, name, f"neither a folder nor a model the hub gives ({reason})") from error
+
+
+def _read(file: Path, key: str) -> list[Record]:
+    if file.suffix == ".parquet":
+        from pyarrow import parquet
+        from pyarrow.lib import ArrowInvalid
+
+        try:
+            return parquet.read_table(file).to_pylist()
+        except ArrowInvalid as error:
+            raise UserError(key, file, f"is not a parquet file ({error}): write it again") from error
+    if file.suffix == ".jsonl":
+        return _read_jsonl(file, key)
+    raise UserError(key, file, f"unknown kind '{file.suffix}': give a .jsonl or .parquet file")
+
+
+def _read_jsonl(file: Path, key: str) -> list[Record]:
+    records = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    key, file, f"line {number} is not JSON ({error.msg}): write the file again"
+                ) from error
+            if not isinstance(record, dict):
+                raise UserError(
+                    key, file, f"line {number} is not a JSON object: one record per line is expected"
+                )
+            records.append(record)
+    return records

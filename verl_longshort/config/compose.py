@@ -18,9 +18,9 @@ from verl_longshort.errors import UserError
 CONFIG_DIR = Path(__file__).parent
 
 
-def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+def compose_config(name: str, overrides: Sequence[str], unused: tuple[str, ...] = ()) -> DictConfig:
     """The config `name` of this folder with `overrides` (Hydra's `key=value`) applied, nothing left to fill
-    in.
+    in but what begins with one of `unused`.
 
     Raises UserError for an override that cannot be read, a key that does not exist and a required key that
     was not given.
@@ -35,7 +35,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         except HydraException as error:
             reason = " ".join(str(error).split())
             raise UserError("overrides", " ".join(overrides), f"{reason}; give them as key=value") from error
-    missing = [key for key, node in _nodes(config) if node._is_missing()]
+    missing = [k for k, node in _nodes(config) if node._is_missing() and not k.startswith(unused)]
     if missing:
         raise UserError(missing[0], "???", f"is required: add {missing[0]}=<value>")
     return config

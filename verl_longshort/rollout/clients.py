@@ -1,0 +1,78 @@
+"""How an agent loop reaches the engines of the two policies.
+
+verl hands one client object from the trainer through the agent-loop manager and its workers to every loop,
+untouched: `PairClient` travels that way and carries one verl client per role.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.rollout.llm_server import LLMServerClient
+
+from verl_longshort.protocol import Role
+from verl_longshort.trajectory import Generation, Participant
+
+
+class SessionClient(LLMServerClient):
+    """Passes the caller's request id on to the engine, turn after turn.
+
+    verl's own client invents an id for every request; the transformers engine finds the kept KV cache of a
+    trajectory by this id.
+    """
+
+    def _vllm_request_id(self, request_id: str) -> str:
+        return request_id
+
+
+@dataclass(kw_only=True)
+class PairClient:
+    """The clients of both policies and the model configurations whose tokenizers the loops need."""
+
+    clients: Mapping[Role, LLMServerClient]
+    model_configs: Mapping[Role, Any]
+
+
+_tokenizers: dict[str, Any] = {}
+
+
+def tokenizer_of(model_config: Any) -> Any:
+    """The tokenizer of a policy's model, loaded by verl's own rules once per process and model path."""
+    path = str(model_config.path)
+    if path not in _tokenizers:
+        _tokenizers[path] = omega_conf_to_dataclass(model_config).tokenizer
+    return _tokenizers[path]
+
+
+class ServedPolicy:
+    """One policy behind a verl rollout server, as the `Generate` of a trajectory."""
+
+    def __init__(self, client: LLMServerClient) -> None:
+        self._client = client
+
+    async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
+        """Generate one turn; token ids in, token ids out."""
+        output = await self._client.generate(request_id, prompt_ids=prompt_ids, sampling_params=sampling)
+        return Generation(
+            token_ids=list(output.token_ids),
+            logprobs=None if output.log_probs is None else list(output.log_probs),
+            finish_reason=_finish_reason(output, sampling["max_tokens"]),
+            extra=dict(output.extra_fields),
+        )
+
+
+def _finish_reason(output: Any, max_tokens: int) -> str:
+    # verl folds "stop" and "length" into "completed"; the number of tokens tells them apart, and a turn
+    # whose very last permitted token closed it is recognised by its closing tag later on
+    if output.stop_reason == "aborted":
+        return "aborted"
+    return "length" if len(output.token_ids) >= max_tokens else "stop"
+
+
+def participants(client: PairClient) -> dict[Role, Participant]:
+    """Both policies of a run as the participants of a trajectory."""
+    return {
+        role: Participant(tokenizer=tokenizer_of(client.model_configs[role]), generate=ServedPolicy(served))
+        for role, served in client.clients.items()
+    }

@@ -1,0 +1,71 @@
+"""The replay buffer of a pair: verl's own, with a short poll and a watchdog.
+
+verl's buffer polls every two seconds, waits for ever when rollouts die, and fills the place of a failed group
+with padding; none of that is right for trajectories that take less than a second or a run nobody watches.
+"""
+
+import time
+from typing import Any
+
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+POLL_INTERVAL_S = 0.05
+
+
+class WatchedReplayBuffer(ReplayBuffer):
+    """Raises when a rollout failed, or when no trajectory has ended for `timeout_s` seconds."""
+
+    def __init__(self, *, timeout_s: float, **kwargs: Any) -> None:
+        super().__init__(poll_interval=POLL_INTERVAL_S, **kwargs)
+        self.timeout_s = timeout_s
+        self._finished = -1
+        self._progress_at = 0.0
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        """Wait for `batch_size` finished groups.
+
+        Raises:
+            RuntimeError: a group failed, or nothing ended in time.
+        """
+        self._finished, self._progress_at = -1, time.monotonic()
+        result = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
+        self._raise_on_failure(partition_id)
+        return result
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        self._raise_on_failure(partition_id)
+        ended = len(self.finished_keys[partition_id]) + len(self.partitions[partition_id])
+        if ended != self._finished:
+            self._finished, self._progress_at = ended, time.monotonic()
+        elif time.monotonic() - self._progress_at > self.timeout_s:
+            waiting = len(self.pending_keys[partition_id]) + len(self.running_keys[partition_id])
+            raise RuntimeError(
+                f"no trajectory ended for longshort.rollout_timeout_s = {self.timeout_s} s while {waiting} groups "
+                "were waiting; look at the logs of the agent loop and the rollout servers, or raise the limit"
+            )
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
+
+    def _raise_on_failure(self, partition_id: str) -> None:
+        failed = self.failure_keys[partition_id]
+        if failed:
+            raise RuntimeError(
+                f"{len(failed)} groups of trajectories failed; the agent loop's log above has the traceback of each"
+            )
+
+
+class HandedRows:
+    """Takes the place of a replay buffer in a policy's trainer: `sample` gives the rows it was handed."""
+
+    def __init__(self) -> None:
+        self._rows: Any = None
+
+    def hand(self, rows: Any) -> None:
+        """Set what the next `sample` returns."""
+        self._rows = rows
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        """The rows handed last; each only once."""
+        if self._rows is None:
+            raise RuntimeError("a policy was asked to learn before it was handed rows")
+        rows, self._rows = self._rows, None
+        return rows, {}

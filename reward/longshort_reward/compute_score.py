@@ -1,0 +1,80 @@
+"""`compute_score`, the reward of one response in the form verl asks for (`custom_reward_function`).
+
+One response is no group, so only EM and FM are scored here: LM and the rethink credit compare the
+trajectories of one problem, and the longshort trainer computes them where groups exist (`synergy`).
+"""
+
+from typing import Any
+
+from longshort_reward.answer import judge_answer
+from longshort_reward.checks import check_keys, number
+from longshort_reward.format import format_match
+from longshort_reward.judges import Verdict
+from longshort_reward.schedule import RewardWeights
+from verl_longshort.errors import UserError
+from verl_longshort.protocol import Role, parse_trajectory
+
+_WHERE = "reward.custom_reward_function.reward_kwargs"
+_KNOWN = ("eta", "lambda", "answer_timeout_s")
+_NEED_A_GROUP = ("mu", "rethink")
+_FROM_VERL = ("reward_router_address", "reward_model_tokenizer")
+"""What verl's reward managers add on their own when a reward model is on."""
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str | int | float,
+    extra_info: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> dict[str, float]:
+    """Score one response: `score = eta EM + lambda FM`.
+
+    Args:
+        data_source: of the row; all are scored alike.
+        solution_str: the decoded response: a joint trajectory, or the plain solution of a single model, whose
+            FM is 0.
+        ground_truth: see `match_answer`.
+        extra_info: of the row; not used.
+        **kwargs: verl's `reward_kwargs`: `eta` (1.0), `lambda` (0.1), `answer_timeout_s` (5).
+
+    Returns:
+        Always the same keys, all floats, so that verl can average each: `score`; `acc` and `em`, the answer
+        match; `fm`, the format match of the whole trajectory, and `fm_long`, `fm_short`, that of each role's
+        turns; `lm`, always 0.0 (see the module); `answer_failed`, 1.0 when the answer could not be compared
+        within the limits.
+
+    Raises:
+        UserError: an unknown or malformed keyword, named.
+        TypeError, ValueError: a ground truth that is no answer.
+    """
+    weights = _read({key: value for key, value in kwargs.items() if key not in _FROM_VERL})
+    verdict = judge_answer(solution_str, ground_truth, timeout_s=weights["answer_timeout_s"])
+    turns = parse_trajectory(solution_str)
+    em, fm = float(verdict is Verdict.MATCH), format_match(turns)
+    return {
+        "score": weights["eta"] * em + weights["lambda"] * fm,
+        "acc": em,
+        "em": em,
+        "fm": fm,
+        "lm": 0.0,
+        "fm_long": format_match(turns, Role.LONG),
+        "fm_short": format_match(turns, Role.SHORT),
+        "answer_failed": float(verdict in (Verdict.TIMED_OUT, Verdict.CRASHED)),
+    }
+
+
+def _read(kwargs: dict[str, Any]) -> dict[str, float]:
+    for key in _NEED_A_GROUP:
+        if key in kwargs:
+            remedy = "compares the trajectories of one problem, here is one: set it under longshort.reward"
+            raise UserError(f"{_WHERE}.{key}", kwargs[key], remedy)
+    check_keys(kwargs, _WHERE, known=_KNOWN)
+    eta, lambda_ = kwargs.get("eta", RewardWeights.eta), kwargs.get("lambda", RewardWeights.lambda_)
+    return {
+        "eta": number(eta, f"{_WHERE}.eta"),
+        "lambda": number(lambda_, f"{_WHERE}.lambda"),
+        "answer_timeout_s": number(
+            kwargs.get("answer_timeout_s", 5.0), f"{_WHERE}.answer_timeout_s", above=0
+        ),
+    }

@@ -1,0 +1,20 @@
+"""FM, the format term: did the turns keep to the tag protocol?"""
+
+from collections.abc import Sequence
+
+from verl_longshort.protocol import Closing, Role, Turn
+
+
+def format_match(turns: Sequence[Turn], role: Role | str | None = None) -> float:
+    """1.0 when the turns are well formed, else 0.0 (paper section 5).
+
+    With a `role`, only that role's own turns count, so that no role pays for the other's slip (ours); a role
+    without a turn gets 0.0. Without one, the whole trajectory is judged: every turn is well formed, long and
+    short alternate from long on, and the last turn, and only it, closes with `</answer>`.
+    """
+    if role is not None:
+        own = [turn for turn in turns if turn.role == Role(role)]
+        return float(bool(own) and all(turn.ok for turn in own))
+    ordered = all(turn.role is (Role.LONG, Role.SHORT)[i % 2] for i, turn in enumerate(turns))
+    answers = [i for i, turn in enumerate(turns) if turn.closing is Closing.ANSWER]
+    return float(ordered and all(turn.ok for turn in turns) and answers == [len(turns) - 1])

@@ -1,0 +1,161 @@
+"""Starts, asks and replaces the judge processes (`judge`), from any thread of any process.
+
+Plain subprocesses and not a pool from `multiprocessing` or a library on top of it: those cannot start in a
+daemon process and import the caller's main module (verl and Ray, in a worker) again in every child.
+"""
+
+import atexit
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from verl_longshort.compat import StrEnum
+
+_START_LIMIT_S = 120.0
+_GRACE_S = 2.0
+_QUEUE_LIMIT_S = 600.0
+
+
+class Verdict(StrEnum):
+    """What came out of comparing two answers; only MATCH counts as right."""
+
+    MATCH = "match"
+    DIFFERENT = "different"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+
+
+class Judge:
+    """One running judge process. Not thread-safe: one caller at a time."""
+
+    def __init__(self) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            RuntimeError: it did not come up; its own error is on stderr.
+        """
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "longshort_reward.judge"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        )
+        if self._read_line(_START_LIMIT_S) != b"ready\n":
+            self.close()
+            raise RuntimeError(
+                f"the answer judge did not start (exit status {self._process.returncode}): see its error on "
+                f"stderr and try `{sys.executable} -m longshort_reward.judge`"
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
+        """Compare two answers within `timeout_s` seconds; see `judge.compare`. Unusable after a failure."""
+        request = {"answer": answer, "gold": gold, "boxed": boxed, "timeout_s": timeout_s}
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        except BrokenPipeError:
+            return Verdict.CRASHED
+        reply = self._read_line(timeout_s + _GRACE_S)
+        if reply:
+            return Verdict.MATCH if json.loads(reply) else Verdict.DIFFERENT
+        # None: the process missed its own alarm, which only a stopped process does.
+        return Verdict.TIMED_OUT if reply is None or self._ended_by_alarm() else Verdict.CRASHED
+
+    def close(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ended_by_alarm(self) -> bool:
+        return self._process.wait(_GRACE_S) == -signal.SIGALRM
+
+    def _read_line(self, limit_s: float) -> bytes | None:
+        """A line, b"" when the process closed its end, None when nothing came in time."""
+        assert self._process.stdout is not None
+        # poll and not select: a Ray worker may have more than the 1024 descriptors select can name.
+        poller = select.poll()
+        poller.register(self._process.stdout, select.POLLIN)
+        return self._process.stdout.readline() if poller.poll(limit_s * 1000) else None
+
+
+class Judges:
+    """At most `size` judges, started when first needed and replaced after a failure. Thread-safe."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.forget()
+
+    def ask(self, answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
+        """Compare two answers; waits for a free judge first, and the time limit starts after that.
+
+        Raises:
+            RuntimeError: no judge could be started, or none came free for ten minutes.
+        """
+        with self._lease() as slot:
+            if slot.judge is None or not slot.judge.alive:
+                slot.judge = Judge()
+            verdict = slot.judge.ask(answer, gold, boxed=boxed, timeout_s=timeout_s)
+            if verdict in (Verdict.TIMED_OUT, Verdict.CRASHED):
+                slot.clear()
+            return verdict
+
+    def close(self) -> None:
+        """End all idle judges; they start again when needed."""
+        for slot in list(self._slots.queue):
+            slot.clear()
+
+    def forget(self) -> None:
+        """Drop all judges without ending them: after a fork they belong to the parent."""
+        # Last in, first out: a started judge is used again before another one is started.
+        self._slots: queue.LifoQueue[_Slot] = queue.LifoQueue()
+        for _ in range(self._size):
+            self._slots.put(_Slot())
+
+    @contextmanager
+    def _lease(self) -> Iterator["_Slot"]:
+        try:
+            slot = self._slots.get(timeout=_QUEUE_LIMIT_S)
+        except queue.Empty:
+            raise RuntimeError(
+                f"no answer judge came free in {_QUEUE_LIMIT_S:g} s: lower answer_timeout_s"
+            ) from None
+        try:
+            yield slot
+        except BaseException:
+            # A reply may still be on its way: it must not answer the next question.
+            slot.clear()
+            raise
+        finally:
+            self._slots.put(slot)
+
+
+class _Slot:
+    """A place for one judge."""
+
+    def __init__(self) -> None:
+        self.judge: Judge | None = None
+
+    def clear(self) -> None:
+        judge, self.judge = self.judge, None
+        if judge is not None:
+            judge.close()
+
+
+JUDGES = Judges(size=2)
+"""This process's judges. Two, so that one slow answer does not hold up the others."""
+
+os.register_at_fork(after_in_child=JUDGES.forget)
+atexit.register(JUDGES.close)

@@ -1,0 +1,36 @@
+"""LM, the length term: shorter is better, within the trajectories of one problem."""
+
+from collections.abc import Sequence
+
+
+def length_match(lengths: Sequence[int], correct: Sequence[bool], *, gated: bool = True) -> list[float]:
+    """The length reward of every trajectory of ONE problem's group, each in [-0.5, 0.5].
+
+    The form is Kimi k1.5's (arXiv 2501.12599, section 2.3.3; paper section 5):
+    `0.5 - (length - min) / (max - min)`, and 0 for everybody when all lengths are equal.
+
+    Gated (ours, as in the authors' later work): only correct trajectories compete, so `min` and `max` are
+    theirs, and a wrong one gets exactly 0. A wrong answer is then neither paid for brevity nor does a long
+    failure make a correct answer look short. Not gated is the published form: all compete, a correct one gets
+    its value and a wrong one `min(0, value)`.
+
+    Args:
+        lengths: tokens of the joint trajectories (both roles' own tokens), shape (group,).
+        correct: whether each one reached the right answer, shape (group,).
+        gated: see above.
+
+    Raises:
+        ValueError: the two sequences differ in size, or a length is negative.
+    """
+    if len(lengths) != len(correct):
+        raise ValueError(f"lengths has {len(lengths)} entries, correct has {len(correct)}: give one of each")
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"lengths = {list(lengths)}: a length in tokens cannot be negative")
+    rivals = [length for length, right in zip(lengths, correct, strict=True) if right or not gated]
+    if not rivals or min(rivals) == max(rivals):
+        return [0.0] * len(lengths)
+    shortest, spread = min(rivals), max(rivals) - min(rivals)
+    values = [0.5 - (length - shortest) / spread for length in lengths]
+    if gated:
+        return [value if right else 0.0 for value, right in zip(values, correct, strict=True)]
+    return [value if right else min(0.0, value) for value, right in zip(values, correct, strict=True)]

@@ -1,0 +1,18 @@
+"""A tiny model and tiny data for runs of the real trainer."""
+
+from pathlib import Path
+
+import pytest
+from harness import sums, write_model, write_rows
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Qwen2 of about 10,000 parameters with its tokenizer."""
+    return write_model(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parquet file with 16 short problems in verl's format."""
+    return write_rows(tmp_path_factory.mktemp("tiny_rows") / "rows.parquet", sums(16))

@@ -1,0 +1,42 @@
+"""The command `longshort`. Commands are thin and import what they need when they run, so that help is instant."""
+
+from typing import Any
+
+import click
+
+from verl_longshort import __version__
+from verl_longshort.errors import UserError
+
+
+class _Mistake(click.ClickException):
+    exit_code = 2
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise _Mistake(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Long⊗Short: two policies that solve problems together and spend fewer tokens."""
+
+
+@main.command()
+@click.option("--ray/--no-ray", default=True, show_default=True, help="Also look into a Ray worker.")
+def doctor(ray: bool) -> None:
+    """Say what is installed and registered, and what is wrong; exits with 1 when something is."""
+    from rich.console import Console
+
+    from verl_longshort.doctor import diagnose, render
+
+    console = Console()
+    with console.status("looking around"):
+        diagnosis = diagnose(use_ray=ray)
+    render(diagnosis, console)
+    if diagnosis.problems:
+        raise SystemExit(1)

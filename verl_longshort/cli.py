@@ -1,4 +1,4 @@
-"""The command `longshort`. Commands are thin and import what they need when they run, so that help is instant."""
+"""The command `longshort`. Commands are thin and import what they need when they run: help is instant."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`longshort doctor`: what is installed, what is registered with verl, and what a run on this machine would use."""
+"""`longshort doctor`: what is installed, what is registered with verl, and what a run here would use."""
 
 import importlib.util
 import re
@@ -93,20 +93,27 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _versions() -> list[Finding]:
-    wanted = {r.name.lower(): r for r in map(Requirement, requires(DISTRIBUTION) or []) if r.marker is None}
-    return [_version(name, wanted.get(name.lower())) for name in NEEDED] + [
+    requirements = [*_requirements(DISTRIBUTION), *_requirements("verl")]
+    return [_version(name, requirements) for name in NEEDED] + [
         Finding(topic=name, value=_installed(name) or "not installed (optional)") for name in OPTIONAL
     ]
 
 
-def _version(name: str, requirement: Requirement | None) -> Finding:
+def _requirements(distribution: str) -> list[Requirement]:
+    """What a distribution asks for, including what verl's trainer needs of verl."""
+    listed = (requires(distribution) or []) if _installed(distribution) else []
+    parsed = [Requirement(line) for line in listed]
+    return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": "verl-core"})]
+
+
+def _version(name: str, requirements: Iterable[Requirement]) -> Finding:
     found = _installed(name)
     if found is None:
-        return Finding(
-            topic=name, value="missing", problem=f"not installed: pip install '{requirement or name}'"
-        )
-    if requirement is not None and not requirement.specifier.contains(found, prereleases=True):
-        return Finding(topic=name, value=found, problem=f"{found} does not fit: pip install '{requirement}'")
+        return Finding(topic=name, value="missing", problem=f"not installed: pip install {name}")
+    for wanted in requirements:
+        if wanted.name.lower() == name.lower() and not wanted.specifier.contains(found, prereleases=True):
+            problem = f"{found} does not fit: pip install '{wanted.name}{wanted.specifier}'"
+            return Finding(topic=name, value=found, problem=problem)
     return Finding(topic=name, value=found)
 
 

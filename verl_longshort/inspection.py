@@ -1,11 +1,13 @@
 """Looks at one process: did verl load the plug-in, and is everything registered that a run needs?
 
-`inspect_process` runs in the driver and, through Ray, in a worker; verl loads plug-ins in every process by itself.
+`inspect_process` runs in the driver and, through Ray, in a worker; verl loads plug-ins in every process by
+itself.
 """
 
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -28,6 +30,8 @@ class Finding:
 
 def inspect_process() -> list[Finding]:
     """What the plug-in has registered in this process; one finding per topic, fewer when it is not loaded."""
+    # verl warns about each training backend that is not installed; none of them is needed here.
+    warnings.filterwarnings("ignore", category=UserWarning, module="verl.workers.engine")
     importlib.import_module("verl")
     plugin = sys.modules.get(PLUGIN_MODULE)
     if plugin is None:

@@ -53,6 +53,7 @@ WHEN_IMPORTED = {
     "verl.workers.rollout.replica": _register_replica,
     "verl.workers.rollout.base": _register_adapter,
     "verl.workers.engine.fsdp.transformer_impl": _register_engines,
+    "verl.trainer.ppo.v1": _register_trainer,
 }
 """Module of verl -> what to register once it is imported."""
 

@@ -34,8 +34,7 @@ def decode_turn(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
 
 def render_prompt(tokenizer: Tokenizer, system: str, problem: str) -> list[int]:
     """Token ids of the chat of system message (none if empty) and problem, open for the assistant's text."""
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": problem})
+    messages = _messages(system, problem)
     ids = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=False
     )
@@ -47,6 +46,11 @@ def render_prompt(tokenizer: Tokenizer, system: str, problem: str) -> list[int]:
     return ids
 
 
+def _messages(system: str, problem: str) -> list[dict[str, str]]:
+    user = {"role": "user", "content": problem}
+    return [{"role": "system", "content": system}, user] if system else [user]
+
+
 def check_tokenizer(tokenizer: Tokenizer) -> None:
     """Raise UserError when a role cannot speak the protocol with this tokenizer and its chat template."""
     name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
@@ -55,7 +59,7 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
         if shown != tag:
             remedy = f"it turns the tag {tag} into {shown!r}; add the tags as tokens with special=False"
             raise UserError("tokenizer", name, remedy)
-    prompt = tokenizer.decode(render_prompt(tokenizer, "", "?"), skip_special_tokens=False)
+    prompt = tokenizer.apply_chat_template(_messages("", ""), add_generation_prompt=True, tokenize=False)
     written = [tag for tag in TAGS if tag in prompt]
     if written:
         remedy = f"its chat template writes {', '.join(written)}; use one that leaves the tags to the model"

@@ -40,3 +40,12 @@ def doctor(ray: bool) -> None:
     render(diagnosis, console)
     if diagnosis.problems:
         raise SystemExit(1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def train(overrides: tuple[str, ...]) -> None:
+    """Train the pair by rounds of reinforcement learning (config/longshort_trainer.yaml)."""
+    from verl_longshort.trainer.launch import train as run
+
+    run(overrides)

@@ -74,7 +74,7 @@ def check_keys(block: Mapping[str, Any], where: str, known: Sequence[str]) -> No
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
             raise UserError(f"{where}.{key}", block[key], f"unknown key; {hint}")
-    
+
 
 def _prompts(given: Mapping[str, str | None]) -> RolePrompts:
     check_keys(given, "longshort.environment.prompts", [r.value for r in ROLES])
@@ -121,5 +121,7 @@ def _positive(value: Any, key: str) -> float:
 
 def _keep(value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError("longshort.keep_checkpoints", value, "must be a whole number from 1 on, or null for all")
+        raise UserError(
+            "longshort.keep_checkpoints", value, "must be a whole number from 1 on, or null for all"
+        )
     return value

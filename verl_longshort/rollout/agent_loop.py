@@ -31,7 +31,8 @@ class LongShortAgentLoop(AgentLoopBase):
 
         Args:
             sampling_params: verl's sampling parameters for this run (temperature, top_p, …).
-            sample: the data row: `raw_prompt`, `reward_model.ground_truth`, `index`, `global_steps`, `session_id`.
+            sample: the data row: `raw_prompt`, `reward_model.ground_truth`, `index`, `global_steps`,
+                `session_id`.
 
         Returns:
             Two outputs, in the order of `ROLES`, with token ids of each role's own tokenizer.
@@ -56,7 +57,12 @@ class LongShortAgentLoop(AgentLoopBase):
         return [self._row(trajectory, role, facts, timing, version) for role in ROLES]
 
     def _row(
-        self, trajectory: Trajectory, role: Role, facts: dict[str, Any], timing: dict[str, float], version: int
+        self,
+        trajectory: Trajectory,
+        role: Role,
+        facts: dict[str, Any],
+        timing: dict[str, float],
+        version: int,
     ) -> AgentLoopOutput:
         view = trajectory.views[role]
         self._check_fits(view, role)
@@ -82,7 +88,9 @@ class LongShortAgentLoop(AgentLoopBase):
         for key, ids in (("max_prompt_length", view.prompt_ids), ("max_response_length", view.response_ids)):
             limit = self.config.data[key]
             if len(ids) > limit:
-                remedy = f"a {role} row has {len(ids)} tokens; raise it or lower longshort.environment's budgets"
+                remedy = (
+                    f"a {role} row has {len(ids)} tokens; raise it or lower longshort.environment's budgets"
+                )
                 raise UserError(f"data.{key}", limit, remedy)
 
 
@@ -105,6 +113,7 @@ def trajectory_facts(trajectory: Trajectory, correct: bool) -> dict[str, Any]:
     }
     for role in ROLES:
         facts[f"tokens_{role}"] = float(state.tokens[role])
+        facts[f"turns_{role}"] = float(len(turns[role]))
         facts[f"format_{role}"] = float(format_match(turns[role], role))
     return facts
 
@@ -124,15 +133,18 @@ def weight_versions(trajectory: Trajectory, role: Role, fallback: int) -> dict[s
     """The training steps whose weights wrote this role's turns; `fallback` when it never spoke."""
     seen = [extra["global_steps"] for extra in trajectory.extras[role]]
     versions = [v for v in seen if v is not None] or [fallback]
-    return {"global_steps": versions[-1], "min_global_steps": min(versions), "max_global_steps": max(versions)}
+    return {
+        "global_steps": versions[-1],
+        "min_global_steps": min(versions),
+        "max_global_steps": max(versions),
+    }
 
 
 async def _grade(trajectory: Trajectory, sample: dict[str, Any], timeout_s: float) -> bool:
     if trajectory.state.stop_reason is not StopReason.ANSWERED:
         return False
     truth = sample["reward_model"]["ground_truth"]
-    answer = trajectory.state.turns[-1].body
-    return await asyncio.to_thread(match_answer, answer, truth, timeout_s=timeout_s)
+    return await asyncio.to_thread(match_answer, trajectory.state.final_text, truth, timeout_s=timeout_s)
 
 
 def _seed(base: int, sample: dict[str, Any]) -> int:
@@ -157,6 +169,8 @@ def _participants(client: PairClient) -> dict[Role, Participant]:
 def _settings(config: Any) -> PairSettings:
     global _parsed
     if _parsed is None or _parsed[0] is not config:
-        block = OmegaConf.masked_copy(config.longshort, [k for k in config.longshort if k != "policy_configs"])
+        block = OmegaConf.masked_copy(
+            config.longshort, [k for k in config.longshort if k != "policy_configs"]
+        )
         _parsed = (config, PairSettings.parse(OmegaConf.to_container(block, resolve=True)))
     return _parsed[1]

@@ -51,7 +51,9 @@ class ServedPolicy:
     def __init__(self, client: LLMServerClient) -> None:
         self._client = client
 
-    async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
+    async def __call__(
+        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
+    ) -> Generation:
         """Generate one turn; token ids in, token ids out."""
         output = await self._client.generate(request_id, prompt_ids=prompt_ids, sampling_params=sampling)
         return Generation(

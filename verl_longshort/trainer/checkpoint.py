@@ -82,7 +82,7 @@ class CheckpointStore:
         state = PairState(**json.loads((self.pair_folder(step) / "pair.json").read_text()))
         if not schedule.agrees_with(state.schedule, state.steps_per_round, state.step):
             was = f"{state.schedule} with {state.steps_per_round} steps each"
-            remedy = f"the checkpoint at step {step} was made under {was}; keep what has begun, or use a new folder"
+            remedy = f"step {step} was reached under {was}; keep what has begun, or use a new folder"
             raise UserError("longshort.schedule", [r.value for r in schedule.rounds], remedy)
         return state
 
@@ -112,7 +112,11 @@ class CheckpointStore:
 
     def write_best(self, start: Validation, best: Validation, models: Mapping[Role, str]) -> None:
         """Record the best validated checkpoint and where its two Hugging Face models lie."""
-        record = {"start": asdict(start), "best": asdict(best), "models": {r.value: m for r, m in models.items()}}
+        record = {
+            "start": asdict(start),
+            "best": asdict(best),
+            "models": {r.value: m for r, m in models.items()},
+        }
         _write_atomically(self.root / "best.json", json.dumps(record, indent=1))
 
 

@@ -6,7 +6,7 @@ groups are complete, from the functions of `longshort_reward` (paper section 5).
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def outcome_of(facts: Mapping[str, Any]) -> Outcome:
     """The reward's view of one trajectory, from the facts the agent loop recorded."""
     return Outcome(
         correct=facts["acc"] > 0.5,
-        format_ok={role.value: facts[f"format_{role}"] > 0.5 for role in ROLES},
+        format_ok={role.value: facts[f"format_{role}"] > 0.5 for role in ROLES if facts[f"turns_{role}"]},
         tokens=int(facts["tokens"]),
         rethinks=int(facts["rethinks"]),
         fault_role=facts["fault_role"] or None,
@@ -62,21 +62,21 @@ def reward_rows(
     for key, fact in zip(keys, facts, strict=True):
         row = Row.of(key)
         sessions[row.group].setdefault(row.session, fact)
-    by_session: dict[str, Mapping[str, RoleReward]] = {}
+    by_session: dict[str, Mapping[Role, RoleReward]] = {}
     for group in sessions.values():
         rewards = synergy_reward([outcome_of(fact) for fact in group.values()], weights, step)
         by_session.update(zip(group, rewards, strict=True))
     rows = [Row.of(key) for key in keys]
-    return {row.key: by_session[row.session][row.role.value] for row in rows}
+    return {row.key: by_session[row.session][row.role] for row in rows}
 
 
 def role_metrics(rewards: Mapping[str, RoleReward]) -> dict[str, float]:
-    """Mean reward and terms per role, named `{role}/reward/{term}`."""
+    """Mean reward, unweighted terms and share of neutral rows per role, named `{role}/reward/{term}`."""
     values: dict[str, list[float]] = defaultdict(list)
     for key, reward in rewards.items():
         role = Row.of(key).role
-        for term, value in reward.terms().items():
-            values[f"{role}/reward/{term}"].append(value)
+        for term, value in asdict(reward).items():
+            values[f"{role}/reward/{term}"].append(float(value))
     return {name: float(np.mean(v)) for name, v in values.items()}
 
 

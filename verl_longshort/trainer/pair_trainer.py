@@ -84,7 +84,9 @@ class PairTrainer(PPOTrainerSync):
         for policy in self.policies.values():
             policy.init()
             if policy.global_steps != self.global_steps and isinstance(policy, PolicyTrainer):
-                raise RuntimeError(f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}")
+                raise RuntimeError(
+                    f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}"
+                )
         # verl's validation and task runner ask the trainer for these
         self.reward_loop_manager = self._trained()[0].reward_loop_manager
         self.teacher_model_manager = None
@@ -103,12 +105,16 @@ class PairTrainer(PPOTrainerSync):
         updates = self.schedule.updates(role)
         if updates == 0:
             return FrozenPolicy(role, config)
-        return PolicyTrainer(role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools)
+        return PolicyTrainer(
+            role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools
+        )
 
     def _policy_config(self, role: Role) -> DictConfig:
         built = self.config.longshort.get("policy_configs")
         if not built:
-            remedy = "start the run with `longshort train`: overrides per policy are merged before verl resolves"
+            remedy = (
+                "start the run with `longshort train`: overrides per policy are merged before verl resolves"
+            )
             raise UserError("longshort.policy_configs", built, remedy)
         config = OmegaConf.create(OmegaConf.to_container(built[role.value], resolve=True))
         assert isinstance(config, DictConfig)
@@ -147,7 +153,9 @@ class PairTrainer(PPOTrainerSync):
         self.prepare_step()
         with marked_timer("gen", timing_raw, color="red"):
             batch, sampled = self.replay_buffer.sample(
-                global_steps=self.global_steps, partition_id="train", batch_size=self.config.data.train_batch_size
+                global_steps=self.global_steps,
+                partition_id="train",
+                batch_size=self.config.data.train_batch_size,
             )
         metrics.update(sampled)
         self._sleep_engines()
@@ -200,7 +208,12 @@ class PairTrainer(PPOTrainerSync):
         report(self.global_steps, self.schedule.total_steps, f"RL round {round_name}")
 
     def _compute_metrics(
-        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+        self,
+        batch: KVBatchMeta,
+        metrics: dict[str, Any],
+        timing_raw: dict[str, float],
+        global_steps: int,
+        epoch: int,
     ) -> None:
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         metrics["training/round"] = self.schedule.round_of(global_steps)
@@ -218,7 +231,9 @@ class PairTrainer(PPOTrainerSync):
     def _val_metrics_update(
         self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
-        metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
+        metrics = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs
+        )
         accuracy = float(torch.tensor(reward_extra_infos_dict["acc"]).mean())
         tokens = float(torch.tensor(reward_extra_infos_dict["tokens"]).mean())
         self._validated = Validation(step=self.global_steps, accuracy=accuracy, tokens=tokens)

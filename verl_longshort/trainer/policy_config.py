@@ -16,7 +16,12 @@ from omegaconf.errors import ConfigKeyError
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import ROLES, Role
 
-_DERIVED = ("reward.num_workers", "trainer.default_local_dir", "trainer.resume_mode", "trainer.resume_from_path")
+_DERIVED = (
+    "reward.num_workers",
+    "trainer.default_local_dir",
+    "trainer.resume_mode",
+    "trainer.resume_from_path",
+)
 
 
 def build_policy_configs(config: DictConfig) -> dict[str, Any]:

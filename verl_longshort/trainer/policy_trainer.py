@@ -79,7 +79,9 @@ class PolicyTrainer(PPOTrainerSync):
         made = self.resource_pool_manager
         if self._pools is not None:
             self.resource_pool_manager = ExistingPools(
-                resource_pool_spec=made.resource_pool_spec, mapping=made.mapping, resource_pool_dict=self._pools
+                resource_pool_spec=made.resource_pool_spec,
+                mapping=made.mapping,
+                resource_pool_dict=self._pools,
             )
             return
         # placement groups are named after their pool: two pools of one name would be one
@@ -123,7 +125,7 @@ class PolicyTrainer(PPOTrainerSync):
         self._save_checkpoint()
 
     def exported(self, step: int) -> str:
-        """The Hugging Face folder of this policy in the checkpoint of `step`; at step 0, what it started from."""
+        """This policy as a Hugging Face folder: of the checkpoint of `step`, or its start (0)."""
         if step == 0:
             return str(self.config.actor_rollout_ref.model.path)
         root = self.config.trainer.default_local_dir

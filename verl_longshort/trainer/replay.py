@@ -40,8 +40,8 @@ class WatchedReplayBuffer(ReplayBuffer):
         elif time.monotonic() - self._progress_at > self.timeout_s:
             waiting = len(self.pending_keys[partition_id]) + len(self.running_keys[partition_id])
             raise RuntimeError(
-                f"no trajectory ended for longshort.rollout_timeout_s = {self.timeout_s} s while {waiting} groups "
-                "were waiting; look at the logs of the agent loop and the rollout servers, or raise the limit"
+                f"no trajectory ended for longshort.rollout_timeout_s = {self.timeout_s} s while {waiting} "
+                "groups were waiting; look at the logs of the agent loop and the rollout servers, or raise the limit"
             )
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
@@ -49,7 +49,7 @@ class WatchedReplayBuffer(ReplayBuffer):
         failed = self.failure_keys[partition_id]
         if failed:
             raise RuntimeError(
-                f"{len(failed)} groups of trajectories failed; the agent loop's log above has the traceback of each"
+                f"{len(failed)} groups of trajectories failed; the agent loop's log above has each traceback"
             )
 
 

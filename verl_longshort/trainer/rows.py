@@ -48,7 +48,8 @@ def write_rewards(batch: KVBatchMeta, rewards: Mapping[str, RoleReward]) -> None
     """
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
     scores = [
-        place_reward(mask, rewards[key].total) for key, mask in zip(batch.keys, data["response_mask"], strict=True)
+        place_reward(mask, rewards[key].total)
+        for key, mask in zip(batch.keys, data["response_mask"], strict=True)
     ]
     nested = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
     fields = TensorDict({"rm_scores": nested}, batch_size=len(scores))

@@ -68,7 +68,7 @@ class Schedule:
         return sum(role in r.learners for r in self.rounds) * self.steps_per_round
 
     def label(self, step: int) -> str:
-        """The pair after `step` steps in the paper's notation, e.g. `L2S1`; unfinished rounds do not count."""
+        """The pair after `step` steps in the paper's notation, e.g. `L2S1`; only whole rounds count."""
         done = self.rounds[: step // self.steps_per_round]
         counts = {role: sum(role in r.learners for r in done) for role in ROLES}
         return f"L{counts[Role.LONG]}S{counts[Role.SHORT]}"

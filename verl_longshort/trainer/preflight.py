@@ -1,0 +1,123 @@
+"""Checks a training run before anything heavy is imported, started or written.
+
+Every check ends in a `UserError` that names the key, the value and the remedy.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_longshort.errors import UserError
+from verl_longshort.inputs import check_model, read_records
+from verl_longshort.protocol import ROLES
+from verl_longshort.settings import PairSettings
+from verl_longshort.trainer.checkpoint import CheckpointStore
+from verl_longshort.trainer.policy_config import build_policy_configs
+
+COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
+_LEFT_ALONE = {
+    "trainer.total_training_steps": "longshort.schedule x longshort.steps_per_round decide; leave null",
+    "reward.custom_reward_function.path": "the pair's reward is set in longshort.reward; leave it null",
+    "trainer.v1.sampler.custom_sampler.path": "the pair brings its own replay buffer; leave it null",
+}
+_OFF = {
+    "algorithm.filter_groups.enable": "dynamic group filtering is not supported for a pair; set false",
+    "reward.reward_model.enable": "a reward model is not supported for a pair; set false",
+    "distillation.enabled": "distillation is not supported for a pair; set false",
+}
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Check the composed, unresolved configuration of a run.
+
+    Returns:
+        The resolved configuration of each policy (`build_policy_configs`).
+
+    Raises:
+        UserError: for the first thing that cannot work.
+    """
+    block = OmegaConf.to_container(config.longshort, resolve=True)
+    assert isinstance(block, dict)
+    settings = PairSettings.parse({str(k): v for k, v in block.items()})
+    _check_unsupported(config)
+    policies = build_policy_configs(config)
+    for role in ROLES:
+        key = f"longshort.policies.{role}.actor_rollout_ref.model.path"
+        check_model(str(policies[role.value]["actor_rollout_ref"]["model"]["path"]), key=key)
+    _check_data(config)
+    _check_devices(config, settings)
+    _check_resume(config, settings)
+    return policies
+
+
+def _check_unsupported(config: DictConfig) -> None:
+    for key, remedy in _LEFT_ALONE.items():
+        value = OmegaConf.select(config, key)
+        if value is not None:
+            raise UserError(key, value, remedy)
+    for key, remedy in _OFF.items():
+        value = OmegaConf.select(config, key)
+        if value:
+            raise UserError(key, value, remedy)
+
+
+def _check_data(config: DictConfig) -> None:
+    train = _problems(config.data.train_files, "data.train_files")
+    _problems(config.data.val_files, "data.val_files")
+    batch = config.data.train_batch_size
+    if not 0 < batch <= len(train):
+        raise UserError(
+            "data.train_batch_size", batch, f"must be from 1 to the number of problems, {len(train)}"
+        )
+
+
+def _problems(files: str | Sequence[str], key: str) -> list[dict[str, Any]]:
+    paths = [files] if isinstance(files, str) else list(files)
+    rows = [row for path in paths for row in read_records(path, key=key, columns=COLUMNS)]
+    for number, row in enumerate(rows, start=1):
+        if row["reward_model"].get("ground_truth") is None:
+            raise UserError(
+                key, files, f"record {number} lacks reward_model.ground_truth: the answer to grade by"
+            )
+        if not any(message.get("role") == "user" for message in row["prompt"]):
+            raise UserError(
+                key, files, f"record {number} has no user message in its prompt: the problem goes there"
+            )
+        if row["extra_info"].get("index") is None:
+            raise UserError(key, files, f"record {number} lacks extra_info.index: number the problems")
+    return rows
+
+
+def _check_devices(config: DictConfig, settings: PairSettings) -> None:
+    if config.trainer.device != "cuda":
+        return
+    asked = config.trainer.n_gpus_per_node
+    pools = 1 if settings.pools == "shared" else 2
+    present = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if config.trainer.nnodes == 1 and asked * pools > present:
+        remedy = (
+            f"longshort.pools={settings.pools} needs {asked * pools} GPUs and this machine has {present}; "
+            "ask for fewer, or train on the CPU with device=cpu"
+        )
+        raise UserError("trainer.n_gpus_per_node", asked, remedy)
+
+
+def _check_resume(config: DictConfig, settings: PairSettings) -> None:
+    trainer = config.trainer
+    if trainer.resume_mode == "disable":
+        return
+    folder = Path(trainer.default_local_dir)
+    if trainer.resume_mode == "resume_path":
+        given = Path(str(trainer.resume_from_path))
+        if not (given / "pair.json").is_file():
+            raise UserError(
+                "trainer.resume_from_path", given, "is no checkpoint of a pair: it has no pair.json"
+            )
+        CheckpointStore(given.parent).load(int(given.name.rsplit("_", 1)[1]), settings.schedule)
+        return
+    store = CheckpointStore(folder)
+    step = store.latest()
+    if step is not None:
+        store.load(step, settings.schedule)

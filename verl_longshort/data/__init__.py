@@ -1,1 +1,1 @@
-"""Problems, thoughts, cold-start data and the miniature world; nothing here knows verl except `sft_dataset`."""
+"""Problems, thoughts, cold-start data and the miniature world; only `sft_dataset` knows verl."""

@@ -29,6 +29,7 @@ from verl_longshort.data.world import (
 
 IGNORED = -100
 _FACTS_PER_ROW = 8
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +116,19 @@ class Stage:
     difficulty: Difficulty
 
 
-def batches(
-    stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: random.Random
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One batch a step: token ids and labels, both (rows, longest), padded on the right."""
+_SMALL = Difficulty(steps=(1, 2), list_items=(2, 4), hard_weights=(0.1, 0.6, 0.3))
+CURRICULUM = (
+    Stage(steps=250, rows={"walk": 24, "facts": 24}, difficulty=_SMALL),
+    Stage(steps=300, rows={"long": 12, "direct": 4, "facts": 8, "walk": 8}, difficulty=_SMALL),
+    Stage(steps=900, rows={"long": 12, "direct": 8, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
+)
+
+
+def batches(stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[list[Batch]]:
+    """Each step's batches, one per kind of row: ids and labels, both (rows, longest), padded on the right.
+
+    Kinds are kept apart so that each weighs the same in the loss and short drills get little padding.
+    """
     maker = RowMaker(tokenizer, rng)
     problems = stream_problems(rng, Split.TRAIN, stage.difficulty)
     kinds: dict[str, Callable[[], Row]] = {
@@ -129,10 +139,12 @@ def batches(
         "prefixed": lambda: maker.prefixed(next(problems)),
     }
     for _ in range(stage.steps):
-        yield collate([kinds[kind]() for kind, count in stage.rows.items() for _ in range(count)], tokenizer)
+        yield [
+            collate([kinds[kind]() for _ in range(count)], tokenizer) for kind, count in stage.rows.items()
+        ]
 
 
-def collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:
     """Token ids and labels of some rows, both (rows, longest); labels are `IGNORED` where nothing counts."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), tokenizer.pad_token_id)

@@ -1,0 +1,60 @@
+"""Cold-start trajectories from the generator's own labels: here it is known which thoughts matter.
+
+As in the paper (section 4) the first thought stays long, and so do the important ones, here the hard steps;
+all others are replaced by their concise form, and neighbours of one kind are merged into one turn. A record is
+
+    {"problem": str, "ground_truth": str, "turns": [{"role": "long" | "short", "text": str}, ...]}
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from verl_longshort.data.world import Problem, Thought, ThoughtKind, long_cot
+from verl_longshort.protocol import ANSWER_CLOSE, ANSWER_OPEN, RETHINK, THINK_CLOSE, THINK_OPEN, Role
+
+
+def cold_start_records(problems: Iterable[Problem], *, seed: int) -> list[dict[str, Any]]:
+    """One record per problem; `seed` decides the wording of the long thoughts."""
+    rng = random.Random(seed)
+    return [_record(problem, long_cot(problem, rng)) for problem in problems]
+
+
+def joint_turns(thoughts: Sequence[Thought], keep_long: Sequence[bool]) -> list[dict[str, str]]:
+    """The turns of both roles, in order, when the marked thoughts stay long and the others become concise.
+
+    Raises:
+        ValueError: the first thought is not kept long, or the last is: long opens and short ends.
+    """
+    if not keep_long[0] or keep_long[-1]:
+        raise ValueError("keep_long: the first thought must stay long and the last must not; mark them so")
+    pieces = [
+        (Role.LONG, thought.text) if keep else (Role.SHORT, thought.concise)
+        for thought, keep in zip(thoughts, keep_long, strict=True)
+        if keep or thought.concise
+    ]
+    merged = [
+        (role, " ".join(text for _, text in group))
+        for role, group in groupby(pieces, key=lambda piece: piece[0])
+    ]
+    last = len(merged) - 1
+    return [
+        {"role": str(role), "text": _tagged(role, text, ends=index == last)}
+        for index, (role, text) in enumerate(merged)
+    ]
+
+
+def _record(problem: Problem, thoughts: Sequence[Thought]) -> dict[str, Any]:
+    keep_long = [thought.kind in (ThoughtKind.RESTATE, ThoughtKind.HARD) for thought in thoughts]
+    return {
+        "problem": problem.text,
+        "ground_truth": problem.answer,
+        "turns": joint_turns(thoughts, keep_long),
+    }
+
+
+def _tagged(role: Role, text: str, *, ends: bool) -> str:
+    if role is Role.LONG:
+        return f"{THINK_OPEN} {text} {THINK_CLOSE}"
+    return f"{ANSWER_OPEN} {text} {ANSWER_CLOSE if ends else RETHINK}"

@@ -1,0 +1,126 @@
+"""Runs the stages of a recipe in order and says what went wrong.
+
+`run_recipe` is the command `longshort recipe`. A stage that was done with the same command, after the same
+stages, is skipped. Nothing of a stage outlives the launcher when that is interrupted; what a launcher that
+was killed left running is ended when the stage is started again.
+"""
+
+import fcntl
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from verl_longshort.errors import UserError
+from verl_longshort.recipe.display import Display, clock
+from verl_longshort.recipe.plan import Plan, load_plan
+from verl_longshort.recipe.stage import StageRun, Status
+
+POLL_SECONDS = 0.25
+TAIL_LINES = 25
+FAILED, INTERRUPTED = 1, 130
+
+Group = Sequence[StageRun]
+
+
+def run_recipe(path: Path, overrides: Sequence[str] = (), console: Console | None = None) -> int:
+    """Run the recipe in `path`; 0 when all stages are done, 1 when one failed, 130 when interrupted.
+
+    Raises UserError when the recipe cannot be used or another launcher is running it.
+    """
+    plan = load_plan(path, overrides)
+    console = console or Console()
+    with _lock(plan.output), _terminate_like_interrupt():
+        fingerprints = plan.fingerprints()
+        groups = [
+            [
+                StageRun(
+                    stage,
+                    fingerprint=fingerprints[stage.name],
+                    output=plan.output,
+                    environment=plan.environment,
+                )
+                for stage in group
+            ]
+            for group in plan.groups
+        ]
+        return _run_groups(groups, plan, console)
+
+
+def _run_groups(groups: Sequence[Group], plan: Plan, console: Console) -> int:
+    begin = time.monotonic()
+    try:
+        with Display(groups, console) as display:
+            done = all(_run_group(group, plan, display) for group in groups)
+    except KeyboardInterrupt:
+        console.print("Interrupted; the same command continues where it stopped.", highlight=False)
+        return INTERRUPTED
+    if done:
+        note = f"Recipe done in {clock(time.monotonic() - begin)}; results in {plan.output}"
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        return 0
+    for run in (run for group in groups for run in group if run.status is Status.FAILED):
+        _explain(run, console)
+    return FAILED
+
+
+def _run_group(group: Group, plan: Plan, display: Display) -> bool:
+    todo = [run for run in group if run.status is Status.WAITING]
+    try:
+        for run in todo:
+            run.start()
+        while any(run.status is Status.RUNNING for run in todo):
+            display.update()
+            time.sleep(POLL_SECONDS)
+            if any(run.poll(plan.stall_minutes * 60) is Status.FAILED for run in todo):
+                break
+    finally:
+        for run in todo:
+            run.end("ended by the launcher")
+        display.update()
+    return all(run.status is Status.DONE for run in group)
+
+
+def _explain(run: StageRun, console: Console) -> None:
+    console.print(f"\n{run.log_tail(TAIL_LINES)}", markup=False, highlight=False, soft_wrap=True)
+    note = f"Stage {run.stage.name} failed: {run.failure}. Its log: {run.log}"
+    console.print(note, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _lock(output: Path) -> Iterator[None]:
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "output", output, "another launcher is running this recipe; wait for it or stop it"
+            ) from None
+        yield
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """SIGTERM ends the stages as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run_recipe(Path(sys.argv[1]), sys.argv[2:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,43 @@
+"""The file that says whether a stage is running or done, and with which command.
+
+It is written when the stage's process has started and again when it has ended well, each time in one step.
+So a launcher that is killed at any moment leaves a stage that is not done.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RUNNING = "running"
+DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """The last attempt at a stage."""
+
+    fingerprint: str
+    """Of the command and all that came before it."""
+    status: str
+    """RUNNING (also when it failed or was killed) or DONE."""
+    pid: int
+    created: float
+    """When the process was started: tells it from a later one with the same id."""
+    seconds: float
+    """How long the attempt took; 0 while it runs."""
+
+
+def read_marker(file: Path) -> Marker | None:
+    """The marker in `file`, None before the first attempt."""
+    try:
+        return Marker(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def write_marker(file: Path, marker: Marker) -> None:
+    """Replace the marker in `file`."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(marker)), encoding="utf-8")
+    os.replace(temporary, file)

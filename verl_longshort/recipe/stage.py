@@ -1,0 +1,170 @@
+"""One stage as a process with its files on disk.
+
+Below the recipe's output folder: `stages/<name>.json` is the marker, `logs/<name>.log` holds the output of
+all attempts, `progress/<name>.json` the last report.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from verl_longshort.compat import StrEnum
+from verl_longshort.progress import VARIABLE, Progress, read
+from verl_longshort.recipe.marker import DONE, RUNNING, Marker, read_marker, write_marker
+from verl_longshort.recipe.plan import Stage
+from verl_longshort.recipe.process import GRACE_SECONDS, created_at, end_process, signal_group
+
+
+class Status(StrEnum):
+    """Where a stage is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class StageRun:
+    """One stage during one run of the launcher."""
+
+    def __init__(
+        self, stage: Stage, *, fingerprint: str, output: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.stage = stage
+        self.log = output / "logs" / f"{stage.name}.log"
+        self.failure = ""
+        self._fingerprint = fingerprint
+        self._environment = environment
+        self._marker_file = output / "stages" / f"{stage.name}.json"
+        self._progress_file = output / "progress" / f"{stage.name}.json"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._last_sign = 0.0
+        self._last_seen: tuple[float, ...] = ()
+        marker = read_marker(self._marker_file)
+        self.done_before = marker is not None and self._is_done(marker)
+        self.status = Status.DONE if self.done_before else Status.WAITING
+        self.seconds = marker.seconds if marker is not None and self.done_before else 0.0
+
+    @property
+    def progress(self) -> Progress | None:
+        """The last report of this attempt."""
+        return read(self._progress_file) if self.status is Status.RUNNING else None
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the work done, None before the stage reports it."""
+        if self.status is Status.DONE:
+            return 1.0
+        progress = self.progress
+        return min(progress.done / progress.total, 1.0) if progress and progress.total > 0 else None
+
+    def start(self) -> None:
+        """Start the process in its own session, after removing what another command left as outputs."""
+        self._clear()
+        for file in (self.log, self._marker_file, self._progress_file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._progress_file.unlink(missing_ok=True)
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self.stage.command)}\n")
+            log.flush()
+            self._process = subprocess.Popen(
+                self.stage.command,
+                env=self._variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started = self._last_sign = time.monotonic()
+        self.status = Status.RUNNING
+        self._mark(self._process.pid, RUNNING)
+
+    def poll(self, stall_seconds: float) -> Status:
+        """Look at the process; end it when it has given no sign of life for `stall_seconds`."""
+        if self.status is not Status.RUNNING or self._process is None:
+            return self.status
+        code = self._process.poll()
+        self.seconds = time.monotonic() - self._started
+        if code is not None:
+            self._conclude(self._process.pid, code)
+        elif self._silent_seconds() > stall_seconds:
+            self.end(f"no output and no progress for {stall_seconds / 60:g} minutes")
+        return self.status
+
+    def end(self, reason: str) -> None:
+        """End the process with all its descendants; the stage has failed for `reason`."""
+        if self._process is not None and self.status is Status.RUNNING:
+            end_process(self._process.pid)
+            self._process.wait(timeout=GRACE_SECONDS)
+            self._fail(reason)
+
+    def log_tail(self, lines: int) -> str:
+        """The last lines of the log."""
+        with self.log.open(encoding="utf-8", errors="replace") as log:
+            return "".join(deque(log, maxlen=lines)).rstrip()
+
+    def _conclude(self, pid: int, code: int) -> None:
+        missing = self._missing_output()
+        if code != 0:
+            # What the process started may outlive it and hold memory or ports.
+            signal_group(pid, signal.SIGKILL)
+            self._fail(f"exit status {code}")
+        elif missing is not None:
+            self._fail(f"it ended well but did not write {missing}")
+        else:
+            self.status = Status.DONE
+            self._mark(pid, DONE)
+
+    def _fail(self, reason: str) -> None:
+        self.status, self.failure = Status.FAILED, reason
+
+    def _variables(self) -> dict[str, str]:
+        # The launcher's own environment comes first, so that `python` and `longshort` are its own.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        progress = {VARIABLE: str(self._progress_file.resolve())}
+        return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **self._environment, **progress}
+
+    def _silent_seconds(self) -> float:
+        seen = tuple(f.stat().st_mtime for f in (self.log, self._progress_file) if f.exists())
+        if seen != self._last_seen:
+            self._last_seen, self._last_sign = seen, time.monotonic()
+        return time.monotonic() - self._last_sign
+
+    def _is_done(self, marker: Marker) -> bool:
+        same = marker.fingerprint == self._fingerprint and marker.status == DONE
+        return same and self._missing_output() is None
+
+    def _missing_output(self) -> Path | None:
+        return next((path for path in self.stage.outputs if not path.exists()), None)
+
+    def _clear(self) -> None:
+        marker = read_marker(self._marker_file)
+        if marker is None:
+            return
+        if marker.status == RUNNING and marker.created and created_at(marker.pid) == marker.created:
+            end_process(marker.pid)
+        if marker.fingerprint != self._fingerprint:
+            for path in self.stage.outputs:
+                _remove(path)
+
+    def _mark(self, pid: int, status: str) -> None:
+        seconds = self.seconds if status == DONE else 0.0
+        created = created_at(pid) if status == RUNNING else 0.0
+        marker = Marker(
+            fingerprint=self._fingerprint, status=status, pid=pid, created=created, seconds=seconds
+        )
+        write_marker(self._marker_file, marker)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -51,11 +51,15 @@ def verl_config_dir() -> Path:
     return Path(spec.submodule_search_locations[0]) / "trainer" / "config"
 
 
+def _is_group(key: str) -> bool:
+    return any((folder / key).is_dir() for folder in (CONFIG_DIR, verl_config_dir()))
+
+
 def _check_override(override: str, known: DictConfig) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(override, "", "is not an override: write key=value")
-    if key.startswith(("+", "~")) or "@" in key:
+    if key.startswith(("+", "~")) or "@" in key or _is_group(key):
         return
     # The parent, not the key itself: an unset `???` counts as absent in OmegaConf.select.
     parent, _, leaf = key.rpartition(".")

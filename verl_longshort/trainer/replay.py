@@ -41,7 +41,7 @@ class WatchedReplayBuffer(ReplayBuffer):
             waiting = len(self.pending_keys[partition_id]) + len(self.running_keys[partition_id])
             raise RuntimeError(
                 f"no trajectory ended for longshort.rollout_timeout_s = {self.timeout_s} s while {waiting} "
-                "groups were waiting; look at the logs of the agent loop and the rollout servers, or raise the limit"
+                "groups were waiting; look at the logs of agent loop and servers, or raise the limit"
             )
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 

@@ -1,0 +1,138 @@
+"""Bad input to a training run ends in one line that names key, value and remedy."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from verl_longshort.cli import main
+from verl_longshort.config.compose import compose_config
+from verl_longshort.trainer.policy_config import build_policy_configs
+
+UNUSED = ("reward.reward_model",)
+
+
+def rows(count, **drop):
+    made = [
+        {
+            "data_source": "t",
+            "prompt": [{"role": "user", "content": "?"}],
+            "reward_model": {"style": "rule", "ground_truth": "1"},
+            "extra_info": {"index": i},
+        }
+        for i in range(count)
+    ]
+    return [{k: v for k, v in row.items() if k not in drop} for row in made]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Overrides of a run that passes every check."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    pd.DataFrame(rows(8)).to_parquet(tmp_path / "rows.parquet")
+    return {
+        "device": "cpu",
+        "longshort.policies.long.actor_rollout_ref.model.path": model,
+        "longshort.policies.short.actor_rollout_ref.model.path": model,
+        "data.train_files": tmp_path / "rows.parquet",
+        "data.val_files": tmp_path / "rows.parquet",
+        "data.train_batch_size": 4,
+        "longshort.schedule": "[long,short]",
+        "longshort.steps_per_round": 2,
+        "trainer.default_local_dir": tmp_path / "run",
+    }
+
+
+def fails(run, tmp_path, *words, **changes):
+    overrides = {**run, **{k.replace("__", "."): v for k, v in changes.items()}}
+    result = CliRunner().invoke(main, ["train", *(f"{k}={v}" for k, v in overrides.items() if v is not None)])
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.output.splitlines() if line.strip()]
+    assert len(lines) == 1, result.output
+    for word in words:
+        assert word in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def write(path: Path, records):
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+def test_a_missing_column(run, tmp_path):
+    bad = write(tmp_path / "bad.jsonl", rows(8, reward_model=True))
+    fails(run, tmp_path, "data.train_files", "bad.jsonl", "reward_model", data__train_files=bad)
+
+
+def test_no_ground_truth(run, tmp_path):
+    records = rows(8)
+    records[3]["reward_model"] = {"style": "rule"}
+    bad = write(tmp_path / "bad.jsonl", records)
+    fails(run, tmp_path, "data.val_files", "record 4", "ground_truth", data__val_files=bad)
+
+
+def test_an_empty_data_set(run, tmp_path):
+    empty = write(tmp_path / "empty.jsonl", [])
+    fails(run, tmp_path, "data.train_files", "empty.jsonl", "no records", data__train_files=empty)
+
+
+def test_a_model_that_is_not_there(run, tmp_path):
+    key = "longshort.policies.short.actor_rollout_ref.model.path"
+    fails({**run, key: tmp_path / "nowhere"}, tmp_path, key, "nowhere", "no such folder")
+
+
+def test_an_unknown_role(run, tmp_path):
+    fails(run, tmp_path, "longshort.schedule", "lnog", "long, short, both", longshort__schedule="[lnog]")
+
+
+def test_mu_longer_than_the_run(run, tmp_path):
+    fails(run, tmp_path, "longshort.reward.mu.end_step", "9", "4 steps", longshort__reward__mu__end_step=9)
+
+
+def test_gpus_that_are_not_there(run, tmp_path):
+    words = ("trainer.n_gpus_per_node", "64", "device=cpu")
+    fails(run, tmp_path, *words, device="cuda", trainer__n_gpus_per_node=64)
+
+
+def test_a_batch_larger_than_the_data(run, tmp_path):
+    fails(run, tmp_path, "data.train_batch_size", "9", data__train_batch_size=9)
+
+
+def test_a_length_of_the_run_that_is_not_the_schedules(run, tmp_path):
+    fails(run, tmp_path, "trainer.total_training_steps", trainer__total_training_steps=7)
+
+
+def test_a_typo_in_our_block(run, tmp_path):
+    fails({**run, "longshort.shedule": "[long]"}, tmp_path, "longshort.shedule", "longshort.schedule")
+
+
+def test_a_typo_in_a_policys_overrides(run, tmp_path):
+    key = "+longshort.policies.long.actor_rollout_ref.actor.optim.rl"
+    fails({**run, key: 0.1}, tmp_path, "actor_rollout_ref.actor.optim.rl", "no such key")
+
+
+def test_a_key_the_pair_decides(run, tmp_path):
+    key = "+longshort.policies.long.trainer.default_local_dir"
+    fails({**run, key: "/x"}, tmp_path, "default_local_dir", "the pair decides")
+
+
+def test_a_missing_required_key(run, tmp_path):
+    key = "longshort.policies.long.actor_rollout_ref.model.path"
+    fails({**run, key: None}, tmp_path, key, "required")
+
+
+def test_an_override_of_one_policy_reaches_what_interpolates_it(run):
+    extra = ["+longshort.policies.long.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=3"]
+    config = compose_config(
+        "longshort_trainer", [*(f"{k}={v}" for k, v in run.items()), *extra], unused=UNUSED
+    )
+    built = build_policy_configs(config)
+    assert built["long"]["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] == 3
+    assert built["short"]["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] is None
+    path = run["longshort.policies.long.actor_rollout_ref.model.path"]
+    assert built["long"]["critic"]["model"]["path"] == str(path)
+    assert built["long"]["actor_rollout_ref"]["rollout"]["custom"]["role"] == "long"

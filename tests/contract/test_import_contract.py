@@ -1,0 +1,52 @@
+"""A new verl that renames what this package relies on fails here first, and says where it is used."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from verl_names import EXACT, TOUCHES, Touch
+
+import verl_longshort
+
+PACKAGE = Path(verl_longshort.__file__).parent
+
+
+def imports_of_verl() -> list[tuple[str, str, str]]:
+    """(our file, module of verl, name) of every `from verl… import name` in the package."""
+    found = set()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "verl":
+                found.update((str(file.relative_to(PACKAGE)), node.module or "", a.name) for a in node.names)
+    return sorted(found)
+
+
+def resolve(module: str, name: str) -> object:
+    found: object = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize(("ours", "module", "name"), imports_of_verl(), ids=str)
+def test_verl_has_what_is_imported(ours: str, module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name), f"{ours} imports {name} from {module}"
+
+
+@pytest.mark.parametrize(("ours", "touch"), [(o, t) for o, ts in TOUCHES.items() for t in ts], ids=str)
+def test_verl_has_what_is_relied_on(ours: str, touch: Touch) -> None:
+    found = resolve(touch.module, touch.name)
+    if touch.parameters is None:
+        return
+    parameters = tuple(inspect.signature(found).parameters)  # type: ignore[arg-type]
+    if touch.match == EXACT:
+        assert parameters == touch.parameters, f"{ours} overrides {touch}"
+    else:
+        assert set(touch.parameters) <= set(parameters), f"{ours} calls {touch}"
+
+
+@pytest.mark.parametrize("ours", TOUCHES)
+def test_table_names_files_that_exist(ours: str) -> None:
+    assert (PACKAGE / ours).exists()

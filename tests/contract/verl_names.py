@@ -1,0 +1,190 @@
+"""The names of verl that this package relies on, beyond those it imports: overridden, called, read.
+
+Plain `from verl… import …` lines need no entry, the test finds them by itself. Everything else that a new
+verl could rename gets one here, under the module of ours that needs it.
+"""
+
+from dataclasses import dataclass
+
+# How far the parameters of a callable matter.
+EXACT = "exact"  # ours overrides it, so the parameters must be these, in this order
+ACCEPTS = "accepts"  # ours calls it with these
+
+
+@dataclass(frozen=True, kw_only=True)
+class Touch:
+    """`name` in `module` of verl, dotted for members; `match` says how `parameters` are compared."""
+
+    module: str
+    name: str
+    parameters: tuple[str, ...] | None = None
+    match: str = EXACT
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+
+def overridden(module: str, owner: str, **methods: str | None) -> list[Touch]:
+    """Methods of `owner` that ours overrides, with their parameters after self; None leaves them open."""
+    return [
+        Touch(
+            module=module,
+            name=f"{owner}.{method}",
+            parameters=None if parameters is None else ("self", *parameters.split()),
+        )
+        for method, parameters in methods.items()
+    ]
+
+
+def called(module: str, name: str, parameters: str = "") -> Touch:
+    """A callable that ours calls with these keywords (or positions named so)."""
+    return Touch(module=module, name=name, parameters=tuple(parameters.split()), match=ACCEPTS)
+
+
+def attribute(module: str, name: str) -> Touch:
+    """An attribute that ours reads or sets."""
+    return Touch(module=module, name=name)
+
+
+PLATFORM = "verl.plugin.platform.platform_base"
+PLATFORMS = "verl.plugin.platform.platform_manager"
+ENGINE = "verl.workers.engine.base"
+CONFIGS = "verl.workers.config"
+FSDP = "verl.workers.engine.fsdp.transformer_impl"
+ROLLOUT = "verl.workers.rollout.base"
+POOLS = "verl.single_controller.ray"
+REPLICA = "verl.workers.rollout.replica"
+TRAINER = "verl.trainer.ppo.v1.trainer_base"
+BUFFER = "verl.trainer.ppo.v1.replay_buffer"
+LLM_SERVER = "verl.workers.rollout.llm_server"
+AGENT_LOOP = "verl.experimental.agent_loop.agent_loop"
+
+TOUCHES: dict[str, list[Touch]] = {
+    "platform/cpu.py": [
+        called(PLATFORMS, "PlatformRegistry.register", "platform"),
+        called(PLATFORMS, "PlatformRegistry.get", "name"),
+        called(PLATFORMS, "PlatformRegistry.registered_names"),
+        *overridden(
+            PLATFORM,
+            "PlatformBase",
+            is_available="",
+            is_platform_available="use_smi_check",
+            current_device="",
+            device_count="",
+            set_device="device_index",
+            synchronize="device_index",
+            manual_seed="seed",
+            manual_seed_all="seed",
+            set_allocator_settings="settings",
+            empty_cache="",
+            get_device_capability="device_index",
+            communication_backend_name="",
+            visible_devices_envvar="",
+            nvtx_range="msg",
+            profiler_start="",
+            profiler_stop="",
+            ray_resource_name="",
+            ray_noset_envvars="",
+            is_ipc_supported="",
+            cudart="",
+        ),
+        *[
+            attribute(PLATFORM, f"PlatformBase.{name}")
+            for name in ("device_name", "vendor_name", "device_module")
+        ],
+        called("verl.utils.distributed", "initialize_global_process_group_ray", "timeout_second backend"),
+        called("verl.utils.device", "get_nccl_backend"),
+    ],
+    "platform/fsdp.py": [
+        called(ENGINE, "EngineRegistry.register", "model_type backend device"),
+        called(ENGINE, "EngineRegistry.get_engine_cls", "model_type backend"),
+        *overridden(FSDP, "FSDPEngine", _build_fsdp_module="module", _build_module=""),
+        *overridden(FSDP, "FSDPEngineWithValueHead", _build_module=""),
+        called(CONFIGS, "FSDPEngineConfig", "forward_only offload_policy mixed_precision strategy"),
+        called(CONFIGS, "HFModelConfig", "model_type hf_config local_path"),
+        called("verl.utils.model", "get_hf_auto_model_class", "hf_config"),
+    ],
+    "plugin.py": [
+        called(REPLICA, "RolloutReplicaRegistry.register", "name loader"),
+        called(REPLICA, "RolloutReplicaRegistry.get", "name"),
+        attribute(ROLLOUT, "_ROLLOUT_REGISTRY"),
+        called(ROLLOUT, "get_rollout_class", "rollout_name mode"),
+        called("verl.trainer.ppo.v1", "register_trainer", "name"),
+        called("verl.trainer.ppo.v1", "get_trainer_cls", "name"),
+    ],
+    "trainer/pair_trainer.py": [
+        *overridden(
+            TRAINER,
+            "PPOTrainer",
+            _build_replay_buffer="",
+            _init_dataloader="",
+            _setup="",
+            on_init_end="",
+            get_llm_client="",
+            get_teacher_client="",
+            _rollout_server_managers="",
+            _start_profiling="",
+            _stop_profiling="",
+            step="metrics timing_raw",
+            on_step_end="",
+            on_validate_end="",
+            _save_checkpoint="",
+            _load_checkpoint="",
+            _compute_metrics="batch metrics timing_raw global_steps epoch",
+            _val_metrics_update=None,
+        ),
+        called(TRAINER, "PPOTrainer._init_tokenizer", "self"),
+        called(TRAINER, "PPOTrainer._init_dump_executor", "self"),
+        called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self"),
+        called(TRAINER, "PPOTrainer.prepare_step", "self"),
+        called(POOLS, "ResourcePoolManager", "resource_pool_spec mapping resource_pool_dict"),
+        called(POOLS, "ResourcePoolManager.create_resource_pool", "self"),
+        called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),
+    ],
+    "trainer/policy_trainer.py": [
+        *overridden(
+            TRAINER,
+            "PPOTrainer",
+            _init_resource_pool_mgr="",
+            prepare_step="",
+            on_sample_end="",
+        ),
+        *overridden(POOLS, "ResourcePoolManager", create_resource_pool=""),
+        called(TRAINER, "PPOTrainer.init", "self"),
+        called(LLM_SERVER, "LLMServerManager", "config"),
+        called(LLM_SERVER, "LLMServerManager.get_client", "self"),
+        called(LLM_SERVER, "LLMServerManager.get_replicas", "self"),
+        called("verl.checkpoint_engine", "CheckpointEngineManager.update_weights", "self global_steps"),
+        called("verl.checkpoint_engine", "CheckpointEngineManager.sleep_replicas", "self"),
+    ],
+    "trainer/replay.py": [
+        called(
+            BUFFER,
+            "ReplayBuffer",
+            "trainer_mode trainer_config max_off_policy_threshold max_off_policy_strategy sampler_kwargs "
+            "refill_fn poll_interval",
+        ),
+        *overridden(
+            BUFFER,
+            "ReplayBuffer",
+            sample="global_steps partition_id batch_size",
+            _wait_for_next_poll="partition_id last_debug_time",
+        ),
+    ],
+    "rollout/clients.py": [
+        *overridden(LLM_SERVER, "LLMServerClient", _vllm_request_id="request_id"),
+        called(LLM_SERVER, "LLMServerClient.generate", "self request_id prompt_ids sampling_params"),
+        called("verl.utils.config", "omega_conf_to_dataclass", "config"),
+    ],
+    "rollout/agent_loop.py": [
+        called(AGENT_LOOP, "register", "agent_name"),
+        *overridden(AGENT_LOOP, "AgentLoopBase", run="sampling_params kwargs"),
+        called(
+            AGENT_LOOP,
+            "AgentLoopOutput",
+            "prompt_ids response_ids response_mask response_logprobs reward_score num_turns metrics "
+            "extra_fields",
+        ),
+    ],
+}
+"""Module of ours -> what it relies on."""

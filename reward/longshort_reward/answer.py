@@ -20,7 +20,8 @@ from verl_longshort.protocol import THINK_CLOSE, Closing, Role, parse_trajectory
 
 logger = logging.getLogger(__name__)
 
-_BOX = re.compile(r"\\f?boxed\s*\{|\\fbox\s*\{")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_LONGEST = 2000
 _TAIL = 1500
 _lock = threading.Lock()
 _failures: Counter[Verdict] = Counter()
@@ -41,7 +42,7 @@ def match_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
             (`answer_failures`), the first one with a warning.
 
     Raises:
-        TypeError, ValueError: a ground truth that is no answer, such as None or an empty string.
+        TypeError, ValueError: a ground truth that is no answer, such as None, "" or a whole solution.
         RuntimeError: the judge process cannot be started.
     """
     return judge_answer(text, ground_truth, timeout_s=timeout_s) is Verdict.MATCH
@@ -55,12 +56,11 @@ def judge_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
     answer = region if box is None else box
     if not answer.strip() or (joint and box is None):
         return Verdict.DIFFERENT
-    if len(answer) <= plain.LONGEST_ANSWER:
-        decided = plain.decide(answer, gold)
-        # In a text without a box the number that differs need not be the answer.
-        if decided or (decided is False and box is not None):
-            return Verdict.MATCH if decided else Verdict.DIFFERENT
-    return _judged(answer, gold, boxed=box is not None, timeout_s=timeout_s)
+    boxed = box is not None
+    decided = _decided(answer, gold, boxed)
+    if decided is not None:
+        return Verdict.MATCH if decided else Verdict.DIFFERENT
+    return _judged(answer[-_TAIL:] if not boxed else answer, gold, boxed=boxed, timeout_s=timeout_s)
 
 
 def answer_failures() -> dict[Verdict, int]:
@@ -104,14 +104,17 @@ def _closing_brace(text: str, start: int) -> int | None:
     return None
 
 
+def _decided(answer: str, gold: str, boxed: bool) -> bool | None:
+    if len(answer) > _LONGEST:
+        return False if boxed else None
+    decided = plain.decide(answer, gold, boxed=boxed)
+    if decided is None and boxed and plain.is_runaway(answer):
+        return False
+    # Prose is not searched for the words that the ground truth happens to be: any mention would match.
+    return False if decided is None and not boxed and plain.is_words(gold) else decided
+
+
 def _judged(answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
-    if not boxed:
-        # Prose is not searched for a word that the ground truth happens to be: any mention would match.
-        if plain.is_words(gold):
-            return Verdict.DIFFERENT
-        answer = answer[-_TAIL:]
-    if plain.is_runaway(answer):
-        return Verdict.DIFFERENT
     try:
         return _settled(answer, gold, boxed, timeout_s)
     except _UnsettledError as error:
@@ -152,9 +155,10 @@ def _gold(ground_truth: Any) -> str:
     if isinstance(ground_truth, str):
         box = last_boxed(ground_truth)
         text = ground_truth if box is None else box
-        if not text.strip():
+        if not text.strip() or len(text) > _LONGEST:
             raise ValueError(
-                f"ground_truth = {ground_truth!r}: is empty; leave rows without an answer out of the data"
+                f"ground_truth = {text[:80]!r}: must have 1 to {_LONGEST} characters and has {len(text)}; "
+                "give the final answer alone"
             )
         return text
     if isinstance(ground_truth, bool) or not isinstance(ground_truth, numbers.Real):

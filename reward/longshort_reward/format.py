@@ -13,7 +13,8 @@ def format_match(turns: Sequence[Turn], role: Role | str | None = None) -> float
     short alternate from long on, and the last turn, and only it, closes with `</answer>`.
     """
     if role is not None:
-        own = [turn for turn in turns if turn.role == Role(role)]
+        speaker = Role(role)
+        own = [turn for turn in turns if turn.role is speaker]
         return float(bool(own) and all(turn.ok for turn in own))
     ordered = all(turn.role is (Role.LONG, Role.SHORT)[i % 2] for i, turn in enumerate(turns))
     answers = [i for i, turn in enumerate(turns) if turn.closing is Closing.ANSWER]

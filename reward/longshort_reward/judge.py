@@ -11,6 +11,7 @@ ends when its stdin closes, so it never outlives the caller.
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -22,6 +23,7 @@ from longshort_reward.plain import choice
 
 _MEMORY_BYTES = 4 * 1024**3
 _MATHS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+_BRACKETED = re.compile(r"\(([A-J])\)")
 _LETTERS = (StringExtractionConfig(strings=tuple("ABCDEFGHIJ"), lowercase=False),)
 
 
@@ -34,7 +36,8 @@ def compare(answer: str, gold: str, *, boxed: bool) -> bool:
     """
     letter = choice(gold)
     if letter and not boxed:
-        return letter in _parse(answer, _LETTERS)
+        # math-verify finds ` B` and `**B**` in a text, but not `(B)`.
+        return letter in _parse(_BRACKETED.sub(r"\1", answer), _LETTERS)
     found = _parse(rf"\boxed{{{answer}}}" if boxed else answer, _MATHS)
     expected = _parse(rf"\boxed{{{gold}}}", _MATHS)
     return bool(verify(expected, found, allow_set_relation_comp=True, timeout_seconds=None))

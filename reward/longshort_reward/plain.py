@@ -10,9 +10,6 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-LONGEST_ANSWER = 2000
-"""Characters; a final answer longer than this is not compared."""
-
 _LARGEST_POWER_DIGITS = 1e6
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*\{([^{}]*)\}"
@@ -23,6 +20,7 @@ _REWRITES = tuple(
     for pattern, new in (
         (r"\\[dt]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:left|right)(?![a-zA-Z])", ""),
+        (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
         (r"(?<!\\)\\[,;:!]", ""),
         (r"(?<!\\)\\ |~|\\q?quad(?![a-zA-Z])", " "),
         (r"\{,\}", ","),
@@ -55,20 +53,27 @@ class _Number:
     percent: bool
 
 
-def decide(candidate: str, gold: str) -> bool | None:
-    """Whether two answers are equal, or None when it takes algebra to tell."""
+def decide(candidate: str, gold: str, *, boxed: bool = True) -> bool | None:
+    """Whether two answers are equal, or None when it takes algebra to tell.
+
+    `boxed` False means that the candidate is a text which may hold more than the answer: then only equality
+    of the whole is decided here.
+    """
     ours, theirs = normalise(candidate), normalise(gold)
     if not ours:
         return False
     if ours == theirs:
         return True
+    a, b = _number(ours), _number(theirs)
+    if a and b:
+        return _equal(a, b)
+    if not boxed:
+        return True if is_words(gold) and ours.casefold() == theirs.casefold() else None
     letter = choice(gold)
     if letter and (found := _CHOICE.match(ours)):
         return (found[1] or found[2]).upper() == letter
-    if is_words(gold):
-        return ours.casefold() == theirs.casefold()
-    a, b = _number(ours), _number(theirs)
-    return _equal(a, b) if a and b else None
+    words = is_words(gold) or (is_words(candidate) and _WORDS.fullmatch(theirs))
+    return ours.casefold() == theirs.casefold() if words else None
 
 
 def normalise(answer: str) -> str:
@@ -91,29 +96,25 @@ def choice(gold: str) -> str | None:
     return found[1] or found[2] if found else None
 
 
-def is_words(gold: str) -> bool:
-    """Whether a ground truth is text, not mathematics: words only, in a text command or of four letters up.
+def is_words(answer: str) -> bool:
+    """Whether an answer is text, not mathematics: words only, in a text command or of four letters up.
 
     Short bare runs such as `xy` or `abc` may be products, so they are left to algebra.
     """
-    text = normalise(gold)
+    text = normalise(answer)
     if len(text) < 2 or not _WORDS.fullmatch(text):
         return False
-    return bool(_WRAPPER.search(gold)) or any(len(word) >= 4 for word in re.split(r"[ '\-]", text))
+    return bool(_WRAPPER.search(answer)) or any(len(word) >= 4 for word in re.split(r"[ '\-]", text))
 
 
 def is_runaway(answer: str) -> bool:
-    """Whether evaluating the answer would surely blow up: too long, a huge power tower or factorial.
+    """Whether evaluating the answer would surely blow up: a huge power tower or factorial.
 
     Only spares time: whatever passes is still evaluated under a time and a memory limit.
     """
     text = re.sub(r"[{}\s]", "", answer)
     towers = (_digits(tower.group().split("^")) for tower in _TOWER.finditer(text))
-    return (
-        len(answer) > LONGEST_ANSWER
-        or bool(_FACTORIAL.search(text))
-        or max(towers, default=0) > _LARGEST_POWER_DIGITS
-    )
+    return bool(_FACTORIAL.search(text)) or max(towers, default=0.0) > _LARGEST_POWER_DIGITS
 
 
 def _digits(tower: list[str]) -> float:

@@ -51,7 +51,7 @@ class Ramp:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardWeights:
-    """Weights of `r = eta EM + lambda FM + mu(step) LM` (paper section 5) and of the rethink credit (ours)."""
+    """Weights of `r = eta EM + lambda FM + mu(step) LM` (paper section 5) and the rethink credit (ours)."""
 
     eta: float = 1.0
     """Weight of EM, the answer match."""

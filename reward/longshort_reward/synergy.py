@@ -7,10 +7,10 @@ share it between the two roles. The rules, each with its reason:
 * LM is gated on correctness and measured within the group (ours, see `length`).
 * FM is each role's own (ours): format is wholly in the hands of the one who writes the turn, so sharing it
   would only add noise to the partner's reward.
-* When one role broke the protocol and so ended the trajectory, the *other* role's row is neutral (ours):
-  what it had written was cut short through no fault of its own. Neutral means the mean of that role's other rewards
-  in the group, so the advantage is 0 and nobody's baseline moves. A turn or token limit of the whole
-  trajectory is nobody's fault: both roles spent it.
+* When one role broke the protocol and so ended the trajectory, the *other* role's row is neutral (ours): what
+  it wrote was cut short through no fault of its own. Neutral means the mean of that role's other rewards in
+  the group, so the advantage is 0 and nobody's baseline moves. A turn or token limit of the whole trajectory
+  is nobody's fault: both roles spent it.
 * Rethink credit, short only (ours): asking for another thought pays when the answer is right and answering at
   once would have failed, measured as the failure rate of the group's trajectories that did not ask. The paper
   never says when `</rethink>` is right; without a credit, LM alone pushes it out.

@@ -1,5 +1,6 @@
 """The command `longshort`. Commands are thin and import what they need when they run: help is instant."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -49,3 +50,46 @@ def train(overrides: tuple[str, ...]) -> None:
     from verl_longshort.trainer.launch import train as run
 
     run(overrides)
+
+
+if __name__ == "__main__":
+    main()
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def sft(overrides: tuple[str, ...]) -> None:
+    """Fine-tune one role on joint trajectories (config/sft.yaml)."""
+    from verl_longshort.trainer.sft import fine_tune
+
+    fine_tune(overrides)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def recipe(file: Path, overrides: tuple[str, ...]) -> None:
+    """Run the stages of a recipe; what is done already is skipped."""
+    from verl_longshort.recipe.launcher import run_recipe
+
+    raise SystemExit(run_recipe(file, overrides))
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def world(out: Path, seed: int) -> None:
+    """Write the problems of the miniature world."""
+    from verl_longshort.data.make_world import make_world
+
+    make_world(out, seed)
+
+
+@main.command("tiny-base")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def tiny_base(out: Path, seed: int) -> None:
+    """Train the base model of the miniature world from scratch."""
+    from verl_longshort.data.tiny_model import train_base
+
+    train_base(out, seed=seed)

@@ -80,8 +80,9 @@ _longshort_install_engine() {
         "$1" -m pip install --no-build-isolation flash-attn >&2 || return 1
         "$1" -m pip install -e "$LONGSHORT_ROOT[gpu]" >&2
     else
-        # Without the extra index PyPI's torch comes, which carries gigabytes of CUDA; the index may be out of reach.
-        "$1" -m pip install --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu \
+        # PyPI's torch carries gigabytes of CUDA. The index may be out of reach: it is asked for this one file,
+        # briefly, and torch's dependencies come with the next step.
+        "$1" -m pip install --no-deps --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu \
             "torch==$LONGSHORT_TORCH" >&2 || return 1
         "$1" -m pip install -e "$LONGSHORT_ROOT[cpu]" >&2 || return 1
         _longshort_drop_broken "$1"

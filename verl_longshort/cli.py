@@ -52,10 +52,6 @@ def train(overrides: tuple[str, ...]) -> None:
     run(overrides)
 
 
-if __name__ == "__main__":
-    main()
-
-
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def sft(overrides: tuple[str, ...]) -> None:
@@ -93,3 +89,7 @@ def tiny_base(out: Path, seed: int) -> None:
     from verl_longshort.data.tiny_model import train_base
 
     train_base(out, seed=seed)
+
+
+if __name__ == "__main__":
+    main()

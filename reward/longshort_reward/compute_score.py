@@ -40,7 +40,7 @@ def compute_score(
 
     Returns:
         Always the same keys, all floats, so that verl can average each: `score`; `acc` and `em`, the answer
-        match; `fm`, the format match of the whole trajectory, and `fm_long`, `fm_short`, that of each role's
+        match; `fm`, the format match of the whole trajectory, and `format_long`, `format_short`, that of each role's
         turns; `lm`, always 0.0 (see the module); `answer_failed`, 1.0 when the answer could not be compared
         within the limits.
 
@@ -58,8 +58,8 @@ def compute_score(
         "em": em,
         "fm": fm,
         "lm": 0.0,
-        "fm_long": format_match(turns, Role.LONG),
-        "fm_short": format_match(turns, Role.SHORT),
+        "format_long": format_match(turns, Role.LONG),
+        "format_short": format_match(turns, Role.SHORT),
         "answer_failed": float(verdict in (Verdict.TIMED_OUT, Verdict.CRASHED)),
     }
 

@@ -11,7 +11,7 @@ from longshort_reward import compute_score
 from verl_longshort.errors import UserError
 
 JOINT = r"<think>2+2</think><answer>\boxed{4}</answer>"
-KEYS = {"score", "acc", "em", "fm", "lm", "fm_long", "fm_short", "answer_failed"}
+KEYS = {"score", "acc", "em", "fm", "lm", "format_long", "format_short", "answer_failed"}
 RESPONSES = [
     JOINT,
     r"\boxed{4}",
@@ -40,7 +40,7 @@ def test_the_score_by_hand():
     assert score(r"\boxed{4}")["score"] == 1.0
     assert score(JOINT, "5")["score"] == pytest.approx(0.1)
     slip = score(r"<think>2+2</think>so<answer>\boxed{4}</answer>")
-    assert (slip["score"], slip["fm"], slip["fm_long"], slip["fm_short"]) == (1.0, 0.0, 0.0, 1.0)
+    assert (slip["score"], slip["fm"], slip["format_long"], slip["format_short"]) == (1.0, 0.0, 0.0, 1.0)
     assert score(JOINT, **{"eta": 2, "lambda": 0.5})["score"] == 2.5
 
 

@@ -40,9 +40,9 @@ def compute_score(
 
     Returns:
         Always the same keys, all floats, so that verl can average each: `score`; `acc` and `em`, the answer
-        match; `fm`, the format match of the whole trajectory, and `format_long`, `format_short`, that of each role's
-        turns; `lm`, always 0.0 (see the module); `answer_failed`, 1.0 when the answer could not be compared
-        within the limits.
+        match; `fm`, the format match of the whole trajectory; `format_long` and `format_short`, that of each
+        role's turns; `lm`, always 0.0 (see the module); `answer_failed`, 1.0 when the answer could not be
+        compared within the limits.
 
     Raises:
         UserError: an unknown or malformed keyword, named.

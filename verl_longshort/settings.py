@@ -48,12 +48,12 @@ class PairSettings:
         check_keys(block, "longshort", (*known, "keep_checkpoints", "policies", "policy_configs"))
         schedule = Schedule.parse(block["schedule"], block["steps_per_round"])
         environment = dict(block["environment"])
-        prompts = _prompts(environment.pop("prompts", None) or {})
+        prompts = parse_prompts(environment.pop("prompts", None) or {})
         reward = dict(block["reward"])
         timeout = _positive(reward.pop("answer_timeout_s"), "longshort.reward.answer_timeout_s")
         return cls(
             schedule=schedule,
-            limits=_limits(environment),
+            limits=parse_limits(environment),
             prompts=prompts,
             weights=_weights(reward, schedule.total_steps),
             answer_timeout_s=timeout,
@@ -76,14 +76,16 @@ def check_keys(block: Mapping[str, Any], where: str, known: Sequence[str]) -> No
             raise UserError(f"{where}.{key}", block[key], f"unknown key; {hint}")
 
 
-def _prompts(given: Mapping[str, str | None]) -> RolePrompts:
+def parse_prompts(given: Mapping[str, str | None]) -> RolePrompts:
+    """The system prompts of `longshort.environment.prompts`. Raises UserError for an unknown key."""
     check_keys(given, "longshort.environment.prompts", [r.value for r in ROLES])
     # null means the prompt that ships with the package; an empty string means no system message
     texts = {r: DEFAULT_PROMPTS.for_role(r) if given.get(r.value) is None else given[r.value] for r in ROLES}
     return RolePrompts(long=str(texts[Role.LONG]), short=str(texts[Role.SHORT]))
 
 
-def _limits(environment: Mapping[str, Any]) -> Limits:
+def parse_limits(environment: Mapping[str, Any]) -> Limits:
+    """The limits of `longshort.environment`, without its prompts. Raises UserError for a key or value."""
     keys = ("max_turns", "long_turn_tokens", "short_turn_tokens", "token_budget")
     check_keys(environment, "longshort.environment", keys)
     for key in keys:

@@ -8,7 +8,7 @@ from harness import sums, write_model, write_rows
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random Qwen2 of about 10,000 parameters with its tokenizer."""
+    """Folder of a random Llama of about 10,000 parameters with its tokenizer."""
     return write_model(tmp_path_factory.mktemp("tiny_model"))
 
 

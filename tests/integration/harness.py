@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from verl_longshort.data.tiny_tokenizer import build_tokenizer
 
@@ -103,10 +103,10 @@ def _send(process: psutil.Process, signal_number: int) -> None:
 
 
 def write_model(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 1) -> Path:
-    """A random Qwen2 with the miniature world's tokenizer, float32, in `folder`."""
+    """A random Llama with the miniature world's tokenizer, float32, in `folder`."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -118,7 +118,7 @@ def write_model(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -51,7 +51,7 @@ def test_reference_has_no_optimizer_and_keeps_its_config(ranks: list[Facts]) -> 
 def test_critic_has_one_value_per_token_and_one_head_for_all_ranks(ranks: list[Facts]) -> None:
     for rank in ranks:
         assert rank["critic"]["class"] == "CPUValueModelEngine"
-        assert rank["critic"]["module"] == "Qwen2ForTokenClassification"
+        assert rank["critic"]["module"] == "LlamaForTokenClassification"
         assert rank["critic"]["model_type"] == "value_model"
         assert rank["critic"]["shape"] == [1, 6, 1]
     assert ranks[0]["critic"]["logits"] == ranks[1]["critic"]["logits"]

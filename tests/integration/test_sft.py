@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from verl_longshort import progress
 from verl_longshort.data.sft_dataset import TrajectoryDataset
@@ -32,7 +32,7 @@ RECORDS = [
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder, tokenizer = tmp_path_factory.mktemp("base"), build_tokenizer()
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
@@ -43,7 +43,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -59,7 +59,7 @@ def start(base: Path, work: Path, *overrides: str) -> "subprocess.Popen[str]":
         f"model.path={base}",
     ]
     command += [f"data.train_files={data}", f"longshort.output_dir={work / 'out'}", "data.train_batch_size=4"]
-    command += ["longshort.prompts={long:'',short:''}", *overrides]
+    command += ["longshort.environment.prompts={long:'',short:''}", *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", progress.VARIABLE: str(work / "progress.json")}
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

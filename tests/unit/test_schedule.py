@@ -16,7 +16,15 @@ schedules = st.builds(
 
 def test_the_papers_path_has_its_labels():
     schedule = Schedule.parse(PAPER, 3)
-    assert [schedule.label(3 * i) for i in range(7)] == ["L0S0", "L1S0", "L2S0", "L2S1", "L3S1", "L3S2", "L4S2"]
+    assert [schedule.label(3 * i) for i in range(7)] == [
+        "L0S0",
+        "L1S0",
+        "L2S0",
+        "L2S1",
+        "L3S1",
+        "L3S2",
+        "L4S2",
+    ]
     assert schedule.updates(Role.LONG) == 12
     assert schedule.updates(Role.SHORT) == 6
 
@@ -41,7 +49,12 @@ def test_an_unfinished_round_does_not_count():
 
 @pytest.mark.parametrize(
     ("rounds", "steps", "word"),
-    [(["long", "lnog"], 2, "lnog"), ([], 2, "schedule"), ("long", 2, "schedule"), (["long"], 0, "steps_per_round")],
+    [
+        (["long", "lnog"], 2, "lnog"),
+        ([], 2, "schedule"),
+        ("long", 2, "schedule"),
+        (["long"], 0, "steps_per_round"),
+    ],
 )
 def test_bad_schedules_name_key_and_value(rounds, steps, word):
     with pytest.raises(UserError, match=word):

@@ -1,4 +1,4 @@
-"""The base model of the miniature world: a small Qwen2, trained from scratch in minutes on a CPU.
+"""The base model of the miniature world: a small Llama, trained from scratch in minutes on a CPU.
 
 `train_base` runs the curriculum with a fixed number of steps, so the result depends on the seed and not on
 the speed of the machine. Every batch is made of `SHARDS` shards whose gradients are averaged; where there are
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from verl_longshort.data.tiny_curriculum import CURRICULUM, IGNORED, Batch, Stage, batches
 from verl_longshort.data.tiny_tokenizer import build_tokenizer
@@ -33,10 +33,14 @@ _PARTNER_TIMEOUT = timedelta(seconds=120)
 _REPORT_EVERY = 10
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2ForCausalLM:
-    """An untrained model of 0.16 M parameters; heads of 32, the least that serving engines take."""
+def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausalLM:
+    """An untrained model of 0.16 M parameters; heads of 32, the least that serving engines take.
+
+    Llama and not Qwen2: beside a Qwen2 model, transformers loads Qwen2's own byte-level tokenizer whatever
+    tokenizer was saved.
+    """
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=192,
@@ -44,12 +48,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2ForCau
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=MAX_POSITIONS,
+        attention_bias=True,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return Qwen2ForCausalLM(config)
+    return LlamaForCausalLM(config)
 
 
 def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Stage] = CURRICULUM) -> None:
@@ -76,7 +81,7 @@ def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Stage] = CUR
 
 def _train(
     rank: int, processes: int, meeting_point: str, seed: int, curriculum: Sequence[Stage]
-) -> Qwen2ForCausalLM:
+) -> LlamaForCausalLM:
     torch.set_num_threads(1)
     if processes > 1:
         dist.init_process_group(
@@ -103,7 +108,7 @@ class _Training:
             self._model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
         )
 
-    def run(self, *, quiet: bool) -> Qwen2ForCausalLM:
+    def run(self, *, quiet: bool) -> LlamaForCausalLM:
         self._model.train()
         done = 0
         for stage in self._curriculum:
@@ -135,7 +140,7 @@ class _Training:
         return total
 
 
-def _loss(model: Qwen2ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy over the counted tokens; ids and labels are (rows, length), padded on the right."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     targets = labels[:, 1:]

@@ -15,17 +15,6 @@ from verl_longshort.protocol import Role
 from verl_longshort.trajectory import Generation, Participant
 
 
-class SessionClient(LLMServerClient):
-    """Passes the caller's request id on to the engine, turn after turn.
-
-    verl's own client invents an id for every request; the transformers engine finds the kept KV cache of a
-    trajectory by this id.
-    """
-
-    def _vllm_request_id(self, request_id: str) -> str:
-        return request_id
-
-
 @dataclass(kw_only=True)
 class PairClient:
     """The clients of both policies and the model configurations whose tokenizers the loops need."""

@@ -14,7 +14,6 @@ from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from verl_longshort.protocol import Role
-from verl_longshort.rollout.clients import SessionClient
 from verl_longshort.trainer.replay import HandedRows
 
 
@@ -33,12 +32,6 @@ class _NoData:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
-
-
-def client_of(manager: LLMServerManager, config: DictConfig) -> LLMServerClient:
-    """The client of a policy's servers; our own engine is told which trajectory a request belongs to."""
-    keeps_sessions = config.actor_rollout_ref.rollout.name == "transformers"
-    return manager.get_client(SessionClient if keeps_sessions else None)
 
 
 class PolicyTrainer(PPOTrainerSync):
@@ -98,10 +91,6 @@ class PolicyTrainer(PPOTrainerSync):
     def on_sample_end(self) -> None:
         """Nothing to put to sleep: the pair has done it."""
 
-    def get_llm_client(self) -> LLMServerClient:
-        """The client of this policy's servers."""
-        return client_of(self.llm_server_manager, self.config)
-
     def learn(self, rows: Any, step: int) -> tuple[Any, dict[str, Any], dict[str, float]]:
         """One verl step on `rows`; returns the rows with padding, metrics and timings."""
         self.global_steps = step
@@ -147,7 +136,7 @@ class FrozenPolicy:
 
     def get_llm_client(self) -> LLMServerClient:
         """The client of this policy's servers."""
-        return client_of(self.llm_server_manager, self.config)
+        return self.llm_server_manager.get_client()
 
     def sync(self, step: int) -> None:
         """Tell the servers the step, so that staleness metrics do not lie."""

@@ -22,7 +22,8 @@ from verl.utils.distributed import destroy_global_process_group, initialize_glob
 from verl_longshort.config.compose import compose_config
 from verl_longshort.platform.process_group import open_process_group
 from verl_longshort.progress import report
-from verl_longshort.protocol import DEFAULT_PROMPTS, ROLES
+from verl_longshort.protocol import ROLES
+from verl_longshort.settings import parse_prompts
 
 CPU_OVERRIDES = (
     "trainer.device=cpu",
@@ -117,9 +118,8 @@ def _config_for_device(overrides: Sequence[str]) -> DictConfig:
 
 
 def _fill_prompts(config: DictConfig) -> None:
-    for role in ROLES:
-        if config.longshort.prompts[role] is None:
-            config.longshort.prompts[role] = DEFAULT_PROMPTS.for_role(role)
+    prompts = parse_prompts(config.longshort.environment.prompts)
+    config.longshort.environment.prompts = {str(role): prompts.for_role(role) for role in ROLES}
 
 
 def _default_group_variables() -> None:

@@ -1,0 +1,123 @@
+"""Starts `longshort train` on two tiny models, waits for it or kills it at a moment, reads its audit."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from harness import QUIET, RUN_MARK, Finished, _marked, run_command, sums, write_rows
+
+from verl_longshort.protocol import ROLES, Role
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 420
+POLL_S = 0.2
+
+
+@dataclass(kw_only=True)
+class PairRun:
+    """One run folder and the overrides every start of it uses."""
+
+    folder: Path
+    models: Mapping[Role, Path]
+    overrides: list[str] = field(default_factory=list)
+    problems: int = 16
+
+    @property
+    def audit_file(self) -> Path:
+        return self.folder / "audit.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def command(self) -> list[str]:
+        """The same for every start: a killed run goes on by being started again."""
+        rows = self.folder / "rows.parquet"
+        if not rows.exists():
+            write_rows(rows, sums(self.problems))
+        paths = [f"longshort.policies.{r}.actor_rollout_ref.model.path={self.models[r]}" for r in ROLES]
+        settings = [
+            "device=cpu",
+            "trainer.v1.trainer_mode=longshort_audited",
+            f"data.train_files={rows}",
+            f"data.val_files={rows}",
+            "data.train_batch_size=4",
+            "data.max_prompt_length=16",
+            "data.max_response_length=64",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+            "actor_rollout_ref.actor.optim.lr=1e-3",
+            "actor_rollout_ref.rollout.n=4",
+            "actor_rollout_ref.rollout.temperature=1.0",
+            "longshort.steps_per_round=1",
+            "longshort.rollout_timeout_s=60",
+            "longshort.environment.max_turns=6",
+            "longshort.environment.long_turn_tokens=16",
+            "longshort.environment.short_turn_tokens=16",
+            "longshort.environment.token_budget=48",
+            "longshort.environment.prompts.long=''",
+            "longshort.environment.prompts.short=''",
+            "trainer.val_before_train=false",
+            f"trainer.default_local_dir={self.checkpoints}",
+        ]
+        return [sys.executable, "-m", "verl_longshort.cli", "train", *paths, *settings, *self.overrides]
+
+    def environment(self) -> dict[str, str]:
+        """Loads the audited trainer in every process."""
+        return {
+            "VERL_USE_EXTERNAL_MODULES": "audited",
+            "PYTHONPATH": str(HERE),
+            "LONGSHORT_AUDIT": str(self.audit_file),
+        }
+
+    def to_end(self) -> Finished:
+        """Run until it ends by itself."""
+        log = self.folder / f"log.{time.monotonic_ns()}.txt"
+        return run_command(self.command(), log=log, timeout_s=TIMEOUT_S, environment=self.environment())
+
+    def killed_at(self, moment: str) -> None:
+        """Run until `moment`, then `kill -9` every process of the run."""
+        mark = uuid.uuid4().hex
+        extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_HALT_AT": moment}
+        log = self.folder / f"log.killed-{moment}.txt"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
+            )
+            try:
+                self._wait_for(moment, process, log)
+            finally:
+                left = _marked(mark)
+                for one in left:
+                    one.kill()
+                psutil.wait_procs(left, timeout=10)
+                process.wait()
+
+    def _wait_for(self, moment: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        ends = time.monotonic() + TIMEOUT_S
+        while not any(entry.get("halted") == moment for entry in self.audit()):
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-60:])
+            assert process.poll() is None, f"ended before {moment}:\n{tail}"
+            assert time.monotonic() < ends, f"{moment} did not come:\n{tail}"
+            time.sleep(POLL_S)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Every entry of every start, in order."""
+        if not self.audit_file.exists():
+            return []
+        return [json.loads(line) for line in self.audit_file.read_text().splitlines()]
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The entries of training steps."""
+        return [entry for entry in self.audit() if "step" in entry]
+
+    def weights(self) -> list[dict[str, list[str]]]:
+        """Checksums of the engines' weights: at the start, then after each step."""
+        return [entry["weights"] for entry in self.audit() if "weights" in entry]

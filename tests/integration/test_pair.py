@@ -1,0 +1,133 @@
+"""The real trainer on two tiny models with their own tokenizers: who learns, and from what."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from harness import read_metrics
+from pair_runs import PairRun
+from speakers import write_speakers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from verl_longshort.protocol import ROLES, Role
+from verl_longshort.trainer.launch import metrics_files
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="session")
+def speakers(tmp_path_factory):
+    """Folders of the two models."""
+    return write_speakers(tmp_path_factory.mktemp("speakers"))
+
+
+def learned_as_scheduled(run: PairRun, schedule: list[str]) -> None:
+    """Exactly the learner's weights changed in every step; the other's stayed bit-identical."""
+    weights = run.weights()
+    assert len(weights) == len(schedule) + 1
+    for learner, before, after in zip(schedule, weights, weights[1:], strict=False):
+        for role in ROLES:
+            learns = learner in (role, "both")
+            assert (before[role] != after[role]) == learns, (learner, role)
+
+
+def rows_are_sound(run: PairRun, per_step: int) -> None:
+    """Rollout and training see the same tokens; engine and actor agree on their probabilities."""
+    for entry in run.steps():
+        for role in ROLES:
+            seen = entry["rows"][role]
+            assert seen["rows"] == per_step
+            assert not any(seen["broken"].values()), seen
+            if role in entry["learners"]:
+                assert seen["own_tokens"] > 0
+                assert seen["logprob_difference"] <= 1e-4
+
+
+def metrics_of(run: PairRun) -> dict[int, dict]:
+    return {s: m for file in metrics_files(run.checkpoints) for s, m in read_metrics(file).items()}
+
+
+def test_a_mixed_schedule(speakers, tmp_path):
+    schedule = ["long", "short", "both"]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=[f"longshort.schedule=[{','.join(schedule)}]"])
+    run.to_end().expect_success()
+    learned_as_scheduled(run, schedule)
+    rows_are_sound(run, per_step=16)
+
+    metrics = metrics_of(run)
+    assert sorted(metrics) == [1, 2, 3]
+    assert "long/actor/kl_loss" in metrics[1]
+    assert "short/actor/kl_loss" not in metrics[1]
+    for name in (
+        "long/actor/entropy",
+        "short/actor/entropy",
+        "long/reward/lm",
+        "short/reward/fm",
+        "pair/accuracy",
+    ):
+        assert name in metrics[3]
+    for name in (
+        "pair/tokens",
+        "pair/turns",
+        "pair/rethink_rate",
+        "val/accuracy",
+        "val/tokens",
+        "short/reward/em",
+    ):
+        assert name in metrics[3]
+
+    for role in ROLES:
+        exported(run.checkpoints, role, speakers[role])
+
+
+def exported(checkpoints: Path, role: Role, start: Path) -> None:
+    """The checkpoint's Hugging Face folder loads, generates, and is not what the run started from."""
+    folder = checkpoints / role / "global_step_3" / "actor" / "huggingface"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "start 1 ; step 2 ?"}], return_tensors="pt", return_dict=True
+    )
+    text = tokenizer.decode(model.generate(**prompt, max_new_tokens=8, do_sample=False)[0])
+    assert "<think>" in text
+    before = AutoModelForCausalLM.from_pretrained(start).state_dict()
+    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_both_learn_by_gae_on_two_ranks(speakers, tmp_path):
+    overrides = ["longshort.schedule=[both,both]", "algorithm.adv_estimator=gae", "trainer.n_gpus_per_node=2"]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    run.to_end().expect_success()
+    learned_as_scheduled(run, ["both", "both"])
+    rows_are_sound(run, per_step=16)
+    metrics = metrics_of(run)
+    for role in ROLES:
+        assert f"{role}/critic/vf_loss" in metrics[2]
+        # every replica of a policy serves the same weights
+        assert all(len(set(w[role])) == 1 and len(w[role]) == 2 for w in run.weights())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["long", "short"])
+@pytest.mark.parametrize("estimator", ["grpo", "gae"])
+def test_one_learner_and_a_partner_that_only_serves(speakers, tmp_path, learner, estimator):
+    overrides = [f"longshort.schedule=[{learner},{learner}]", f"algorithm.adv_estimator={estimator}"]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    run.to_end().expect_success()
+    learned_as_scheduled(run, [learner, learner])
+    rows_are_sound(run, per_step=16)
+
+
+@pytest.mark.slow
+def test_a_mixed_schedule_by_gae_in_pools_of_their_own(speakers, tmp_path):
+    schedule = ["short", "both", "long"]
+    overrides = [
+        f"longshort.schedule=[{','.join(schedule)}]",
+        "longshort.pools=separate",
+        "ray_kwargs.ray_init.num_gpus=2",
+        "algorithm.adv_estimator=gae",
+    ]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    run.to_end().expect_success()
+    learned_as_scheduled(run, schedule)
+    rows_are_sound(run, per_step=16)

@@ -1,0 +1,62 @@
+"""A run that is killed and started again by the same command goes on from its last checkpoint and ends."""
+
+import pytest
+from pair_runs import PairRun
+from speakers import write_speakers
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="session")
+def speakers(tmp_path_factory):
+    """Folders of the two models."""
+    return write_speakers(tmp_path_factory.mktemp("speakers"))
+
+
+def starts(run: PairRun) -> list[int]:
+    """The step from which each start went on."""
+    return [entry["start"] for entry in run.audit() if "start" in entry]
+
+
+def goes_on_with_the_same_weights(run: PairRun) -> None:
+    """Each start serves the very weights that the step it goes on from had given to the engines."""
+    first = next(e["weights"] for e in run.audit() if e.get("start") == 0)
+    known = {0: first}
+    for entry in run.audit():
+        if "synced" in entry:
+            known[entry["synced"]] = entry["weights"]
+        if "start" in entry and entry["start"] in known:
+            assert entry["weights"] == known[entry["start"]]
+
+
+def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
+    # 16 problems, 4 a step: the epoch ends with step 4, as does the first round
+    overrides = ["longshort.schedule=[long,short]", "longshort.steps_per_round=4", "trainer.test_freq=-1"]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    run.killed_at("synced-4")
+    run.to_end().expect_success()
+    assert starts(run) == [0, 4]
+    assert [entry["step"] for entry in run.steps()] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [entry["learners"] for entry in run.steps()] == [["long"]] * 4 + [["short"]] * 4
+    goes_on_with_the_same_weights(run)
+    # each epoch meets every problem once: nothing is repeated and nothing is left out
+    for epoch in (run.steps()[:4], run.steps()[4:]):
+        assert len({problem for entry in epoch for problem in entry["problems"]}) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_at_six_moments(speakers, tmp_path):
+    overrides = ["longshort.schedule=[long,both,short]", "longshort.steps_per_round=2", "trainer.save_freq=1"]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    for moment in ("rollout-1", "long-saved-2", "policies-saved-2", "committed-2", "rollout-4", "synced-5"):
+        run.killed_at(moment)
+    run.to_end().expect_success()
+    # killed before anything was saved; between the policies; before the tracker; on a round's boundary;
+    # within a round; before the last step
+    assert starts(run) == [0, 0, 1, 1, 2, 3, 5]
+    assert run.steps()[-1]["step"] == 6
+    goes_on_with_the_same_weights(run)
+    again = run.to_end().expect_success()
+    assert starts(run)[-1] == 6, again.tail
+    assert run.steps()[-1]["step"] == 6

@@ -1,42 +1,27 @@
 """Token-in token-out generation with a transformers causal language model, many requests at once.
 
-`TransformersEngine` owns one thread, which runs the model. Its callers are coroutines of any event loop
-(`generate`) and threads that control it (`pause`, `abort_all`, `sleep`, `load_weights`, …). Between two
-decoding steps the thread takes up what was asked for: control first, then waiting requests. Nothing here
-knows verl.
+`TransformersEngine` is what callers see: coroutines of any event loop call `generate`, threads that control
+the engine call the rest. The work is done by one thread (`scheduler.py`) over the running rows (`batch.py`),
+their keys and values (`kv_cache.py`), `sampling.py` and `stopping.py`. Nothing of it knows verl.
 """
 
 import asyncio
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from verl_longshort.errors import UserError
-from verl_longshort.rollout.batch import Batch, Row
+from verl_longshort.rollout.batch import Row
 from verl_longshort.rollout.sampling import SamplingParams
+from verl_longshort.rollout.scheduler import Scheduler
 from verl_longshort.rollout.stopping import Decoder, StopStrings
-from verl_longshort.rollout.weights import load_weights
+from verl_longshort.rollout.weights import checksum, load_weights
 from verl_longshort.trajectory import Generation
 
-_CONTROL_TIMEOUT_S = 1800.0  # a control call waits at most for one batch to finish
 _ATTENTION = ("sdpa", "eager")
-
-
-@dataclass(kw_only=True)
-class _Command:
-    """Work for the engine's thread that is not generation."""
-
-    run: Callable[[], Any]
-    when_idle: bool
-    done: "Future[Any]"
 
 
 class TransformersEngine:
@@ -72,20 +57,12 @@ class TransformersEngine:
         _check_model(model)
         self._model = model.eval()
         self._tokenizer = tokenizer
-        self._capacity = max_num_seqs
+        self._device = model.device
         self._eos = frozenset(eos_token_ids)
-        self._seed = seed
-        self.max_model_len = max_model_len or model.config.get_text_config().max_position_embeddings
+        self._seeds = itertools.count(seed << 64)
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
-        self._batch = Batch(model, kept_tokens=kept_tokens, finish=_finish)
-        self._changed = threading.Condition()
-        self._waiting: deque[Row] = deque()
-        self._commands: deque[_Command] = deque()
-        self._requests = 0
-        self._busy_s = 0.0
-        self._paused = self._asleep = self._closed = self._cancelled = False
-        self._thread = threading.Thread(target=self._serve, name="transformers-engine", daemon=True)
-        self._thread.start()
+        self.max_model_len = max_model_len or model.config.get_text_config().max_position_embeddings
+        self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, kept_tokens=kept_tokens)
 
     def __enter__(self) -> "TransformersEngine":
         return self
@@ -99,7 +76,7 @@ class TransformersEngine:
         """Generate from token ids; waits while the engine is full, paused or asleep.
 
         Args:
-            request_id: names the request in `abort_all`; need not be unique.
+            request_id: names the request in errors and in `abort_all`; need not be unique.
             sampling: vLLM's names, see `SamplingParams`.
 
         Returns:
@@ -110,36 +87,33 @@ class TransformersEngine:
         whatever the model raises. When the awaiting task is cancelled, the request leaves the batch.
         """
         row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
-        with self._changed:
-            self._check_open()
-            self._requests += 1
-            if row.params.seed is None:
-                row.seed = (self._seed << 64) + self._requests
-            row.future.add_done_callback(self._note_cancel)
-            self._waiting.append(row)
-            self._changed.notify_all()
+        self._scheduler.submit(row)
         return await asyncio.wrap_future(row.future)
 
     def pause(self) -> None:
         """Let new requests wait; running ones go on."""
-        self._set(_paused=True)
+        self._scheduler.hold(paused=True)
 
     def resume(self) -> None:
         """Serve waiting requests again."""
-        self._set(_paused=False)
+        self._scheduler.hold(paused=False)
 
     def abort_all(self) -> list[str]:
         """End all running and waiting requests with what they have; their request ids."""
-        return self._command(self._abort)
+        return self._scheduler.abort_all()
 
     def sleep(self) -> None:
-        """Finish what runs, give the cache's memory back and let requests wait until `wake`."""
-        self._set(_asleep=True)
-        self._command(self._batch.free, when_idle=True)
+        """Finish what runs, give memory back and let requests wait until `wake`.
+
+        The cache is freed; the weights of a model on an accelerator go to the CPU.
+        """
+        self._scheduler.hold(asleep=True)
+        self._scheduler.command(self._free, when_idle=True)
 
     def wake(self) -> None:
         """Serve again after `sleep`."""
-        self._set(_asleep=False)
+        self._scheduler.command(self._restore)
+        self._scheduler.hold(asleep=False)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
         """Replace weights once nothing runs, and drop every kept KV cache; returns the names.
@@ -149,48 +123,51 @@ class TransformersEngine:
         named = list(named_tensors)
 
         def load() -> list[str]:
-            self._batch.prefixes.clear()
+            self._scheduler.batch.prefixes.clear()
             return load_weights(self._model, named)
 
-        return self._command(load, when_idle=True)
+        return self._scheduler.command(load, when_idle=True)
 
     def clear_kv_cache(self) -> None:
         """Forget the KV caches kept of finished requests."""
-        self._command(self._batch.prefixes.clear)
+        self._scheduler.command(self._scheduler.batch.prefixes.clear)
+
+    def weights_checksum(self) -> str:
+        """SHA-256 over all weights in the order of their names, in hexadecimal digits; waits until idle."""
+        return self._scheduler.command(lambda: checksum(self._model), when_idle=True)
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counters since the start, and what is running, waiting and kept now."""
-        return {
-            **asdict(self._batch.counters),
-            "requests": self._requests,
-            "busy_s": self._busy_s,
-            "running": len(self._batch.rows),
-            "waiting": len(self._waiting),
-            "kept_tokens": self._batch.prefixes.tokens,
-        }
+        """Counters since the start, and what runs, waits and is kept now."""
+        return self._scheduler.stats
 
     def close(self) -> None:
         """Fail what runs and waits with RuntimeError and end the thread. May be called again."""
-        self._set(_closed=True)
-        self._thread.join(_CONTROL_TIMEOUT_S)
+        self._scheduler.close()
 
-    # ---------------------------------------------------------------- callers' side
+    def _free(self) -> None:
+        self._scheduler.batch.free()
+        if self._device.type != "cpu":
+            self._model.to("cpu")
+
+    def _restore(self) -> None:
+        self._model.to(self._device)
 
     def _row(self, request_id: str, prompt: list[int], params: SamplingParams) -> Row:
         room = self.max_model_len - len(prompt)
         if not prompt:
             raise ValueError(f"request {request_id}: prompt_ids is empty; give at least one token")
         if (params.max_tokens or 1) > room:
+            sizes = f"{len(prompt)} prompt tokens and max_tokens {params.max_tokens}"
             raise ValueError(
-                f"request {request_id}: {len(prompt)} prompt tokens and max_tokens {params.max_tokens} "
-                f"exceed the model's length of {self.max_model_len}; shorten the prompt or lower max_tokens"
+                f"request {request_id}: {sizes} exceed the model length of {self.max_model_len}; "
+                "shorten the prompt or lower max_tokens"
             )
         return Row(
             request_id=request_id,
             prompt=prompt,
             params=params,
-            seed=params.seed or 0,
+            seed=next(self._seeds) if params.seed is None else params.seed,
             max_tokens=params.max_tokens or room,
             stop_ids=params.stop_token_ids | (frozenset() if params.ignore_eos else self._eos),
             stop_strings=self._stops(params.stop),
@@ -201,135 +178,9 @@ class TransformersEngine:
             self._stop_strings[strings] = StopStrings(self._tokenizer, strings)
         return self._stop_strings[strings]
 
-    def _check_open(self) -> None:
-        if self._closed or not self._thread.is_alive():
-            raise RuntimeError("the engine is closed; make a new one")
-
-    def _set(self, **flags: bool) -> None:
-        with self._changed:
-            self.__dict__.update(flags)
-            self._changed.notify_all()
-
-    def _note_cancel(self, future: "Future[Generation]") -> None:
-        if future.cancelled():
-            self._set(_cancelled=True)
-
-    def _command(self, run: Callable[[], Any], *, when_idle: bool = False) -> Any:
-        command = _Command(run=run, when_idle=when_idle, done=Future())
-        with self._changed:
-            self._check_open()
-            self._commands.append(command)
-            self._changed.notify_all()
-        return command.done.result(_CONTROL_TIMEOUT_S)
-
-    # ---------------------------------------------------------------- the engine's thread
-
-    def _serve(self) -> None:
-        try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(self._has_work)
-                    if self._closed:
-                        return
-                    command = self._due_command()
-                    joiners = [] if command else self._admitted()
-                if command:
-                    _run(command)
-                else:
-                    self._advance(joiners)
-        finally:
-            self._fail_everything()
-
-    def _has_work(self) -> bool:
-        return bool(
-            self._closed or self._cancelled or self._batch.rows or self._commands or self._room_for_waiting()
-        )
-
-    def _due_command(self) -> _Command | None:
-        if self._commands and not (self._commands[0].when_idle and self._batch.rows):
-            return self._commands.popleft()
-        return None
-
-    def _room_for_waiting(self) -> int:
-        # a command that waits for the batch to finish must not wait for ever
-        blocked = self._paused or self._asleep or self._commands
-        return 0 if blocked else min(len(self._waiting), self._capacity - len(self._batch.rows))
-
-    def _admitted(self) -> list[Row]:
-        return [self._waiting.popleft() for _ in range(self._room_for_waiting())]
-
-    def _advance(self, joiners: list[Row]) -> None:
-        started = time.perf_counter()
-        with torch.inference_mode():
-            if self._cancelled:
-                self._drop_cancelled()
-            joiners = [row for row in joiners if not row.future.cancelled()]
-            if joiners:
-                self._guarded(lambda: self._batch.join(joiners), joiners)
-            if self._batch.rows:
-                self._guarded(self._batch.step, self._batch.rows)
-        self._busy_s += time.perf_counter() - started
-
-    def _guarded(self, work: Callable[[], None], concerned: Sequence[Row]) -> None:
-        """Run model work; if it raises, the requests concerned fail with what it raised."""
-        try:
-            work()
-        except Exception as error:
-            # once they are in the batch, rows share one forward pass: none of them has a next token
-            inside = any(row in self._batch.rows for row in concerned)
-            for row in [*concerned, *(self._batch.rows if inside else [])]:
-                _fail(row.future, error)
-            if inside:
-                self._batch.free()
-
-    def _drop_cancelled(self) -> None:
-        self._cancelled = False
-        gone = [i for i, row in enumerate(self._batch.rows) if row.future.cancelled()]
-        self._batch.leave(gone)
-
-    def _abort(self) -> list[str]:
-        with self._changed:
-            waiting = list(self._waiting)
-            self._waiting.clear()
-        running = list(self._batch.rows)
-        with torch.inference_mode():
-            self._batch.leave(range(len(running)))
-        for row in (*running, *waiting):
-            _finish(row, "aborted")
-        return [row.request_id for row in (*running, *waiting)]
-
-    def _fail_everything(self) -> None:
-        error = RuntimeError("the engine was closed while this waited; make a new one")
-        with self._changed:
-            self._closed = True
-            for row in (*self._batch.rows, *self._waiting):
-                _fail(row.future, error)
-            for command in self._commands:
-                _fail(command.done, error)
-        self._batch.free()
-
 
 def _check_model(model: PreTrainedModel) -> None:
     attention = model.config._attn_implementation
     if attention not in _ATTENTION:
         remedy = f"this engine makes its own attention masks; load the model with {' or '.join(_ATTENTION)}"
         raise UserError("attn_implementation", attention, remedy)
-
-
-def _finish(row: Row, reason: str) -> None:
-    if row.future.set_running_or_notify_cancel():
-        row.future.set_result(row.generation(reason))
-
-
-def _fail(future: "Future[Any]", error: Exception) -> None:
-    if not future.done() and future.set_running_or_notify_cancel():
-        future.set_exception(error)
-
-
-def _run(command: _Command) -> None:
-    if not command.done.set_running_or_notify_cancel():
-        return
-    try:
-        command.done.set_result(command.run())
-    except Exception as error:
-        command.done.set_exception(error)

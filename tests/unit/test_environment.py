@@ -141,6 +141,11 @@ def test_a_used_up_budget_ends_after_a_good_turn_but_not_after_the_answer() -> N
     assert outcome(play(THOUGHT, ASK, tokens=10, token_budget=21)) == (None, None)
 
 
+def test_only_a_good_turn_counts_as_a_rethink() -> None:
+    assert play(THOUGHT, ASK).rethinks == 1
+    assert play(THOUGHT, f"{ASK}.").rethinks == 0
+
+
 def test_turn_budget_is_the_smaller_of_turn_limit_and_rest() -> None:
     environment = Environment(limits(token_budget=130))
     state = environment.reset("p")

@@ -172,7 +172,6 @@ TOUCHES: dict[str, list[Touch]] = {
         ),
     ],
     "rollout/clients.py": [
-        *overridden(LLM_SERVER, "LLMServerClient", _vllm_request_id="request_id"),
         called(LLM_SERVER, "LLMServerClient.generate", "self request_id prompt_ids sampling_params"),
         called("verl.utils.config", "omega_conf_to_dataclass", "config"),
     ],

@@ -5,7 +5,6 @@ itself.
 """
 
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from importlib.metadata import entry_points
 
 PLUGIN_GROUP = "verl.plugins"
 PLUGIN_MODULE = "verl_longshort.plugin"
-POLICY_VARIABLE = "VERL_USE_EXTERNAL_PLUGINS"
 PLUGIN_TOPIC = "plug-in"
 DEVICE_TOPIC = "device"
 
@@ -43,17 +41,12 @@ def inspect_process() -> list[Finding]:
 
 
 def _why_not_loaded() -> str:
-    names = [point.name for point in entry_points(group=PLUGIN_GROUP) if point.value == PLUGIN_MODULE]
-    if not names:
+    if PLUGIN_MODULE not in {point.value for point in entry_points(group=PLUGIN_GROUP)}:
         return f"no entry point of {PLUGIN_GROUP} names {PLUGIN_MODULE}; install verl-longshort again"
-    policy = os.environ.get(POLICY_VARIABLE, "auto").strip()
-    allowed = {name.strip() for name in policy.lower().split(",")}
-    if policy.lower() != "auto" and names[0] not in allowed:
-        return f"{POLICY_VARIABLE}={policy} keeps verl from loading it; unset it, or add {names[0]} to it"
     try:
-        importlib.import_module(PLUGIN_MODULE)
+        importlib.import_module(PLUGIN_MODULE).raise_load_error()
     except Exception as error:
-        return f"{PLUGIN_MODULE} cannot be imported: {error!r}"
+        return f"{type(error).__name__}: {error}"
     return "verl was imported before verl-longshort was installed; start Ray and this process again"
 
 

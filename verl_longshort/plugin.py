@@ -7,10 +7,15 @@ latter is raised by that import. verl logs a failure of the former at debug leve
 """
 
 import importlib
+import os
 from types import ModuleType
 
 import wrapt
 
+from verl_longshort.errors import UserError
+
+ENTRY_POINT = "longshort"
+POLICY_VARIABLE = "VERL_USE_EXTERNAL_PLUGINS"
 ROLLOUT_NAME = "transformers"
 TRAINER_NAME = "longshort"
 TRAINER_MODULE = "verl_longshort.trainer.pair_trainer"
@@ -23,9 +28,19 @@ LOAD_ERROR: Exception | None = None
 
 
 def raise_load_error() -> None:
-    """Raise RuntimeError when the plug-in failed to load in this process; verl keeps quiet about it."""
+    """Raise what keeps verl's processes from having this plug-in; verl itself stays quiet about it.
+
+    Raises:
+        UserError: the environment tells verl not to load it.
+        RuntimeError: it failed to load in this process.
+    """
+    policy = os.environ.get(POLICY_VARIABLE, "auto").strip().lower()
+    if policy != "auto" and ENTRY_POINT not in {name.strip() for name in policy.split(",")}:
+        raise UserError(
+            POLICY_VARIABLE, policy, f"keeps verl from loading the plug-in; unset it or add {ENTRY_POINT}"
+        )
     if LOAD_ERROR is not None:
-        raise RuntimeError(f"The verl plug-in of verl-longshort failed to load: {LOAD_ERROR}") from LOAD_ERROR
+        raise RuntimeError(f"the plug-in of verl-longshort failed to load: {LOAD_ERROR!r}") from LOAD_ERROR
 
 
 def _register_replica(replica: ModuleType) -> None:

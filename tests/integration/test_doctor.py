@@ -24,7 +24,7 @@ def test_a_plugin_that_verl_was_told_not_to_load(tmp_path: Path) -> None:
         environment={"VERL_USE_EXTERNAL_PLUGINS": "none"},
     )
     assert done.status == 1
-    assert "plug-in: VERL_USE_EXTERNAL_PLUGINS=none keeps verl from loading it" in done.output
+    assert "VERL_USE_EXTERNAL_PLUGINS = none: keeps verl from loading the plug-in" in done.output
 
 
 def test_a_plugin_that_cannot_be_imported(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_plugin_that_cannot_be_imported(tmp_path: Path) -> None:
         environment={"PYTHONPATH": str(tmp_path)},
     )
     assert done.status == 1
-    assert "verl_longshort.plugin cannot be imported: ImportError('no wrapt for this Python')" in done.output
+    assert "ImportError: no wrapt for this Python" in done.output
 
 
 def test_a_gpu_build_beside_a_cpu_torch(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The CPU platform: when it answers, what verl finds behind it, and how the process group is opened."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,15 @@ def test_a_load_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin.raise_load_error()
     monkeypatch.setattr(plugin, "LOAD_ERROR", ImportError("wrapt"))
     with pytest.raises(RuntimeError, match="wrapt"):
+        plugin.raise_load_error()
+
+
+@pytest.mark.parametrize(("policy", "loads"), [("auto", True), ("a, LongShort", True), ("none", False)])
+def test_a_policy_that_leaves_the_plugin_out_is_told(
+    monkeypatch: pytest.MonkeyPatch, policy: str, loads: bool
+) -> None:
+    monkeypatch.setenv(plugin.POLICY_VARIABLE, policy)
+    with nullcontext() if loads else pytest.raises(UserError, match=plugin.POLICY_VARIABLE):
         plugin.raise_load_error()
 
 

@@ -91,5 +91,32 @@ def tiny_base(out: Path, seed: int) -> None:
     train_base(out, seed=seed)
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def evaluate(overrides: tuple[str, ...]) -> None:
+    """Evaluate a pair or a single model (config/evaluate.yaml)."""
+    from verl_longshort.evaluation.runner import evaluate as run
+
+    summary = run(overrides)
+    click.echo(
+        f"{summary.name}: accuracy {summary.accuracy.value:.1%}, {summary.tokens.value:.1f} tokens, "
+        f"{summary.problems} problems"
+    )
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--base", help="Row that AES is relative to; the first by default.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Also write the table as Markdown.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the table as JSON.")
+def table(files: tuple[Path, ...], base: str | None, markdown: Path | None, json_file: Path | None) -> None:
+    """Show evaluations (their .jsonl files) as one table."""
+    from rich.console import Console
+
+    from verl_longshort.evaluation.table import report
+
+    report(files, base=base, markdown=markdown, json_file=json_file, console=Console())
+
+
 if __name__ == "__main__":
     main()

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.evaluation.metrics import Interval, accuracy, accuracy_efficiency_score, mean
+from verl_longshort.evaluation.metrics import (
+    Interval,
+    accuracy,
+    accuracy_efficiency_score,
+    mean,
+    score_interval,
+)
 
 # Accuracy on MATH500, AIME24, AIME25, GPQA-Diamond, AMC23; mean length; published score. Base row first.
 QWEN = {
@@ -155,3 +161,19 @@ def test_one_problem_has_no_interval_of_the_mean() -> None:
 def test_empty_groups_are_refused(values: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         mean(values)
+
+
+def test_the_score_of_samples() -> None:
+    base_correct, correct = [[1, 0], [1, 1], [0, 1], [1, 1]], [[1, 1], [1, 1], [0, 1], [1, 1]]
+    base_lengths, lengths = [[90, 110], [100], [80, 120], [100]], [[50], [40, 60], [45], [55]]
+    result = score_interval(correct, lengths, base_correct, base_lengths)
+    expected = accuracy_efficiency_score(0.875, 50, base_accuracy=0.75, base_length=100)
+    assert result.value == pytest.approx(expected)
+    assert result.low < result.value < result.high
+
+
+def test_a_base_that_is_hardly_ever_right_has_no_interval() -> None:
+    right, wrong, lengths = [[1]], [[0]], [[5.0]] * 4
+    result = score_interval(right * 4, lengths, right + wrong * 3, lengths)
+    assert result.value == pytest.approx(9)
+    assert math.isnan(result.low)

@@ -20,7 +20,7 @@ from verl_longshort.data.trajectories import load_trajectories
 from verl_longshort.errors import UserError
 from verl_longshort.inputs import Record
 from verl_longshort.protocol import Role, RolePrompts
-from verl_longshort.view import RoleView
+from verl_longshort.view import RoleView, check_tokenizer
 
 Row = dict[str, torch.Tensor]
 
@@ -43,6 +43,7 @@ class TrajectoryDataset(Dataset[Row]):
         processor: Any = None,
         max_samples: int = -1,
     ) -> None:
+        check_tokenizer(tokenizer)
         role = Role(config["role"])
         prompts = RolePrompts(**config["prompts"])
         records = load_trajectories(parquet_files, role)

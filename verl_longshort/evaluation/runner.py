@@ -1,0 +1,161 @@
+"""Evaluates a pair or a single model: every trajectory to a file, then a summary.
+
+`evaluate(overrides)` is the command. It can be killed at any moment and started again: what is in the file
+is not done again, and each answer's draws depend on its seed alone, so the result is the same.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from verl_longshort.config.compose import compose_config
+from verl_longshort.evaluation.record_file import RecordFile
+from verl_longshort.evaluation.settings import EvaluationSettings, Mode, Problem
+from verl_longshort.evaluation.solvers import PairSolver, SingleSolver, Solver
+from verl_longshort.evaluation.summary import Summary, summarise, write_summary
+from verl_longshort.inputs import Record
+from verl_longshort.progress import report
+from verl_longshort.protocol import ROLES
+from verl_longshort.trajectory import Participant
+
+CONFIG_NAME = "evaluate"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def evaluate(overrides: Sequence[str]) -> Summary:
+    """Evaluate as `overrides` (Hydra's key=value on `config/evaluate.yaml`) say; write records and summary.
+
+    Raises UserError before a model is loaded when a setting or an input cannot be used.
+    """
+    block = OmegaConf.to_container(compose_config(CONFIG_NAME, overrides).longshort, resolve=True)
+    assert isinstance(block, dict)
+    settings = EvaluationSettings.parse({str(key): value for key, value in block.items()})
+    problems = settings.problems()
+    header = {**settings.header(), "problems": len(problems)}
+    with RecordFile(settings.records_file, header) as file:
+        tasks = [task for task in _tasks(settings, problems) if task.id not in file.done]
+        if tasks:
+            _work(settings, tasks, file)
+        summary = summarise(settings.name, file.records)
+    write_summary(settings.summary_file, summary)
+    return summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One answer to one problem."""
+
+    id: str
+    problem: Problem
+    seed: int
+
+
+def _tasks(settings: EvaluationSettings, problems: Sequence[Problem]) -> Iterator[Task]:
+    # Sample by sample, so that an interrupted run has seen all problems.
+    for sample in range(settings.samples):
+        for problem in problems:
+            name = f"{problem.index}/{sample}"
+            digest = hashlib.sha256(f"{settings.seed}/{name}".encode()).digest()
+            yield Task(id=name, problem=problem, seed=int.from_bytes(digest[:7], "big"))
+
+
+def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile) -> None:
+    total = len(file.records) + len(tasks)
+
+    def keep(record: Record) -> None:
+        file.append(record)
+        right = sum(done["correct"] for done in file.records)
+        count = len(file.records)
+        report(count, total, f"{count}/{total} answers, {right / count:.1%} right")
+
+    with ExitStack() as engines:
+        solver = _solver(settings, engines)
+        asyncio.run(
+            run_bounded(
+                tasks,
+                lambda task: _answer(task, solver, settings.answer_timeout_s),
+                keep,
+                # Both engines of a pair are kept busy while the other one speaks.
+                limit=settings.max_num_seqs * len(settings.mode.speakers),
+                timeout_s=settings.rollout_timeout_s,
+            )
+        )
+
+
+async def _answer(task: Task, solver: Solver, timeout_s: float) -> Record:
+    from longshort_reward import match_answer
+
+    answer = await solver(task.problem.text, seed=task.seed)
+    correct = await asyncio.to_thread(
+        match_answer, answer["text"], task.problem.ground_truth, timeout_s=timeout_s
+    )
+    known = {
+        "id": task.id,
+        "problem_index": task.problem.index,
+        "ground_truth": task.problem.ground_truth,
+        "extra_info": dict(task.problem.extra),
+    }
+    return {**known, **answer, "correct": correct}
+
+
+async def run_bounded(
+    items: Sequence[Item],
+    work: Callable[[Item], Coroutine[Any, Any, Result]],
+    keep: Callable[[Result], None],
+    *,
+    limit: int,
+    timeout_s: float,
+) -> None:
+    """Run `work` on all items, at most `limit` at a time, and give each result to `keep` when it is there.
+
+    Raises what `work` raises, and TimeoutError when nothing finishes for `timeout_s` seconds; then nothing
+    is left running.
+    """
+    waiting = iter(items)
+    running: set[asyncio.Task[Result]] = set()
+    try:
+        while True:
+            for item in waiting:
+                running.add(asyncio.create_task(work(item)))
+                if len(running) >= limit:
+                    break
+            if not running:
+                return
+            done, running = await asyncio.wait(
+                running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                raise TimeoutError(
+                    f"no trajectory has finished for {timeout_s:g} s; if the models are that slow, raise "
+                    "longshort.rollout_timeout_s"
+                )
+            for task in done:
+                keep(task.result())
+    finally:
+        for task in running:
+            task.cancel()
+
+
+def _solver(settings: EvaluationSettings, engines: ExitStack) -> Solver:
+    from verl_longshort.evaluation.models import load_participant
+
+    def load(speaker: str) -> tuple[Any, Any]:
+        return load_participant(
+            settings.models[speaker], max_num_seqs=settings.max_num_seqs, seed=settings.seed, engines=engines
+        )
+
+    if settings.mode is not Mode.PAIR:
+        return SingleSolver(settings, *load("single"))
+    loaded = {role: load(role) for role in ROLES}
+    participants = {
+        role: Participant(tokenizer=tokenizer, generate=generate)
+        for role, (tokenizer, generate) in loaded.items()
+    }
+    return PairSolver(settings, participants)

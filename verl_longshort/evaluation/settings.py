@@ -1,0 +1,165 @@
+"""The `longshort` block of an evaluation, checked and typed; each key is documented in
+`config/evaluate.yaml`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verl_longshort.compat import StrEnum
+from verl_longshort.environment import Limits
+from verl_longshort.errors import UserError
+from verl_longshort.inputs import Record, check_model, read_records
+from verl_longshort.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
+from verl_longshort.settings import parse_limits, parse_prompts
+
+DATA_KEY = "longshort.data"
+
+
+class Mode(StrEnum):
+    """Who answers."""
+
+    PAIR = "pair"
+    LONG_COT = "long_cot"
+    DIRECT = "direct"
+    PLAIN = "plain"
+
+    @property
+    def opening(self) -> str:
+        """What a single model's answer is made to begin with."""
+        return {Mode.LONG_COT: THINK_OPEN, Mode.DIRECT: ANSWER_OPEN}.get(self, "")
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Keys of `longshort.models` that this mode needs."""
+        return ("long", "short") if self is Mode.PAIR else ("single",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One problem of the data."""
+
+    index: int
+    """Place in the file."""
+    text: str
+    ground_truth: str
+    extra: Mapping[str, Any]
+    """`extra_info` of the row, copied into the records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Everything an evaluation depends on."""
+
+    name: str
+    mode: Mode
+    models: Mapping[str, str]
+    """Model path by speaker."""
+    data: str
+    output_dir: Path
+    limit: int | None
+    samples: int
+    temperature: float
+    top_p: float
+    seed: int
+    max_num_seqs: int
+    answer_timeout_s: float
+    rollout_timeout_s: float
+    limits: Limits
+    prompts: RolePrompts
+    system_prompt: str
+
+    @property
+    def records_file(self) -> Path:
+        """Where every trajectory is kept."""
+        return self.output_dir / f"{self.name}.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        """Where the summary goes."""
+        return self.output_dir / f"{self.name}.json"
+
+    @classmethod
+    def parse(cls, block: Mapping[str, Any]) -> "EvaluationSettings":
+        """Check a block of plain containers. Raises UserError naming the key that cannot be used."""
+        values = dict(block)
+        environment = dict(values.pop("environment"))
+        mode = _mode(values["mode"])
+        values |= {
+            "mode": mode,
+            "models": _models(values["models"], mode),
+            "output_dir": Path(values["output_dir"]),
+            "name": str(values["name"]),
+            "prompts": parse_prompts(environment.pop("prompts")),
+            "limits": parse_limits(environment),
+        }
+        settings = cls(**values)
+        settings._check_numbers()
+        return settings
+
+    def header(self) -> dict[str, Any]:
+        """What records of two runs must have in common to belong together, as JSON values."""
+        own = {"name", "mode", "models", "data", "limit", "samples", "temperature", "top_p", "seed"}
+        values = {key: value for key, value in vars(self).items() if key in own}
+        prompts = vars(self.prompts) if self.mode is Mode.PAIR else {"single": self.system_prompt}
+        return {
+            **values,
+            "mode": str(self.mode),
+            "models": {speaker: _identity(path) for speaker, path in self.models.items()},
+            "limits": vars(self.limits),
+            "prompts": dict(prompts),
+        }
+
+    def problems(self) -> list[Problem]:
+        """The problems of the data. Raises UserError when the file cannot be used."""
+        rows = read_records(self.data, key=DATA_KEY, columns=("prompt", "reward_model"))
+        return [_problem(index, row, self.data) for index, row in enumerate(rows[: self.limit])]
+
+    def _check_numbers(self) -> None:
+        for key in ("samples", "max_num_seqs", "answer_timeout_s", "rollout_timeout_s", "limit"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise UserError(f"longshort.{key}", value, "must be above 0")
+        if self.temperature < 0:
+            raise UserError("longshort.temperature", self.temperature, "must be 0 (greedy) or more")
+        if self.temperature == 0 and self.samples > 1:
+            raise UserError(
+                "longshort.samples", self.samples, "greedy answers are all the same: raise temperature"
+            )
+
+
+def _mode(value: str) -> Mode:
+    try:
+        return Mode(value)
+    except ValueError:
+        raise UserError("longshort.mode", value, f"must be one of {', '.join(Mode)}") from None
+
+
+def _models(given: Mapping[str, str | None], mode: Mode) -> dict[str, str]:
+    models = {}
+    for speaker in mode.speakers:
+        key, path = f"longshort.models.{speaker}", given.get(speaker)
+        if path is None:
+            raise UserError(key, None, f"the mode {mode} needs it: give a Hugging Face model folder")
+        check_model(path, key=key)
+        models[speaker] = path
+    return models
+
+
+def _identity(path: str) -> list[Any]:
+    """The path with size and time of the weights: the same folder may hold another model later."""
+    files = sorted(Path(path).glob("*.safetensors"))
+    return [path, [[file.name, file.stat().st_size, int(file.stat().st_mtime)] for file in files]]
+
+
+def _problem(index: int, row: Record, data: str) -> Problem:
+    try:
+        (message,) = [message for message in row["prompt"] if message["role"] == "user"]
+        truth = row["reward_model"]["ground_truth"]
+        return Problem(
+            index=index, text=message["content"], ground_truth=truth, extra=row.get("extra_info") or {}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        remedy = "each row needs prompt = [{role: user, content}] and reward_model = {ground_truth}"
+        raise UserError(DATA_KEY, f"{data}, row {index + 1}", remedy) from error

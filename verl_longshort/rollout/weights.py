@@ -1,9 +1,11 @@
-"""A model's weights by name: replace them, check that all were replaced, and fingerprint them."""
+"""A model's weights by name: replace them, check that all were replaced, fingerprint them, send them."""
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,3 +48,24 @@ def checksum(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedTensor:
+    """A named tensor as raw bytes in numpy, which travels through Ray's shared memory without a copy."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    data: "np.ndarray[Any, np.dtype[np.uint8]]"
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> "PackedTensor":
+        """Pack; the bytes are the tensor's own where it is contiguous and on the CPU."""
+        flat = tensor.detach().cpu().contiguous().flatten()
+        data = flat.view(torch.uint8).numpy()
+        return cls(name=name, dtype=tensor.dtype, shape=tuple(tensor.shape), data=data)
+
+    def tensor(self) -> Tensor:
+        """Unpack. Copies, since what comes out of shared memory must not be written to."""
+        return torch.from_numpy(self.data.copy()).view(self.dtype).view(self.shape)

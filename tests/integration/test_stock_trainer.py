@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ COMMON = (
     "trainer.resume_mode=disable",
     f"trainer.total_training_steps={STEPS}",
     f"trainer.save_freq={STEPS}",
+    f"trainer.test_freq={STEPS}",
 )
 WITH_CRITIC = (
     "algorithm.adv_estimator=gae",
@@ -62,6 +64,12 @@ def train(model: Path, rows: Path, work: Path, *overrides: str) -> Finished:
     ).expect_success()
 
 
+def log_prob_difference(step: dict[str, Any]) -> float:
+    """Rollout against actor: the largest difference of a token's probability or of a row's mean log-prob."""
+    rows = (abs(step[f"rollout_corr/log_ppl_diff_{end}"]) for end in ("min", "max"))
+    return float(max(step["training/rollout_probs_diff_max"], *rows))
+
+
 def changed(before: Path, after: Path) -> float:
     """Largest change of a weight between two Hugging Face folders."""
     old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
@@ -77,9 +85,12 @@ def test_grpo(tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
     metrics = read_metrics(tmp_path / "metrics.jsonl")
     assert sorted(metrics) == [1, 2]
     for step in metrics.values():
-        assert step["training/rollout_probs_diff_max"] <= LOG_PROB_TOLERANCE
+        assert log_prob_difference(step) <= LOG_PROB_TOLERANCE
         assert 0 <= step["critic/score/mean"] <= 1.1
         assert step["actor/grad_norm"] > 0
+    validated = metrics[STEPS]
+    assert 0 <= validated["val-core/tiny/acc/mean@1"] <= 1
+    assert {"val-aux/tiny/fm/mean@1", "val-aux/tiny/em/mean@1"} <= validated.keys()
     assert changed(tiny_model, exported(tmp_path)) > 1e-4
     assert load_file(exported(tmp_path) / "model.safetensors")["model.norm.weight"].dtype == torch.float32
     print(f"{done.seconds:.0f} s, {metrics[STEPS]}")
@@ -92,7 +103,7 @@ def test_ppo_with_critic_and_reference_on_two_ranks(
     done = train(tiny_model, tiny_rows, tmp_path, *WITH_CRITIC)
     metrics = read_metrics(tmp_path / "metrics.jsonl")
     for step in metrics.values():
-        assert step["training/rollout_probs_diff_max"] <= LOG_PROB_TOLERANCE
+        assert log_prob_difference(step) <= LOG_PROB_TOLERANCE
         assert step["critic/grad_norm"] > 0
         assert step["actor/kl_loss"] >= 0
     assert metrics[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-6)

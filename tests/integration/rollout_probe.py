@@ -1,4 +1,4 @@
-"""A program for `test_transformers_rollout`: the transformers rollout over real Ray actors, without a trainer.
+"""A program for `test_transformers_rollout`: the transformers rollout over real Ray actors, no trainer.
 
 A frozen policy (standalone) and a learning one (hybrid) run side by side under one rollout name, as in a run
 of the pair; a small actor plays the learning policy's worker. Prints what it saw as JSON.

@@ -168,6 +168,7 @@ TOUCHES: dict[str, list[Touch]] = {
             BUFFER,
             "ReplayBuffer",
             sample="global_steps partition_id batch_size",
+            _sync_metadata_from_transfer_queue="",
             _wait_for_next_poll="partition_id last_debug_time",
         ),
     ],

@@ -5,7 +5,6 @@ untouched: `PairClient` travels that way and carries one verl client per role.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from verl.utils.config import omega_conf_to_dataclass
@@ -15,12 +14,15 @@ from verl_longshort.protocol import Role
 from verl_longshort.trajectory import Generation, Participant
 
 
-@dataclass(kw_only=True)
 class PairClient:
-    """The clients of both policies and the model configurations whose tokenizers the loops need."""
+    """The clients of both policies and the model configurations whose tokenizers the loops need.
 
-    clients: Mapping[Role, LLMServerClient]
-    model_configs: Mapping[Role, Any]
+    No dataclass: Hydra, which makes the loops, would take it for a configuration.
+    """
+
+    def __init__(self, *, clients: Mapping[Role, LLMServerClient], model_configs: Mapping[Role, Any]) -> None:
+        self.clients = clients
+        self.model_configs = model_configs
 
 
 _tokenizers: dict[str, Any] = {}

@@ -28,12 +28,17 @@ class WatchedReplayBuffer(ReplayBuffer):
             RuntimeError: a group failed, or nothing ended in time.
         """
         self._finished, self._progress_at = -1, time.monotonic()
-        result = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
-        self._raise_on_failure(partition_id)
-        return result
+        return super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
+
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        super()._sync_metadata_from_transfer_queue()
+        failed = sum(len(keys) for keys in self.failure_keys.values())
+        if failed:
+            raise RuntimeError(
+                f"{failed} groups of trajectories failed; the agent loop's log above has each traceback"
+            )
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        self._raise_on_failure(partition_id)
         ended = len(self.finished_keys[partition_id]) + len(self.partitions[partition_id])
         if ended != self._finished:
             self._finished, self._progress_at = ended, time.monotonic()
@@ -44,13 +49,6 @@ class WatchedReplayBuffer(ReplayBuffer):
                 "groups were waiting; look at the logs of agent loop and servers, or raise the limit"
             )
         return super()._wait_for_next_poll(partition_id, last_debug_time)
-
-    def _raise_on_failure(self, partition_id: str) -> None:
-        failed = self.failure_keys[partition_id]
-        if failed:
-            raise RuntimeError(
-                f"{len(failed)} groups of trajectories failed; the agent loop's log above has each traceback"
-            )
 
 
 class HandedRows:

@@ -1,0 +1,141 @@
+"""A trainer that writes down what it sees, for tests of the real one.
+
+Registered (see `audited`) as `trainer.v1.trainer_mode=longshort_audited`. It appends one JSON
+line per step to $LONGSHORT_AUDIT (weights of both engines, what rows hold), and stops at the moment named by
+$LONGSHORT_HALT_AT, so that a test can kill it exactly there.
+"""
+
+import json
+import os
+import time
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from verl.trainer.ppo.v1 import register_trainer
+
+from verl_longshort.protocol import Role
+from verl_longshort.rollout.clients import tokenizer_of
+from verl_longshort.trainer.pair_trainer import PairTrainer
+from verl_longshort.trainer.rows import read_extra_fields, split_by_role
+
+FIELDS = ["prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores"]
+
+
+def note(**entry: Any) -> None:
+    """Append one line to the audit file."""
+    with Path(os.environ["LONGSHORT_AUDIT"]).open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def halt_at(moment: str) -> None:
+    """Say that the moment has come and wait to be killed, if the test asked for this one."""
+    if os.environ.get("LONGSHORT_HALT_AT") == moment:
+        note(halted=moment)
+        time.sleep(600)
+        raise RuntimeError(f"nobody killed the run at {moment}")
+
+
+@register_trainer("longshort_audited")
+class AuditedPairTrainer(PairTrainer):
+    """Moments of step N: rollout-N, long-saved-N, policies-saved-N, committed-N, synced-N."""
+
+    def on_init_end(self) -> None:
+        super().on_init_end()
+        note(start=self.global_steps, weights=self.weights())
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> Any:
+        batch = super().step(metrics, timing_raw)
+        learners = list(self.schedule.learners(self.global_steps))
+        rows = {str(role): self.look_at(role, rows) for role, rows in split_by_role(batch).items()}
+        indices = sorted({x["record"]["problem"] for x in read_extra_fields(split_by_role(batch)[Role.LONG])})
+        note(step=self.global_steps, learners=[str(r) for r in learners], rows=rows, problems=indices)
+        return batch
+
+    def prepare_step(self) -> dict[str, Any]:
+        prepared = super().prepare_step()
+        halt_at(f"rollout-{self.global_steps}")
+        return prepared
+
+    def on_step_end(self) -> None:
+        halt_at(f"committed-{self.global_steps}")
+        super().on_step_end()
+        note(synced=self.global_steps, weights=self.weights())
+        halt_at(f"synced-{self.global_steps}")
+
+    def _save_checkpoint(self) -> None:
+        policies, commit = self.policies, self.store.commit
+        save_long = policies[Role.LONG].save
+
+        def save_and_halt(step: int) -> None:
+            save_long(step)
+            halt_at(f"long-saved-{step}")
+
+        def halt_and_commit(state: Any) -> None:
+            halt_at(f"policies-saved-{state.step}")
+            commit(state)
+
+        policies[Role.LONG].save = save_and_halt  # type: ignore[method-assign]
+        self.store.commit = halt_and_commit  # type: ignore[method-assign]
+        try:
+            super()._save_checkpoint()
+        finally:
+            policies[Role.LONG].save = save_long  # type: ignore[method-assign]
+            self.store.commit = commit  # type: ignore[method-assign]
+
+    def weights(self) -> dict[str, list[str]]:
+        """Checksums of the weights in every engine."""
+        sums = {}
+        for role, policy in self.policies.items():
+            servers = [s for replica in policy.llm_server_manager.get_replicas() for s in replica.servers]
+            sums[str(role)] = ray.get([server.weights_checksum.remote() for server in servers])
+        return sums
+
+    def look_at(self, role: Role, rows: Any) -> dict[str, Any]:
+        """Counts of rows that break an invariant, and the largest difference of log-probs."""
+        real = [i for i, tag in enumerate(rows.tags) if not tag.get("is_padding", False)]
+        keys = [rows.keys[i] for i in real]
+        data = tq.kv_batch_get(keys=keys, partition_id=rows.partition_id, select_fields=FIELDS)
+        extra = tq.kv_batch_get(keys=keys, partition_id=rows.partition_id, select_fields=["extra_fields"])
+        facts = [getattr(x, "data", x) for x in extra["extra_fields"]]
+        tokenizer = tokenizer_of(self.policies[role].config.actor_rollout_ref.model)
+        seen = [self.look_at_row(role, tokenizer, data, facts, i) for i in range(len(keys))]
+        broken = {name: sum(not row[name] for row in seen) for name in seen[0]}
+        difference = self.logprob_difference(role, rows, keys) if role in self._learned else None
+        own = sum(int(mask.sum()) for mask in data["response_mask"])
+        return {"rows": len(keys), "broken": broken, "logprob_difference": difference, "own_tokens": own}
+
+    def look_at_row(self, role: Role, tokenizer: Any, data: Any, facts: list[Any], i: int) -> dict[str, bool]:
+        response, mask = data["responses"][i], data["response_mask"][i].bool()
+        logprobs, scores = data["rollout_log_probs"][i], data["rm_scores"][i]
+        own = [token for turn in facts[i]["own_turns"] for token in turn]
+        said = [t["text"] for t in facts[i]["record"]["turns"] if t["role"] != role.value]
+        heard = tokenizer.decode(response[~mask].tolist()) if (~mask).any() else ""
+        last_own = int(mask.nonzero()[-1]) if mask.any() else len(mask) - 1
+        return {
+            "role": facts[i]["role"] == role.value,
+            "own_tokens": response[mask].tolist() == own,
+            "own_logprobs": bool((logprobs[mask] <= 0).all()),
+            "masked_logprobs": bool((logprobs[~mask] == 0).all()),
+            "partner_text": all(_squeeze(text) in _squeeze(heard) for text in said),
+            "reward_place": not scores[[j for j in range(len(scores)) if j != last_own]].any(),
+        }
+
+    def logprob_difference(self, role: Role, rows: Any, keys: list[str]) -> float:
+        """Largest |engine - actor| log-prob over own tokens."""
+        fields = ["response_mask", "rollout_log_probs", "old_log_probs"]
+        data = tq.kv_batch_get(keys=keys, partition_id=rows.partition_id, select_fields=fields)
+        worst = 0.0
+        for mask, engine, actor in zip(
+            data["response_mask"], data["rollout_log_probs"], data["old_log_probs"], strict=True
+        ):
+            chosen = mask.bool()
+            if chosen.any():
+                worst = max(worst, float((engine - actor)[chosen].abs().max()))
+        return worst
+
+
+def _squeeze(text: str) -> str:
+    return "".join(unicodedata.normalize("NFC", text).split())

@@ -1,5 +1,6 @@
 """The command `longshort`. Commands are thin and import what they need when they run: help is instant."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ def table(files: tuple[Path, ...], base: str | None, markdown: Path | None, json
 
     from verl_longshort.evaluation.table import report
 
-    report(files, base=base, markdown=markdown, json_file=json_file, console=Console())
+    # Rich takes 80 columns for a file, and the table needs a few more.
+    console = Console() if sys.stdout.isatty() else Console(width=110)
+    report(files, base=base, markdown=markdown, json_file=json_file, console=console)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,12 @@ def test_runs_in_order_and_keeps_the_output_in_logs(recipe: Recipe) -> None:
     assert "hello\naloud" in (recipe.output / "logs" / "second.log").read_text()
 
 
+def test_a_text_is_shown_at_the_end(recipe: Recipe) -> None:
+    code, shown = recipe.write(count("first"), show="${output}/first.txt").run()
+    assert code == 0
+    assert "hello\n" in shown
+
+
 def test_a_second_run_skips_what_is_done(recipe: Recipe) -> None:
     recipe.write(count("first"), count("second")).run()
     assert recipe.run()[0] == 0

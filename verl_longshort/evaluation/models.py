@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from verl_longshort.rollout.engine import TransformersEngine
 from verl_longshort.trajectory import Generate
@@ -17,6 +18,7 @@ def load_participant(
 
     `engines` closes the engine.
     """
+    logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", attn_implementation="sdpa").to(device)

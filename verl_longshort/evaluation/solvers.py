@@ -64,7 +64,8 @@ class SingleSolver:
                 "max_tokens": self._settings.limits.token_budget - len(opening),
             },
         )
-        text = self._settings.mode.opening + decode_turn(self._tokenizer, generation.token_ids)
+        text = decode_turn(self._tokenizer, opening + generation.token_ids)
+        text = text if opening else self._settings.mode.opening + text
         tokens = len(opening) + len(generation.token_ids)
         return {
             "problem": problem,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,7 @@ from verl_longshort.evaluation.record_file import read_record_file
 from verl_longshort.evaluation.summary import Summary, by_problem, summarise, total_tokens
 from verl_longshort.inputs import Record
 
-HEADINGS = ("", "accuracy % [95 %]", "tokens [95 %]", "AES [95 %]", "turns", "asked again %")
+HEADINGS = ("", "accuracy %", "tokens", "AES", "turns", "rethink %")
 NONE = "–"
 
 
@@ -32,6 +33,7 @@ class Row:
     summary: Summary
     score: Interval | None
     """AES; None when the base has no right answer."""
+    is_base: bool
 
     def cells(self) -> tuple[str, ...]:
         """The row's texts under `HEADINGS`."""
@@ -83,16 +85,16 @@ def load_rows(files: Sequence[Path], base: str | None) -> list[Row]:
     if base not in by_name:
         raise UserError("base", base, f"is none of the rows: {', '.join(by_name)}")
     return [
-        Row(summary=summarise(name, records), score=_score(records, by_name[base]))
+        Row(summary=summarise(name, records), score=_score(records, by_name[base]), is_base=name == base)
         for name, records in loaded
     ]
 
 
 def as_table(rows: Sequence[Row]) -> Table:
     """The rows for a terminal."""
-    table = Table(*HEADINGS, caption=_caption(rows))
+    table = Table(*HEADINGS, caption=_caption(rows), box=SIMPLE_HEAD)
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for row in rows:
         table.add_row(*row.cells())
     return table
@@ -106,8 +108,9 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 def _caption(rows: Sequence[Row]) -> str:
     summary = rows[0].summary
+    base = next((row.summary.name for row in rows if row.is_base), NONE)
     each = "one answer each" if summary.samples == 1 else f"{summary.samples} answers each"
-    return f"{summary.problems} problems, {each}"
+    return f"{summary.problems} problems, {each}; AES relative to {base}; in brackets 95 % intervals"
 
 
 def _load(file: Path) -> tuple[str, list[Record]]:

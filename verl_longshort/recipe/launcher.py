@@ -61,8 +61,10 @@ def _run_groups(groups: Sequence[Group], plan: Plan, console: Console) -> int:
         console.print("Interrupted; the same command continues where it stopped.", highlight=False)
         return INTERRUPTED
     if done:
+        if plan.show is not None:
+            _say(plan.show.read_text(encoding="utf-8"), console)
         note = f"Recipe done in {clock(time.monotonic() - begin)}; results in {plan.output}"
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        _say(note, console)
         return 0
     for run in (run for group in groups for run in group if run.status is Status.FAILED):
         _explain(run, console)
@@ -87,9 +89,12 @@ def _run_group(group: Group, plan: Plan, display: Display) -> bool:
 
 
 def _explain(run: StageRun, console: Console) -> None:
-    console.print(f"\n{run.log_tail(TAIL_LINES)}", markup=False, highlight=False, soft_wrap=True)
-    note = f"Stage {run.stage.name} failed: {run.failure}. Its log: {run.log}"
-    console.print(note, style="red", markup=False, highlight=False, soft_wrap=True)
+    _say(f"\n{run.log_tail(TAIL_LINES)}", console)
+    _say(f"Stage {run.stage.name} failed: {run.failure}. Its log: {run.log}", console, style="red")
+
+
+def _say(text: str, console: Console, style: str | None = None) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

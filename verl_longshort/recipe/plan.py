@@ -53,6 +53,8 @@ class Plan:
     environment: Mapping[str, str]
     stall_minutes: float
     """A stage that neither writes to its log nor reports progress for so long is ended."""
+    show: Path | None
+    """A text file to print when all stages are done."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -92,6 +94,7 @@ def load_plan(path: Path, overrides: Sequence[str]) -> Plan:
         groups=tuple(groups),
         environment={key: str(value) for key, value in content.get("environment", {}).items()},
         stall_minutes=float(content.get("stall_minutes", STALL_MINUTES)),
+        show=Path(content["show"]) if "show" in content else None,
     )
 
 

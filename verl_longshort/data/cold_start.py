@@ -1,7 +1,7 @@
 """Cold-start trajectories from the generator's own labels: here it is known which thoughts matter.
 
 As in the paper (section 4) the first thought stays long, and so do the important ones, here the hard steps;
-all others are replaced by their concise form, and neighbours of one kind are merged into one turn. A record is
+all others are replaced by their concise form, and neighbours of one kind are merged into one turn. A record:
 
     {"problem": str, "ground_truth": str, "turns": [{"role": "long" | "short", "text": str}, ...]}
 """

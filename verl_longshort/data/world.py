@@ -117,7 +117,8 @@ class Thought:
         kind: what the thought does.
         step: index of the step it works on, or None (restating, final).
         text: its words in the long chain; all thoughts joined by a space are the chain.
-        concise: its short form; empty when the thought adds nothing to the solution.
+        concise: its short form; empty when there is nothing to say. The first re-check of a hard step becomes
+            the bare result, so that short always has a turn to take between two hard steps.
     """
 
     kind: ThoughtKind
@@ -219,13 +220,18 @@ def _hard_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought
     spelled = _spelled(problem, k)
     slowly = rng.choice(("", "this is a list , so we go slowly : "))
     work = f"step {name} : {slowly}{spelled} so {name} = {after} ."
-    checks = [f"wait , check {name} again : {spelled} yes , {name} = {after} ."]
-    if rng.random() < 0.5:
-        checks.append(f"hmm , over {name} again : {spelled} yes , {name} = {after} .")
-    return [
-        _thought(ThoughtKind.HARD, k, work, _sum(problem, k)),
-        *(_thought(ThoughtKind.RECHECK_HARD, k, check) for check in checks),
+    checks = [
+        _thought(
+            ThoughtKind.RECHECK_HARD,
+            k,
+            f"wait , check {name} again : {spelled} yes , {name} = {after} .",
+            f"{name} = {after}",
+        )
     ]
+    if rng.random() < 0.5:
+        again = f"hmm , over {name} again : {spelled} yes , {name} = {after} ."
+        checks.append(_thought(ThoughtKind.RECHECK_HARD, k, again))
+    return [_thought(ThoughtKind.HARD, k, work, _sum(problem, k)), *checks]
 
 
 def _easy_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought]:

@@ -28,14 +28,14 @@ longshort_python() {
 }
 
 longshort_setup() {
-    local python extras=${1:-} prefix stamp wanted lock
+    local python extras=${1:-} state stamp wanted lock
     python=$(longshort_python) || return 1
-    prefix=$(dirname "$(dirname "$python")")
-    stamp="$prefix/.longshort-setup${extras:+-$extras}"
+    state=$(_longshort_state "$python")
+    stamp="$state/longshort-setup${extras:+-$extras}"
     wanted="$LONGSHORT_ROOT $(cksum <"$LONGSHORT_ROOT/pyproject.toml")"
     if [ ! -x "$python" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-        mkdir -p "$prefix" || return 1
-        exec {lock}>"$prefix/.longshort-setup.lock"
+        mkdir -p "$state" || return 1
+        exec {lock}>"$state/longshort-setup.lock"
         _longshort_lock "$lock" || return 1
         # Another setup may have done it while this one waited.
         if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
@@ -44,7 +44,16 @@ longshort_setup() {
         fi
         exec {lock}>&-
     fi
-    export PATH="$prefix/bin:$PATH"
+    PATH="$(dirname "$python"):$PATH"
+    export PATH
+}
+
+# Where it is noted what has been installed: in .venv, which it must not outlive; an active environment may be the system's.
+_longshort_state() {
+    case $1 in
+        "$LONGSHORT_ROOT/.venv/"*) echo "$LONGSHORT_ROOT/.venv" ;;
+        *) echo "$LONGSHORT_ROOT/.setup/$(echo "$1" | cksum | cut -d' ' -f1)" ;;
+    esac
 }
 
 _longshort_lock() {

@@ -1,6 +1,6 @@
 """The file that says whether a stage is running or done, and with which command.
 
-It is written when the stage's process has started and again when it has ended well, each time in one step.
+It is written before the stage's process starts and again when it has ended well, each time in one step.
 So a launcher that is killed at any moment leaves a stage that is not done.
 """
 
@@ -21,9 +21,8 @@ class Marker:
     """Of the command and all that came before it."""
     status: str
     """RUNNING (also when it failed or was killed) or DONE."""
-    pid: int
-    created: float
-    """When the process was started: tells it from a later one with the same id."""
+    mark: str
+    """What its processes carry in their environment."""
     seconds: float
     """How long the attempt took; 0 while it runs."""
 

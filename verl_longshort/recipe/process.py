@@ -1,42 +1,38 @@
-"""Ends a stage's processes, Ray's included, and recognises one that an earlier launcher left behind."""
+"""Finds and ends the processes of a stage, also those that Ray has detached from it.
+
+A stage's processes inherit a mark in their environment. It is found again when the stage's first process has
+died, and by a later launcher when the one that started the stage was killed.
+"""
 
 import contextlib
-import os
 import signal
 
 import psutil
 
+MARK_VARIABLE = "LONGSHORT_STAGE"
 GRACE_SECONDS = 10.0
 """How long processes may take to end by themselves before they are killed."""
 
 
-def created_at(pid: int) -> float:
-    """When process `pid` was started, as the system counts it; 0.0 when it has ended already."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return 0.0
+def end_marked(mark: str) -> None:
+    """End every process that carries `mark`, and all its descendants."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # Looked up each time: a process may have started another one meanwhile.
+        processes = marked(mark)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        psutil.wait_procs(processes, timeout=GRACE_SECONDS)
 
 
-def end_process(pid: int) -> None:
-    """End the session leader `pid`, its group and all its descendants (Ray's have groups of their own)."""
-    try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    signal_group(pid, signal.SIGTERM)
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=GRACE_SECONDS)
+def marked(mark: str) -> set[psutil.Process]:
+    """The running processes that carry `mark` in their environment, and their descendants.
 
-
-def signal_group(pid: int, number: signal.Signals) -> None:
-    """Send `number` to what is left of the process group that `pid` leads or led."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
+    Descendants, because a process that renames itself, as Ray's workers do, may overwrite its environment.
+    """
+    found: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get(MARK_VARIABLE) == mark:
+                found |= {process, *process.children(recursive=True)}
+    return found

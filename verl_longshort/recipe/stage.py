@@ -6,10 +6,10 @@ all attempts, `progress/<name>.json` the last report.
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from verl_longshort.compat import StrEnum
 from verl_longshort.progress import VARIABLE, Progress, read
 from verl_longshort.recipe.marker import DONE, RUNNING, Marker, read_marker, write_marker
 from verl_longshort.recipe.plan import Stage
-from verl_longshort.recipe.process import GRACE_SECONDS, created_at, end_process, signal_group
+from verl_longshort.recipe.process import GRACE_SECONDS, MARK_VARIABLE, end_marked
 
 
 class Status(StrEnum):
@@ -41,6 +41,7 @@ class StageRun:
         self.failure = ""
         self._fingerprint = fingerprint
         self._environment = environment
+        self._mark = uuid.uuid4().hex
         self._marker_file = output / "stages" / f"{stage.name}.json"
         self._progress_file = output / "progress" / f"{stage.name}.json"
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,6 +72,7 @@ class StageRun:
         for file in (self.log, self._marker_file, self._progress_file):
             file.parent.mkdir(parents=True, exist_ok=True)
         self._progress_file.unlink(missing_ok=True)
+        self._write_marker(RUNNING)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self.stage.command)}\n")
             log.flush()
@@ -84,7 +86,6 @@ class StageRun:
             )
         self._started = self._last_sign = time.monotonic()
         self.status = Status.RUNNING
-        self._mark(self._process.pid, RUNNING)
 
     def poll(self, stall_seconds: float) -> Status:
         """Look at the process; end it when it has given no sign of life for `stall_seconds`."""
@@ -93,15 +94,15 @@ class StageRun:
         code = self._process.poll()
         self.seconds = time.monotonic() - self._started
         if code is not None:
-            self._conclude(self._process.pid, code)
+            self._conclude(code)
         elif self._silent_seconds() > stall_seconds:
             self.end(f"no output and no progress for {stall_seconds / 60:g} minutes")
         return self.status
 
     def end(self, reason: str) -> None:
-        """End the process with all its descendants; the stage has failed for `reason`."""
+        """End all its processes; the stage has failed for `reason`."""
         if self._process is not None and self.status is Status.RUNNING:
-            end_process(self._process.pid)
+            end_marked(self._mark)
             self._process.wait(timeout=GRACE_SECONDS)
             self._fail(reason)
 
@@ -110,17 +111,17 @@ class StageRun:
         with self.log.open(encoding="utf-8", errors="replace") as log:
             return "".join(deque(log, maxlen=lines)).rstrip()
 
-    def _conclude(self, pid: int, code: int) -> None:
+    def _conclude(self, code: int) -> None:
+        # What the process started may outlive it and hold memory or ports.
+        end_marked(self._mark)
         missing = self._missing_output()
         if code != 0:
-            # What the process started may outlive it and hold memory or ports.
-            signal_group(pid, signal.SIGKILL)
             self._fail(f"exit status {code}")
         elif missing is not None:
             self._fail(f"it ended well but did not write {missing}")
         else:
             self.status = Status.DONE
-            self._mark(pid, DONE)
+            self._write_marker(DONE)
 
     def _fail(self, reason: str) -> None:
         self.status, self.failure = Status.FAILED, reason
@@ -128,8 +129,8 @@ class StageRun:
     def _variables(self) -> dict[str, str]:
         # The launcher's own environment comes first, so that `python` and `longshort` are its own.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        progress = {VARIABLE: str(self._progress_file.resolve())}
-        return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **self._environment, **progress}
+        own = {VARIABLE: str(self._progress_file.resolve()), MARK_VARIABLE: self._mark}
+        return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **self._environment, **own}
 
     def _silent_seconds(self) -> float:
         seen = tuple(f.stat().st_mtime for f in (self.log, self._progress_file) if f.exists())
@@ -148,18 +149,14 @@ class StageRun:
         marker = read_marker(self._marker_file)
         if marker is None:
             return
-        if marker.status == RUNNING and marker.created and created_at(marker.pid) == marker.created:
-            end_process(marker.pid)
+        if marker.status == RUNNING:
+            end_marked(marker.mark)
         if marker.fingerprint != self._fingerprint:
             for path in self.stage.outputs:
                 _remove(path)
 
-    def _mark(self, pid: int, status: str) -> None:
-        seconds = self.seconds if status == DONE else 0.0
-        created = created_at(pid) if status == RUNNING else 0.0
-        marker = Marker(
-            fingerprint=self._fingerprint, status=status, pid=pid, created=created, seconds=seconds
-        )
+    def _write_marker(self, status: str) -> None:
+        marker = Marker(fingerprint=self._fingerprint, status=status, mark=self._mark, seconds=self.seconds)
         write_marker(self._marker_file, marker)
 
 

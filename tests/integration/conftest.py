@@ -4,12 +4,21 @@ from pathlib import Path
 
 import pytest
 from harness import sums, write_model, write_rows
+from speakers import write_speakers
+
+from verl_longshort.protocol import Role
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random Llama of about 10,000 parameters with its tokenizer."""
     return write_model(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def speakers(tmp_path_factory: pytest.TempPathFactory) -> dict[Role, Path]:
+    """Folders of two tiny models, of different size and tokenizer, that speak the protocol."""
+    return write_speakers(tmp_path_factory.mktemp("speakers"))
 
 
 @pytest.fixture(scope="session")

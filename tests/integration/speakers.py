@@ -20,7 +20,7 @@ from verl_longshort.protocol import ROLES, Role, RolePrompts
 from verl_longshort.view import RoleView
 
 NO_PROMPTS = RolePrompts(long="", short="")
-STEPS = 150
+STEPS = 120
 BATCH = 48
 
 
@@ -42,6 +42,7 @@ def shuffled_tokenizer() -> PreTrainedTokenizerFast:
 
 def write_speakers(folder: Path) -> dict[Role, Path]:
     """Train and save both; the long one has the smaller model."""
+    torch.set_num_threads(1)
     tokenizers = {Role.LONG: build_tokenizer(), Role.SHORT: shuffled_tokenizer()}
     hidden = {Role.LONG: 32, Role.SHORT: 64}
     for role in ROLES:

@@ -6,19 +6,12 @@ import pytest
 import torch
 from harness import read_metrics
 from pair_runs import PairRun
-from speakers import write_speakers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_longshort.protocol import ROLES, Role
 from verl_longshort.trainer.launch import metrics_files
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="session")
-def speakers(tmp_path_factory):
-    """Folders of the two models."""
-    return write_speakers(tmp_path_factory.mktemp("speakers"))
 
 
 def learned_as_scheduled(run: PairRun, schedule: list[str]) -> None:
@@ -85,11 +78,10 @@ def exported(checkpoints: Path, role: Role, start: Path) -> None:
     folder = checkpoints / role / "global_step_3" / "actor" / "huggingface"
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "start 1 ; step 2 ?"}], return_tensors="pt", return_dict=True
-    )
-    text = tokenizer.decode(model.generate(**prompt, max_new_tokens=8, do_sample=False)[0])
-    assert "<think>" in text
+    heard = "start 1 ; step 2 ?" + (" <think> 1 + 2 </think>" if role is Role.SHORT else "")
+    prompt = tokenizer(heard, return_tensors="pt")
+    text = tokenizer.decode(model.generate(**prompt, max_new_tokens=12, do_sample=False)[0])
+    assert ("</think>" if role is Role.LONG else "<answer>") in text
     before = AutoModelForCausalLM.from_pretrained(start).state_dict()
     assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
 

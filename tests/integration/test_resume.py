@@ -2,15 +2,8 @@
 
 import pytest
 from pair_runs import PairRun
-from speakers import write_speakers
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="session")
-def speakers(tmp_path_factory):
-    """Folders of the two models."""
-    return write_speakers(tmp_path_factory.mktemp("speakers"))
 
 
 def starts(run: PairRun) -> list[int]:

@@ -39,8 +39,8 @@ def seconds_left(run: StageRun, pace: float) -> float:
     """
     if run.status in (Status.DONE, Status.FAILED):
         return 0.0
-    if fraction := run.fraction:
-        return run.seconds / fraction - run.seconds
+    if run.seconds_left is not None:
+        return run.seconds_left
     return max(run.stage.minutes * 60 * pace - run.seconds, 0.0)
 
 

@@ -48,6 +48,7 @@ class StageRun:
         self._started = 0.0
         self._last_sign = 0.0
         self._last_seen: tuple[float, ...] = ()
+        self._first_report: tuple[float, float] | None = None
         marker = read_marker(self._marker_file)
         self.done_before = marker is not None and self._is_done(marker)
         self.status = Status.DONE if self.done_before else Status.WAITING
@@ -65,6 +66,15 @@ class StageRun:
             return 1.0
         progress = self.progress
         return min(progress.done / progress.total, 1.0) if progress and progress.total > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at the pace since the first report (starting up is no work), None before a second one."""
+        if self._first_report is None or (fraction := self.fraction) is None:
+            return None
+        seconds, at_first = self._first_report
+        done = fraction - at_first
+        return (self.seconds - seconds) / done * (1 - fraction) if done > 0 else None
 
     def start(self) -> None:
         """Start the process in its own session, after removing what another command left as outputs."""
@@ -93,6 +103,8 @@ class StageRun:
             return self.status
         code = self._process.poll()
         self.seconds = time.monotonic() - self._started
+        if self._first_report is None and (fraction := self.fraction) is not None:
+            self._first_report = (self.seconds, fraction)
         if code is not None:
             self._conclude(code)
         elif self._silent_seconds() > stall_seconds:

@@ -225,7 +225,7 @@ def test_progress_gives_the_time_left(recipe: Recipe) -> None:
         time.sleep(0.01)
     assert (first.fraction, first.progress and first.progress.message) == (0.25, "a quarter")
     # A quarter took a second; what came before the first report does not count.
-    assert seconds_left(first, 1.0) == pytest.approx(3, rel=0.2)
+    assert seconds_left(first, 1.0) == pytest.approx(3, rel=0.5)
     while first.poll(60) is Status.RUNNING:
         time.sleep(0.01)
     # A stage expected to take a minute took about two seconds, so this machine is faster than expected.

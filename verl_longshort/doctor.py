@@ -1,6 +1,8 @@
 """`longshort doctor`: what is installed, what is registered with verl, and what a run here would use."""
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +13,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from verl_longshort.inspection import DEVICE_TOPIC, Finding, inspect_process
+from verl_longshort.inspection import DEVICE_TOPIC, PLUGIN_TOPIC, Finding, inspect_process
 
 DISTRIBUTION = "verl-longshort"
 NEEDED = ("verl", "torch", "transformers", "ray", "tensordict", "TransferQueue", "hydra-core", "math-verify")
@@ -23,6 +26,7 @@ BUILT_FOR_TORCH = ("torchvision", "torchaudio")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 IMPORT_TIMEOUT_S = 120
 WORKER_TIMEOUT_S = 180
+RAY_LOGS = "/tmp/ray/session_latest/logs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,22 +65,29 @@ def diagnose(*, use_ray: bool) -> Diagnosis:
     )
 
 
-def inspect_worker() -> list[Finding]:
-    """`inspect_process` in a fresh Ray worker."""
-    import ray
-    from ray.exceptions import GetTimeoutError
+def inspect_worker(timeout_s: float = WORKER_TIMEOUT_S) -> list[Finding]:
+    """`inspect_process` in a fresh Ray worker; one finding that says why when there is no worker to ask.
 
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    In a process of its own: Ray tries for ever to reach a cluster that RAY_ADDRESS names and that is gone.
+    """
+    command = [sys.executable, "-m", "verl_longshort.inspection"]
     try:
-        findings: list[Finding] = ray.get(ray.remote(inspect_process).remote(), timeout=WORKER_TIMEOUT_S)
-    except GetTimeoutError:
-        problem = (
-            f"no Ray worker answered within {WORKER_TIMEOUT_S} s; look into /tmp/ray/session_latest/logs"
-        )
-        return [Finding(topic="start", value="timed out", problem=problem)]
-    finally:
-        ray.shutdown()
-    return findings
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True)
+    except subprocess.TimeoutExpired:
+        address = os.environ.get("RAY_ADDRESS")
+        cluster = f"the cluster RAY_ADDRESS={address}" if address else "a local Ray"
+        return [_unreached(f"{cluster} gave no answer within {timeout_s:.0f} s; logs are in {RAY_LOGS}")]
+    except subprocess.CalledProcessError as error:
+        return [_unreached(f"{_last_line(error.stderr, error.returncode)}; Ray's logs are in {RAY_LOGS}")]
+    return [Finding(**finding) for finding in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _unreached(problem: str) -> Finding:
+    return Finding(topic=PLUGIN_TOPIC, value="not reached", problem=problem)
+
+
+def _last_line(text: str, status: int) -> str:
+    return (text.strip().splitlines() or [f"exit status {status}"])[-1]
 
 
 def render(diagnosis: Diagnosis, console: Console) -> None:
@@ -87,7 +98,7 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
     console.print(_table("Registered with verl", ["what", *columns], _rows(sides)))
     console.print(_table("A run here", ["what", "value"], _rows([diagnosis.machine])))
     for problem in diagnosis.problems:
-        console.print(f"[bold red]✗[/] {problem}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]✗[/] {escape(problem)}", highlight=False, soft_wrap=True)
     if not diagnosis.problems:
         console.print("[bold green]✓[/] nothing is off")
 
@@ -135,7 +146,7 @@ def _build(name: str) -> Finding:
     build = _build_label(name)
     if done.returncode == 0:
         return Finding(topic=name, value=build)
-    reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    reason = _last_line(done.stderr, done.returncode)
     remedy = f"uninstall it, or pip install {name} --index-url {CPU_INDEX}"
     problem = f"{build} does not load beside torch {version('torch')} ({reason}); {remedy}"
     return Finding(topic=name, value=build, problem=problem)
@@ -159,6 +170,7 @@ def _machine(driver: Iterable[Finding]) -> list[Finding]:
     engine = "vllm" if device == "cuda" and _installed("vllm") else "transformers"
     return [
         Finding(topic="device", value=device, problem=_unused_gpu(device, torch.version.cuda)),
+        Finding(topic="config", value=f"device={device}"),
         Finding(topic="rollout engine", value=engine),
         Finding(topic="torch built for", value=f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"),
         Finding(topic="threads of torch", value=str(torch.get_num_threads())),
@@ -183,7 +195,7 @@ def _cell(topic: str, side: Iterable[Finding]) -> str:
     found = next((finding for finding in side if finding.topic == topic), None)
     if found is None:
         return "—"
-    return f"[red]{found.value} ✗[/]" if found.problem else found.value
+    return f"[red]{escape(found.value)} ✗[/]" if found.problem else escape(found.value)
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -1,14 +1,15 @@
 """Looks at one process: did verl load the plug-in, and is everything registered that a run needs?
 
-`inspect_process` runs in the driver and, through Ray, in a worker; verl loads plug-ins in every process by
-itself.
+`inspect_process` runs in the driver and, by `python -m verl_longshort.inspection`, in a Ray worker; verl
+loads plug-ins in every process by itself.
 """
 
 import importlib
+import json
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 
 PLUGIN_GROUP = "verl.plugins"
@@ -108,3 +109,19 @@ _PROBES: dict[str, Callable[[], str]] = {
     "rollout 'transformers'": _rollout,
     "trainer 'longshort'": _trainer,
 }
+
+
+def main() -> None:
+    """Start or join Ray, inspect a worker, and print the findings as one line of JSON."""
+    import ray
+
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    findings = ray.get(ray.remote(inspect_process).remote())
+    print(json.dumps([asdict(finding) for finding in findings]))
+
+
+if __name__ == "__main__":
+    # The class that a worker unpickles is that of the imported module, not of __main__.
+    from verl_longshort import inspection
+
+    inspection.main()

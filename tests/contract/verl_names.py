@@ -172,6 +172,21 @@ TOUCHES: dict[str, list[Touch]] = {
             _wait_for_next_poll="partition_id last_debug_time",
         ),
     ],
+    "rollout/replica.py": [
+        *overridden(REPLICA, "RolloutReplica", init_standalone="", launch_servers=""),
+        called(REPLICA, "RolloutReplica", "replica_rank config is_reward_model is_teacher_model name_suffix"),
+        attribute(REPLICA, "RolloutMode.STANDALONE"),
+        attribute(REPLICA, "RolloutMode.HYBRID"),
+        called(REPLICA, "TokenOutput", "token_ids log_probs stop_reason extra_fields"),
+    ],
+    "rollout/adapter.py": [
+        *overridden(ROLLOUT, "BaseRollout", resume="tags", release="", update_weights=None),
+        called(ROLLOUT, "BaseRollout", "config model_config device_mesh"),
+        called("verl.workers.rollout.utils", "ensure_async_iterator"),
+        called(
+            CONFIGS, "RolloutConfig", "name custom free_cache_engine max_num_seqs max_model_len dtype seed"
+        ),
+    ],
     "rollout/clients.py": [
         called(LLM_SERVER, "LLMServerClient.generate", "self request_id prompt_ids sampling_params"),
         called("verl.utils.config", "omega_conf_to_dataclass", "config"),

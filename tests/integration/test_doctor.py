@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from harness import run_command
 
+from verl_longshort.doctor import inspect_worker
+
 pytestmark = pytest.mark.integration
 DOCTOR = [sys.executable, "-m", "verl_longshort.cli", "doctor"]
 
@@ -14,6 +16,12 @@ def test_everything_is_registered_here_and_in_a_ray_worker(tmp_path: Path) -> No
     done = run_command(DOCTOR, log=tmp_path / "log.txt", timeout_s=180).expect_success()
     assert "nothing is off" in done.output
     assert done.output.count("PairTrainer") == 2
+
+
+def test_a_cluster_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    (finding,) = inspect_worker(timeout_s=5)
+    assert finding.problem.startswith("the cluster RAY_ADDRESS=127.0.0.1:1 gave no answer within 5 s")
 
 
 def test_a_plugin_that_verl_was_told_not_to_load(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ BATCH = 48
 
 def shuffled_tokenizer() -> PreTrainedTokenizerFast:
     """The miniature world's words under other ids, special tokens included, and with more of them."""
-    words = [*VOCABULARY, *(f"unused{i}" for i in range(7))]
+    # special, so that a turn's text never holds a word the partner's tokenizer does not know
+    unused = [f"<unused{i}>" for i in range(7)]
+    words = [*VOCABULARY, *unused]
     random.Random(3).shuffle(words)
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}))
     tokenizer.pre_tokenizer = WhitespaceSplit()
@@ -35,6 +37,7 @@ def shuffled_tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         eos_token="<eos>",
         bos_token="<bos>",
+        additional_special_tokens=unused,
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )

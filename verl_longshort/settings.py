@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from longshort_reward import RewardWeights
+from omegaconf import DictConfig, OmegaConf
 
 from verl_longshort.compat import StrEnum
 from verl_longshort.environment import Limits
@@ -61,6 +62,27 @@ class PairSettings:
             rollout_timeout_s=_positive(block["rollout_timeout_s"], "longshort.rollout_timeout_s"),
             keep_checkpoints=_keep(block["keep_checkpoints"]),
         )
+
+
+def settings_of(config: DictConfig) -> PairSettings:
+    """The settings of a run's whole configuration.
+
+    Raises:
+        UserError: there is no `longshort` block, or it cannot be used.
+    """
+    if "longshort" not in config:
+        remedy = "this trainer needs the longshort block; start the run with `longshort train`"
+        raise UserError("longshort", None, remedy)
+    # the policies' own configurations lie in the block too; they are large and nothing of ours
+    chosen = OmegaConf.masked_copy(config.longshort, [k for k in config.longshort if k != "policy_configs"])
+    return PairSettings.parse(plain_dict(chosen))
+
+
+def plain_dict(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain containers, interpolations resolved."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def check_keys(block: Mapping[str, Any], where: str, known: Sequence[str]) -> None:

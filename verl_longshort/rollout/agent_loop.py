@@ -9,7 +9,6 @@ import hashlib
 from typing import Any
 
 from longshort_reward import format_match, match_answer
-from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 from verl.utils.profiler import simple_timer
 
@@ -17,7 +16,7 @@ from verl_longshort.environment import Environment, StopReason
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import ROLES, Role
 from verl_longshort.rollout.clients import PairClient, participants
-from verl_longshort.settings import PairSettings
+from verl_longshort.settings import PairSettings, settings_of
 from verl_longshort.trajectory import Participant, Trajectory, run_trajectory
 from verl_longshort.view import RoleView
 
@@ -118,7 +117,7 @@ def trajectory_facts(trajectory: Trajectory, correct: bool) -> dict[str, Any]:
     return facts
 
 
-def response_of(view: RoleView, filler_id: int) -> dict[str, list[Any]]:
+def response_of(view: RoleView, filler_id: int) -> dict[str, Any]:
     """Ids, mask and log-probs of a row's response; all of the same length.
 
     A role that was never heard of (its partner's first turn was empty) still needs one token, because verl
@@ -169,8 +168,5 @@ def _participants(client: PairClient) -> dict[Role, Participant]:
 def _settings(config: Any) -> PairSettings:
     global _parsed
     if _parsed is None or _parsed[0] is not config:
-        block = OmegaConf.masked_copy(
-            config.longshort, [k for k in config.longshort if k != "policy_configs"]
-        )
-        _parsed = (config, PairSettings.parse(OmegaConf.to_container(block, resolve=True)))
+        _parsed = (config, settings_of(config))
     return _parsed[1]

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -23,7 +23,7 @@ from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.progress import report
 from verl_longshort.protocol import ROLES, Role
 from verl_longshort.rollout.clients import PairClient
-from verl_longshort.settings import PairSettings, Pools
+from verl_longshort.settings import Pools, plain_dict, settings_of
 from verl_longshort.trainer.checkpoint import CheckpointStore, PairState, Validation
 from verl_longshort.trainer.group_reward import pair_metrics, reward_rows, role_metrics
 from verl_longshort.trainer.policy_config import point_at_checkpoint
@@ -43,7 +43,7 @@ class PairTrainer(PPOTrainerSync):
         with open_dict(config):
             # PPOTrainer takes every mode that is not called "sync" for an asynchronous one
             config.trainer.v1.trainer_mode = "sync"
-        self.settings = PairSettings.parse(_block(config))
+        self.settings = settings_of(config)
         self.schedule = self.settings.schedule
         self.store = CheckpointStore(config.trainer.default_local_dir)
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
@@ -116,8 +116,7 @@ class PairTrainer(PPOTrainerSync):
                 "start the run with `longshort train`: overrides per policy are merged before verl resolves"
             )
             raise UserError("longshort.policy_configs", built, remedy)
-        config = OmegaConf.create(OmegaConf.to_container(built[role.value], resolve=True))
-        assert isinstance(config, DictConfig)
+        config = DictConfig(plain_dict(built[role.value]))
         resumed = self.store.policy_folder(role, self.global_steps) if self.global_steps else None
         point_at_checkpoint(config, resumed)
         validate_config(
@@ -294,13 +293,3 @@ def _score(now: Validation, start: Validation) -> float:
     return accuracy_efficiency_score(
         now.accuracy, now.tokens, base_accuracy=start.accuracy, base_length=start.tokens
     )
-
-
-def _block(config: DictConfig) -> dict[str, Any]:
-    if "longshort" not in config:
-        remedy = "this trainer needs the longshort block; start the run with `longshort train`"
-        raise UserError("longshort", None, remedy)
-    chosen = OmegaConf.masked_copy(config.longshort, [k for k in config.longshort if k != "policy_configs"])
-    block = OmegaConf.to_container(chosen, resolve=True)
-    assert isinstance(block, dict)
-    return {str(key): value for key, value in block.items()}

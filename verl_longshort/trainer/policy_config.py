@@ -15,6 +15,7 @@ from omegaconf.errors import ConfigKeyError
 
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import ROLES, Role
+from verl_longshort.settings import plain_dict
 
 _DERIVED = (
     "reward.num_workers",
@@ -38,8 +39,7 @@ def build_policy_configs(config: DictConfig) -> dict[str, Any]:
 
 def _build(config: DictConfig, role: Role) -> Any:
     where = f"longshort.policies.{role}"
-    overrides = OmegaConf.to_container(config.longshort.policies[role.value], resolve=True)
-    assert isinstance(overrides, dict)
+    overrides = plain_dict(config.longshort.policies[role.value])
     base = config.copy()
     _check(overrides, base, where)
     OmegaConf.set_struct(base, True)
@@ -49,8 +49,7 @@ def _build(config: DictConfig, role: Role) -> Any:
         raise UserError(where, overrides, str(error).splitlines()[0]) from error
     assert isinstance(merged, DictConfig)
     _adapt(merged, role)
-    resolved = OmegaConf.to_container(merged, resolve=True)
-    assert isinstance(resolved, dict)
+    resolved = plain_dict(merged)
     del resolved["longshort"]
     return resolved
 

@@ -69,7 +69,7 @@ class PolicyTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        made = self.resource_pool_manager
+        made: ResourcePoolManager = self.resource_pool_manager  # type: ignore[has-type]
         if self._pools is not None:
             self.resource_pool_manager = ExistingPools(
                 resource_pool_spec=made.resource_pool_spec,

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl_longshort.errors import UserError
 from verl_longshort.inputs import check_model, read_records
 from verl_longshort.protocol import ROLES
-from verl_longshort.settings import PairSettings
+from verl_longshort.settings import PairSettings, settings_of
 from verl_longshort.trainer.checkpoint import CheckpointStore
 from verl_longshort.trainer.policy_config import build_policy_configs
 
@@ -38,9 +38,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: for the first thing that cannot work.
     """
-    block = OmegaConf.to_container(config.longshort, resolve=True)
-    assert isinstance(block, dict)
-    settings = PairSettings.parse({str(k): v for k, v in block.items()})
+    settings = settings_of(config)
     _check_unsupported(config)
     policies = build_policy_configs(config)
     for role in ROLES:

@@ -6,6 +6,7 @@ their keys and values (`kv_cache.py`), `sampling.py` and `stopping.py`. Nothing 
 """
 
 import asyncio
+import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -56,12 +57,13 @@ class TransformersEngine:
     ) -> None:
         _check_model(model)
         self._model = model.eval()
-        self._tokenizer = tokenizer
+        # the thread decodes while callers encode, which one fast tokenizer does not bear ("Already borrowed")
+        self._tokenizer = copy.deepcopy(tokenizer)
         self._device = model.device
         self._eos = frozenset(eos_token_ids)
         self._seeds = itertools.count(seed << 64)
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
-        self.max_model_len = max_model_len or model.config.get_text_config().max_position_embeddings
+        self.max_model_len = max_model_len or _positions(model)
         self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, kept_tokens=kept_tokens)
 
     def __enter__(self) -> "TransformersEngine":
@@ -184,3 +186,12 @@ def _check_model(model: PreTrainedModel) -> None:
     if attention not in _ATTENTION:
         remedy = f"this engine makes its own attention masks; load the model with {' or '.join(_ATTENTION)}"
         raise UserError("attn_implementation", attention, remedy)
+
+
+def _positions(model: PreTrainedModel) -> int:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        raise UserError(
+            "max_model_len", None, f"{model.config.model_type} does not tell its length; give one"
+        )
+    return int(positions)

@@ -188,6 +188,18 @@ def test_kept_cache_serves_prompts_that_go_on(model: PreTrainedModel, kept_token
         assert engine.stats["kept_tokens"] <= kept_tokens
 
 
+def test_sampling_may_join_a_batch_of_greedy_rows_late(model: PreTrainedModel) -> None:
+    async def outputs(engine: TransformersEngine) -> None:
+        greedy = asyncio.create_task(ask(engine, [4], temperature=0, max_tokens=250, ignore_eos=True))
+        while engine.stats["steps"] < 100:
+            await asyncio.sleep(0)
+        await ask(engine, [5], temperature=1.0)
+        assert len((await greedy).token_ids) == 250
+
+    with build_engine(model) as engine:
+        run(outputs(engine))
+
+
 def test_any_event_loop_can_ask(engine: TransformersEngine) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda i: run(ask(engine, [i + 2], temperature=0.0)).token_ids, range(8)))

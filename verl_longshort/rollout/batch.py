@@ -43,7 +43,9 @@ class Row:
     """How many of the prompt's tokens came from a kept prefix."""
 
     def uniform(self) -> float:
-        """The random number behind the next token."""
+        """The random number behind the next token; 0 for a greedy row, which needs none."""
+        if self.params.temperature == 0:
+            return 0.0
         if len(self.output) == len(self.noise):
             self.noise += noise(self.seed, len(self.prompt) + len(self.output), _NOISE_CHUNK)
         return self.noise[len(self.output)]

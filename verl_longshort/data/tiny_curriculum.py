@@ -120,7 +120,7 @@ _SMALL = Difficulty(steps=(1, 2), list_items=(2, 4), hard_weights=(0.1, 0.6, 0.3
 CURRICULUM = (
     Stage(steps=250, rows={"walk": 24, "facts": 24}, difficulty=_SMALL),
     Stage(steps=300, rows={"long": 12, "direct": 4, "facts": 8, "walk": 8}, difficulty=_SMALL),
-    Stage(steps=900, rows={"long": 12, "direct": 8, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
+    Stage(steps=900, rows={"long": 10, "direct": 6, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
 )
 
 

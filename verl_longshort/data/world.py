@@ -2,8 +2,9 @@
 
 A counter shows a digit and wraps at ten. Steps `a`, `b`, ... each add one digit, or the total of a whole list
 of digits; the question is what the counter shows at the end. Adding a list in one go is the *hard* step: a
-small model that just writes the result is mostly wrong, and right when it spells the list out digit by digit.
-Adding one digit is *easy*.
+small model that just writes the result guesses, and is right when it spells the list out digit by digit.
+Adding one digit is *easy*. Many lists add up to whole turns of the counter, so the guess that nothing changes
+is often right: with two hard steps to go, finishing the first one makes a right answer visibly more likely.
 
 `Problem` and `generate_problems` make the problems, `long_cot` the verbose chain of thought with its thoughts
 labelled by kind, `concise` the short way to finish a problem.
@@ -14,6 +15,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 from verl_longshort.compat import StrEnum
 
@@ -102,11 +104,13 @@ class Difficulty:
         steps: fewest and most steps of a problem.
         list_items: fewest and most digits of a list; the digits of all lists of a problem are distinct.
         hard_weights: relative frequency of problems with 0, 1, 2, ... hard steps.
+        whole_turns: share of the lists chosen to add up to a multiple of ten; others do so by chance.
     """
 
     steps: tuple[int, int] = (2, 4)
     list_items: tuple[int, int] = (3, 5)
     hard_weights: tuple[float, ...] = (0.2, 0.5, 0.3)
+    whole_turns: float = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +137,12 @@ def draw_problem(rng: random.Random, difficulty: Difficulty) -> Problem:
     weights = difficulty.hard_weights
     hard_count = min(count, rng.choices(range(len(weights)), weights)[0])
     hard = set(rng.sample(range(count), hard_count))
-    digits = rng.sample(range(10), 10)
+    unused = list(range(10))
     steps = []
     for k in range(count):
-        items = [rng.randint(0, 9)]
+        items = _draw_list(rng, unused, difficulty) if k in hard else [rng.randint(0, 9)]
         if k in hard:
-            size = rng.randint(*difficulty.list_items)
-            items, digits = digits[:size], digits[size:]
+            unused = [digit for digit in unused if digit not in items]
         steps.append(Step(name=STEP_NAMES[k], items=tuple(items)))
     return Problem(start=rng.randint(0, 9), steps=tuple(steps))
 
@@ -200,6 +203,15 @@ def steps_done(thoughts: list[Thought]) -> int:
     return sum(thought.kind in (ThoughtKind.HARD, ThoughtKind.EASY) for thought in thoughts)
 
 
+def _draw_list(rng: random.Random, digits: list[int], difficulty: Difficulty) -> list[int]:
+    size = rng.randint(*difficulty.list_items)
+    if rng.random() < difficulty.whole_turns:
+        turns = [chosen for chosen in combinations(digits, size) if sum(chosen) % COUNTER_SIZE == 0]
+        if turns:
+            return rng.sample(rng.choice(turns), size)
+    return rng.sample(digits, size)
+
+
 def _thought(kind: ThoughtKind, step: int | None, text: str, concise_form: str = "") -> Thought:
     return Thought(kind=kind, step=step, text=text, concise=concise_form)
 
@@ -220,18 +232,13 @@ def _hard_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought
     spelled = _spelled(problem, k)
     slowly = rng.choice(("", "this is a list , so we go slowly : "))
     work = f"step {name} : {slowly}{spelled} so {name} = {after} ."
-    checks = [
-        _thought(
-            ThoughtKind.RECHECK_HARD,
-            k,
-            f"wait , check {name} again : {spelled} yes , {name} = {after} .",
-            f"{name} = {after}",
-        )
+    check = f"wait , check {name} again : {spelled} yes , {name} = {after} ."
+    over = f"hmm , over {name} again : {spelled} yes , {name} = {after} ."
+    return [
+        _thought(ThoughtKind.HARD, k, work, _sum(problem, k)),
+        _thought(ThoughtKind.RECHECK_HARD, k, check, f"{name} = {after}"),
+        _thought(ThoughtKind.RECHECK_HARD, k, over),
     ]
-    if rng.random() < 0.5:
-        again = f"hmm , over {name} again : {spelled} yes , {name} = {after} ."
-        checks.append(_thought(ThoughtKind.RECHECK_HARD, k, again))
-    return [_thought(ThoughtKind.HARD, k, work, _sum(problem, k)), *checks]
 
 
 def _easy_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought]:

@@ -1,0 +1,9 @@
+"""Asks language models: one interface, a model in this process or an OpenAI-compatible endpoint.
+
+* `client`: messages, sampling, replies, the interface `LLMClient` and its errors.
+* `in_process`: a Hugging Face model on the rollout engine.
+* `endpoint`: any server that speaks `POST /chat/completions`.
+* `memory`: remembers every reply in a file, so that nothing is asked twice.
+* `json_reply`: JSON out of what a model has said.
+* `settings`: the `llm` block of a configuration, and the client it asks for.
+"""

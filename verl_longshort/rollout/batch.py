@@ -89,7 +89,7 @@ class Batch:
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, kept_tokens: int, finish: Callable[[Row, str], None]
+        self, model: PreTrainedModel, *, prefixes: Prefixes, finish: Callable[[Row, str], None]
     ) -> None:
         self._model = model
         self._device = model.device
@@ -97,7 +97,7 @@ class Batch:
         self._masked = torch.finfo(self._slots.shape.dtype).min
         self._finish = finish
         self._rules: RowRules | None = None
-        self.prefixes = Prefixes(kept_tokens)
+        self.prefixes = prefixes
         self.rows: list[Row] = []
         self.counters = Counters()
 
@@ -135,9 +135,10 @@ class Batch:
         """Take rows out; what they have computed can be continued later."""
         for index in sorted(indices, reverse=True):
             row, last = self.rows[index], self.rows.pop()
-            tokens = [*row.prompt, *row.output][: row.stored]
+            length = self.prefixes.kept_length(len(row.prompt), row.stored)
+            tokens = [*row.prompt, *row.output][:length]
             if self.prefixes.fits(tokens):
-                self.prefixes.keep(tokens, self._slots.take(index, row.stored))
+                self.prefixes.keep(tokens, self._slots.take(index, length))
             if row is not last:
                 self._slots.move(len(self.rows), index, last.stored)
                 self.rows[index] = last

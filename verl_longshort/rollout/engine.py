@@ -16,12 +16,15 @@ from transformers import PreTrainedModel
 
 from verl_longshort.errors import UserError
 from verl_longshort.rollout.batch import Row
+from verl_longshort.rollout.kv_cache import Prefixes
 from verl_longshort.rollout.sampling import SamplingParams
 from verl_longshort.rollout.scheduler import Scheduler
+from verl_longshort.rollout.shared_prefixes import SharedPrefixes
 from verl_longshort.rollout.stopping import Decoder, StopStrings
 from verl_longshort.rollout.weights import checksum, load_weights
 from verl_longshort.trajectory import Generation
 
+KEPT_TOKENS = 65_536
 _ATTENTION = ("sdpa", "eager")
 
 
@@ -40,6 +43,8 @@ class TransformersEngine:
         seed: of requests that bring no seed of their own; their draws depend on the order of arrival.
         max_model_len: prompt and generated tokens at most; None: `max_position_embeddings` of the model.
         kept_tokens: tokens of finished requests whose KV cache is kept; 0: none.
+        shared_prefixes: for requests that branch, such as rollouts from every prefix of one text: any
+            beginning of an earlier prompt is found, by any number of requests; generated tokens are not kept.
 
     Raises UserError for a model that it cannot run.
     """
@@ -53,7 +58,8 @@ class TransformersEngine:
         eos_token_ids: Iterable[int],
         seed: int = 0,
         max_model_len: int | None = None,
-        kept_tokens: int = 65_536,
+        kept_tokens: int = KEPT_TOKENS,
+        shared_prefixes: bool = False,
     ) -> None:
         _check_model(model)
         self._model = model.eval()
@@ -64,7 +70,8 @@ class TransformersEngine:
         self._seeds = itertools.count(seed << 64)
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
         self.max_model_len = max_model_len or _positions(model)
-        self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, kept_tokens=kept_tokens)
+        prefixes = SharedPrefixes(kept_tokens) if shared_prefixes else Prefixes(kept_tokens)
+        self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, prefixes=prefixes)
 
     def __enter__(self) -> "TransformersEngine":
         return self

@@ -166,7 +166,9 @@ class _SlotLayer(CacheLayerMixin):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class Kept:
+    """A finished sequence: its tokens and [2 * layers, tokens, heads, head_dim]."""
+
     tokens: list[int]
     states: Tensor
 
@@ -176,8 +178,12 @@ class Prefixes:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self._kept: OrderedDict[int, Kept] = OrderedDict()
         self.tokens = 0
+
+    def kept_length(self, prompt: int, stored: int) -> int:
+        """How many of a finished row's `stored` tokens are worth keeping; its first `prompt` were given."""
+        return stored
 
     def fits(self, tokens: Sequence[int]) -> bool:
         """Whether `keep` would remember a sequence of this length."""
@@ -187,9 +193,9 @@ class Prefixes:
         """Remember a sequence; the least recently used ones go when it does not fit otherwise."""
         if not self.fits(tokens):
             return
-        key = _chain(tokens)[-1]
+        key = chain_hashes(tokens)[-1]
         self._drop(key)
-        self._kept[key] = _Kept(tokens=tokens, states=states)
+        self._kept[key] = Kept(tokens=tokens, states=states)
         self.tokens += len(tokens)
         while self.tokens > self._capacity:
             self._drop(next(iter(self._kept)))
@@ -199,7 +205,7 @@ class Prefixes:
         if not self._kept:
             return None
         # the last token must be computed in any case: its logits are what generation starts from
-        for key in reversed(_chain(prompt[:-1])):
+        for key in reversed(chain_hashes(prompt[:-1])):
             kept = self._kept.get(key)
             if kept is not None and list(prompt[: len(kept.tokens)]) == kept.tokens:
                 self._drop(key)
@@ -214,13 +220,14 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _drop(self, key: int) -> None:
+    def _drop(self, key: int) -> Kept | None:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self.tokens -= len(kept.tokens)
+        return kept
 
 
-def _chain(tokens: Sequence[int]) -> list[int]:
+def chain_hashes(tokens: Sequence[int]) -> list[int]:
     """A hash of every prefix, shortest first, in one pass."""
     value, chain = 0, []
     for token in tokens:

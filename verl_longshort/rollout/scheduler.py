@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from verl_longshort.rollout.batch import Batch, Row
+from verl_longshort.rollout.kv_cache import Prefixes
 from verl_longshort.trajectory import Generation
 
 _COMMAND_TIMEOUT_S = 1800.0  # a command waits at most for the rows that are running
@@ -33,8 +34,8 @@ class _Command:
 class Scheduler:
     """Feeds a `Batch` from a queue of rows, on a thread of its own, `max_num_seqs` rows at a time."""
 
-    def __init__(self, model: PreTrainedModel, *, max_num_seqs: int, kept_tokens: int) -> None:
-        self.batch = Batch(model, kept_tokens=kept_tokens, finish=_finish)
+    def __init__(self, model: PreTrainedModel, *, max_num_seqs: int, prefixes: Prefixes) -> None:
+        self.batch = Batch(model, prefixes=prefixes, finish=_finish)
         self._capacity = max_num_seqs
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()

@@ -13,7 +13,7 @@ from verl.utils.device import get_device_name
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import RolloutMode, TokenOutput
 
-from verl_longshort.rollout.engine import TransformersEngine
+from verl_longshort.rollout.engine import KEPT_TOKENS, TransformersEngine
 from verl_longshort.rollout.weights import PackedTensor, missing_weights
 
 _KV_CACHE = "kv_cache"
@@ -44,7 +44,7 @@ class TransformersServer:
             eos_token_ids=_eos_token_ids(described),
             seed=config.seed + replica_rank,
             max_model_len=config.max_model_len,
-            **({} if config.enable_prefix_caching else {"kept_tokens": 0}),
+            kept_tokens=KEPT_TOKENS if config.enable_prefix_caching else 0,
         )
 
     async def ready(self) -> None:

@@ -94,6 +94,17 @@ def tiny_base(out: Path, seed: int) -> None:
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def chunk(overrides: tuple[str, ...]) -> None:
+    """Cut long chains of thought into thoughts (config/chunk.yaml)."""
+    from rich.console import Console
+
+    from verl_longshort.data.chunk import chunk as run
+
+    run(overrides, Console())
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def evaluate(overrides: tuple[str, ...]) -> None:
     """Evaluate a pair or a single model (config/evaluate.yaml)."""
     from verl_longshort.evaluation.runner import evaluate as run

@@ -116,7 +116,7 @@ def read_stage(path: str | Path, model: type[Chain], *, key: str) -> list[Record
             if line.strip():
                 record = _checked(line, model, key, where := f"{file}, line {number}")
                 if record["id"] in records:
-                    raise UserError(key, where, f"the id {record['id']!r} was there before: give each its own")
+                    raise UserError(key, where, f"the id {record['id']!r} is there twice: give each its own")
                 records[record["id"]] = record
     if not records:
         raise UserError(key, path, "has no records: run the stage that writes it again")

@@ -1,0 +1,86 @@
+"""A Hugging Face model in this process, on the rollout engine."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from verl_longshort.llm.client import Message, RefusedError, Reply, Sampling, UnavailableError
+from verl_longshort.trajectory import Generate, Generation
+from verl_longshort.view import Tokenizer, decode_turn
+
+
+class EngineClient:
+    """Asks an engine of this process; the same seed gives the same replies, whatever else is asked.
+
+    Args:
+        tokenizer: its chat template makes the prompt.
+        generate: the engine's; `closing` closes what stands behind it.
+        model: names the model in `identity`.
+        concurrency: generations under way at once; give what the engine can run.
+        timeout_s: seconds that one generation may take.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        generate: Generate,
+        *,
+        model: Sequence[Any] | str,
+        concurrency: int,
+        timeout_s: float,
+        closing: ExitStack | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._generate = generate
+        self._model = model
+        self._free = asyncio.Semaphore(concurrency)
+        self._timeout_s = timeout_s
+        self._closing = closing or ExitStack()
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The model; see `LLMClient`."""
+        return {"model": self._model}
+
+    async def ask(self, messages: Sequence[Message], sampling: Sampling) -> list[Reply]:
+        """See `LLMClient`. Refused is a prompt that does not fit the model's length."""
+        prompt = self._tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        return await asyncio.gather(
+            *(self._sample(prompt, sampling, sampling.seed + k) for k in range(sampling.samples))
+        )
+
+    async def aclose(self) -> None:
+        """Close the engine."""
+        self._closing.close()
+
+    async def _sample(self, prompt: list[int], sampling: Sampling, seed: int) -> Reply:
+        request = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed,
+        }
+        async with self._free:
+            generation = await self._generation(prompt, request)
+        if generation.finish_reason == "aborted":
+            raise UnavailableError("the engine gave up the request; was it closed?")
+        text = decode_turn(self._tokenizer, generation.token_ids)
+        return Reply(text=text, finish_reason=generation.finish_reason, tokens=len(generation.token_ids))
+
+    async def _generation(self, prompt: list[int], request: dict[str, Any]) -> Generation:
+        try:
+            generating = self._generate(
+                request_id=f"llm-{request['seed']}", prompt_ids=prompt, sampling=request
+            )
+            return await asyncio.wait_for(generating, self._timeout_s)
+        except asyncio.TimeoutError as error:
+            remedy = "raise longshort.llm.timeout_s or lower longshort.llm.concurrency"
+            raise UnavailableError(f"no reply within {self._timeout_s:g} s; {remedy}") from error
+        except ValueError as error:
+            raise RefusedError(str(error)) from error

@@ -1,0 +1,88 @@
+r"""JSON out of what a model has said: behind prose, in a code fence, nearly right, or not at all.
+
+`json_values` gives every reading of a reply, the literal ones first; the caller takes the first that it can
+validate. LaTeX is the trap: a model writes `"\frac"` where JSON wants `"\\frac"`, and JSON reads a form feed.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import json_repair
+
+from verl_longshort.protocol import THINK_CLOSE
+
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"[\[{]")
+_MOST_OPENINGS = 200
+_SOUND_COMMAND = re.compile(r"(?<!\\)\\\\[A-Za-z(\[]")
+_ESCAPE = re.compile(r"\\(\\|.)", re.DOTALL)
+_UNICODE = re.compile(r"u[0-9a-fA-F]{4}")
+_LATEX_WITH_N = re.compile(r"n(?:e|eq|eg|u|abla|ot|otin|mid|i|exists|atural|leq|geq|less|gtr)(?![A-Za-z])")
+
+
+def json_values(text: str) -> Iterator[Any]:
+    """Readings of `text` as JSON lists and objects: literal ones first, then repaired ones.
+
+    What a reasoning model has thought first is not read.
+    """
+    text = escape_latex(text.rpartition(THINK_CLOSE)[2])
+    fenced = [match.group(1) for match in _FENCE.finditer(text)]
+    for part in (*fenced, text):
+        yield from _literal(part)
+    for part in (*fenced, text):
+        yield from _repaired(part)
+
+
+def escape_latex(text: str) -> str:
+    r"""Double the backslashes of LaTeX commands in JSON whose author did not: `"\frac"` to `"\\frac"`.
+
+    A text with a doubled one somewhere is left alone, since its author knows. `\n` stays a line break unless
+    a command such as `\neq` stands there.
+    """
+    if _SOUND_COMMAND.search(text):
+        return text
+    return _ESCAPE.sub(lambda match: _doubled(match, text), text)
+
+
+def _doubled(match: re.Match[str], text: str) -> str:
+    what, start = match.group(1), match.start(1)
+    letter_follows = text[start + 1 : start + 2].isalpha()
+    if what in '\\"/':
+        meant = False
+    elif what == "u":
+        meant = _UNICODE.match(text, start) is None
+    elif what == "n":
+        meant = _LATEX_WITH_N.match(text, start) is not None
+    else:
+        meant = what not in "bfrt" or letter_follows
+    return "\\" + match.group() if meant else match.group()
+
+
+def _literal(text: str) -> Iterator[Any]:
+    decoder = json.JSONDecoder()
+    end = 0
+    for opening in list(_OPENING.finditer(text))[:_MOST_OPENINGS]:
+        if opening.start() < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, opening.start())
+        except (ValueError, RecursionError):
+            continue
+        yield value
+
+
+def _repaired(text: str) -> Iterator[Any]:
+    opening = _OPENING.search(text)
+    if opening is None:
+        return
+    try:
+        value = json_repair.loads(text[opening.start() :])
+    except (ValueError, RecursionError):
+        return
+    if isinstance(value, list | dict):
+        yield value
+        # Prose with brackets in it becomes further values beside the one that counts.
+        if isinstance(value, list):
+            yield from (item for item in value if isinstance(item, list | dict))

@@ -1,7 +1,7 @@
 """Checks what a command was given, in seconds and before any heavy import.
 
 `read_records` reads a JSONL or parquet file of records, `check_model` a model path. Both raise `UserError`
-with the key under which the user gave the path.
+with the key under which the user gave the path. `model_identity` tells apart what a path holds at two times.
 """
 
 import json
@@ -47,6 +47,12 @@ def check_model(path: str, *, key: str) -> None:
     if path.count("/") != 1 or folder.parent.is_dir():
         raise UserError(key, path, "no such folder: give a Hugging Face model folder or a name on the hub")
     _check_hub(path, key)
+
+
+def model_identity(path: str) -> list[Any]:
+    """The path with size and time of the weights: the same folder may hold another model later."""
+    files = sorted(Path(path).expanduser().glob("*.safetensors"))
+    return [path, [[file.name, file.stat().st_size, int(file.stat().st_mtime)] for file in files]]
 
 
 def _check_hub(name: str, key: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from verl_longshort.compat import StrEnum
 from verl_longshort.environment import Limits
 from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record, check_model, read_records
+from verl_longshort.inputs import Record, check_model, model_identity, read_records
 from verl_longshort.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
 from verl_longshort.settings import parse_limits, parse_prompts
 
@@ -106,7 +106,7 @@ class EvaluationSettings:
         return {
             **values,
             "mode": str(self.mode),
-            "models": {speaker: _identity(path) for speaker, path in self.models.items()},
+            "models": {speaker: model_identity(path) for speaker, path in self.models.items()},
             "limits": vars(self.limits),
             "prompts": dict(prompts),
         }
@@ -145,12 +145,6 @@ def _models(given: Mapping[str, str | None], mode: Mode) -> dict[str, str]:
         check_model(path, key=key)
         models[speaker] = path
     return models
-
-
-def _identity(path: str) -> list[Any]:
-    """The path with size and time of the weights: the same folder may hold another model later."""
-    files = sorted(Path(path).glob("*.safetensors"))
-    return [path, [[file.name, file.stat().st_size, int(file.stat().st_mtime)] for file in files]]
 
 
 def _problem(index: int, row: Record, data: str) -> Problem:

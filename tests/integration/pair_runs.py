@@ -75,6 +75,7 @@ class PairRun:
             "VERL_USE_EXTERNAL_MODULES": "audited",
             "PYTHONPATH": str(HERE),
             "LONGSHORT_AUDIT": str(self.audit_file),
+            "TENSORBOARD_DIR": str(self.folder / "tensorboard"),
         }
 
     def to_end(self) -> Finished:

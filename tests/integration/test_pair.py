@@ -9,6 +9,7 @@ from pair_runs import PairRun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_longshort.protocol import ROLES, Role
+from verl_longshort.trainer.checkpoint import CheckpointStore
 from verl_longshort.trainer.launch import metrics_files
 
 pytestmark = pytest.mark.integration
@@ -69,6 +70,9 @@ def test_a_mixed_schedule(speakers, tmp_path):
     ):
         assert name in metrics[3]
 
+    best = CheckpointStore(run.checkpoints).read_best()
+    assert best is not None
+    assert all((Path(best["models"][role]) / "config.json").exists() for role in ROLES)
     for role in ROLES:
         exported(run.checkpoints, role, speakers[role])
 
@@ -87,12 +91,18 @@ def exported(checkpoints: Path, role: Role, start: Path) -> None:
 
 
 def test_both_learn_by_gae_on_two_ranks(speakers, tmp_path):
-    overrides = ["longshort.schedule=[both,both]", "algorithm.adv_estimator=gae", "trainer.n_gpus_per_node=2"]
+    overrides = [
+        "longshort.schedule=[both,both]",
+        "algorithm.adv_estimator=gae",
+        "trainer.n_gpus_per_node=2",
+        "trainer.logger=[console,file,tensorboard]",
+    ]
     run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
     run.to_end().expect_success()
     learned_as_scheduled(run, ["both", "both"])
     rows_are_sound(run, per_step=16)
     metrics = metrics_of(run)
+    assert list((tmp_path / "tensorboard").glob("events.*"))
     for role in ROLES:
         assert f"{role}/critic/vf_loss" in metrics[2]
         # every replica of a policy serves the same weights
@@ -116,7 +126,6 @@ def test_a_mixed_schedule_by_gae_in_pools_of_their_own(speakers, tmp_path):
     overrides = [
         f"longshort.schedule=[{','.join(schedule)}]",
         "longshort.pools=separate",
-        "ray_kwargs.ray_init.num_gpus=2",
         "algorithm.adv_estimator=gae",
     ]
     run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
+from verl_longshort.settings import settings_of
 from verl_longshort.trainer.policy_config import build_policy_configs
 
 UNUSED = ("reward.reward_model",)
@@ -130,9 +131,14 @@ def test_an_override_of_one_policy_reaches_what_interpolates_it(run):
     config = compose_config(
         "longshort_trainer", [*(f"{k}={v}" for k, v in run.items()), *extra], unused=UNUSED
     )
-    built = build_policy_configs(config)
+    built = build_policy_configs(config, settings_of(config).schedule)
     assert built["long"]["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] == 3
     assert built["short"]["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] is None
     path = run["longshort.policies.long.actor_rollout_ref.model.path"]
     assert built["long"]["critic"]["model"]["path"] == str(path)
     assert built["long"]["actor_rollout_ref"]["rollout"]["custom"]["role"] == "long"
+
+
+def test_a_policy_that_only_serves_needs_devices_of_its_own(run, tmp_path):
+    key = "longshort.policies.short.actor_rollout_ref.rollout.nnodes"
+    fails(run, tmp_path, key, "learns in no round", device="cuda", longshort__schedule="[long]")

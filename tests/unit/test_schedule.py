@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import Role
-from verl_longshort.trainer.schedule import Round, Schedule
+from verl_longshort.schedule import Round, Schedule
 
 PAPER = ["long", "long", "short", "long", "short", "long"]
 schedules = st.builds(

@@ -20,7 +20,7 @@ from typing import Any
 
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import ROLES, Role
-from verl_longshort.trainer.schedule import Schedule
+from verl_longshort.schedule import Schedule
 
 TRACKER = "latest_checkpointed_iteration.txt"
 _STEP = "global_step_{}"

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, open_dict
 
 from verl_longshort.config.compose import compose_config
 from verl_longshort.errors import UserError
+from verl_longshort.settings import Pools, settings_of
 from verl_longshort.trainer import preflight
 
 CONFIG_NAME = "longshort_trainer"
@@ -28,6 +29,10 @@ def train(overrides: Sequence[str]) -> None:
     with open_dict(config):
         config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
         config.longshort.policy_configs = policies
+        if config.trainer.device == "cpu":
+            # logical slots, one per worker; Ray counts them as GPUs
+            pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
+            config.ray_kwargs.ray_init.num_gpus = pools * config.trainer.n_gpus_per_node
     _run(config)
 
 

@@ -15,6 +15,7 @@ from omegaconf.errors import ConfigKeyError
 
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import ROLES, Role
+from verl_longshort.schedule import Schedule
 from verl_longshort.settings import plain_dict
 
 _DERIVED = (
@@ -25,19 +26,20 @@ _DERIVED = (
 )
 
 
-def build_policy_configs(config: DictConfig) -> dict[str, Any]:
+def build_policy_configs(config: DictConfig, schedule: Schedule) -> dict[str, Any]:
     """Resolved plain containers, one per role.
 
     Args:
         config: the composed, unresolved configuration of the run.
+        schedule: a policy that it never teaches is a server on devices of its own.
 
     Raises:
         UserError: an override of a key that verl does not have, or one that the pair decides.
     """
-    return {role.value: _build(config, role) for role in ROLES}
+    return {role.value: _build(config, role, serves_only=not schedule.updates(role)) for role in ROLES}
 
 
-def _build(config: DictConfig, role: Role) -> Any:
+def _build(config: DictConfig, role: Role, *, serves_only: bool) -> Any:
     where = f"longshort.policies.{role}"
     overrides = plain_dict(config.longshort.policies[role.value])
     base = config.copy()
@@ -49,6 +51,8 @@ def _build(config: DictConfig, role: Role) -> Any:
         raise UserError(where, overrides, str(error).splitlines()[0]) from error
     assert isinstance(merged, DictConfig)
     _adapt(merged, role)
+    if serves_only:
+        _place_server(merged, where)
     resolved = plain_dict(merged)
     del resolved["longshort"]
     return resolved
@@ -64,6 +68,16 @@ def _adapt(config: DictConfig, role: Role) -> None:
     config.trainer.v1.trainer_mode = "sync"
     config.trainer.checkpoint_callback_class = None
     config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute() / role.value)
+
+
+def _place_server(config: DictConfig, where: str) -> None:
+    rollout = config.actor_rollout_ref.rollout
+    if rollout.nnodes:
+        return
+    if config.trainer.device != "cpu":
+        remedy = "this policy learns in no round and is served on devices of its own: give their number"
+        raise UserError(f"{where}.actor_rollout_ref.rollout.nnodes", rollout.nnodes, remedy)
+    rollout.nnodes, rollout.n_gpus_per_node = 1, 1
 
 
 def point_at_checkpoint(config: DictConfig, folder: Path | None) -> None:

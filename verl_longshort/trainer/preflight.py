@@ -40,7 +40,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     """
     settings = settings_of(config)
     _check_unsupported(config)
-    policies = build_policy_configs(config)
+    policies = build_policy_configs(config, settings.schedule)
     for role in ROLES:
         key = f"longshort.policies.{role}.actor_rollout_ref.model.path"
         check_model(str(policies[role.value]["actor_rollout_ref"]["model"]["path"]), key=key)

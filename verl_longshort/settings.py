@@ -15,7 +15,7 @@ from verl_longshort.compat import StrEnum
 from verl_longshort.environment import Limits
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import DEFAULT_PROMPTS, ROLES, Role, RolePrompts
-from verl_longshort.trainer.schedule import Schedule
+from verl_longshort.schedule import Schedule
 
 
 class Pools(StrEnum):

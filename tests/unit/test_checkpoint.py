@@ -2,8 +2,8 @@ import pytest
 
 from verl_longshort.errors import UserError
 from verl_longshort.protocol import ROLES, Role
+from verl_longshort.schedule import Schedule
 from verl_longshort.trainer.checkpoint import CheckpointStore, PairState, Validation
-from verl_longshort.trainer.schedule import Schedule
 
 SCHEDULE = Schedule.parse(["long", "short"], 2)
 

@@ -56,10 +56,12 @@ class ServedPolicy:
 
 
 def _finish_reason(output: Any, max_tokens: int) -> str:
-    # verl folds "stop" and "length" into "completed"; the number of tokens tells them apart, and a turn
-    # whose very last permitted token closed it is recognised by its closing tag later on
     if output.stop_reason == "aborted":
         return "aborted"
+    if "finish_reason" in output.extra_fields:
+        return str(output.extra_fields["finish_reason"])
+    # other engines of verl fold "stop" and "length" into "completed"; the number of tokens tells them apart,
+    # and a turn whose very last permitted token closed it is recognised by its closing tag later on
     return "length" if len(output.token_ids) >= max_tokens else "stop"
 
 

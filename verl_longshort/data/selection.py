@@ -1,0 +1,141 @@
+"""Which thoughts of a weighed chain stay long: the paper's rule, controls, and a rule by surprise.
+
+| rule | keeps | options |
+|---|---|---|
+| `m` | the paper's running maximum of M | |
+| `confident-m` | of those, the ones that stay with a probability of at least `confidence` | `confidence` |
+| `surprise` | thoughts after which the model hesitates less than ever before | `confidence`, `nats` |
+| `random` | as many as `m`, chosen by lot | `count`, `seed` |
+| `prefix-k` | the first `k` | `k` |
+
+Every rule keeps the first thought, as the paper's does: long speaks first.
+
+**Surprise.** The accuracy of a prefix moves only when nothing hard is left. With two hard steps left, solving
+one of them leaves the answer a guess, and p-hat where it was: accuracies multiply, and the rate of lucky
+guesses hides the product. Uncertainty adds up: the expected surprise -log p of the answers drawn from a
+prefix is the entropy of what the model would write from there, one term for each thing it would have to guess
+on the way. A thought that settles one of them takes its term away, whatever else is open.
+
+So the rule keeps a thought when the answers after it are less surprising, by at least `nats`, than after any
+prefix before it. The shift is Hodges and Lehmann's (the median of all pairwise differences, for which one
+derailed rollout does not count), and a one-sided Mann-Whitney test has to agree at `confidence`. It costs
+no rollouts beyond those of M and needs no text in place of a thought.
+
+What it does not see: a step at which the model is wrong and sure. What it sees in excess: wording that is
+open, which in prose is entropy too; rollouts at a temperature below 1 have less of it.
+
+Why not leave one thought out and give the others? The later thoughts of a chain name the results of the
+earlier ones, and re-checks repeat them: without any single thought the answer is as easy as with it. It would
+also cost n more sets of rollouts, none of which shares its context beyond the gap.
+"""
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from verl_longshort.data.importance import running_maximum
+from verl_longshort.errors import UserError
+from verl_longshort.inputs import Record
+
+_CONFIDENCE = 0.9
+
+
+def select(record: Record, *, rule: str, **options: Any) -> list[bool]:
+    """Whether each thought of a weighed record stays long.
+
+    Raises:
+        UserError: an unknown rule, an option that the rule does not have, or a value out of range.
+    """
+    if rule not in RULES:
+        raise UserError("rule", rule, f"must be one of {', '.join(RULES)}")
+    choose = RULES[rule]
+    known = list(signature(choose).parameters)[1:]
+    for key, value in options.items():
+        if key not in known:
+            remedy = f"the rule {rule} has no such option; it has {', '.join(known) or 'none'}"
+            raise UserError(key, value, remedy)
+    return [True, *map(bool, choose(record, **options)[1:])]
+
+
+def by_metric(record: Record) -> Sequence[bool]:
+    """The paper's rule (section 4): M above all M before it."""
+    return running_maximum([thought["m"] for thought in record["thoughts"]]).tolist()
+
+
+def by_confident_metric(record: Record, confidence: float = _CONFIDENCE) -> Sequence[bool]:
+    """What the paper's rule keeps and what is no more likely to flip than 1 - confidence."""
+    _check("confidence", confidence, 0 < confidence < 1, "must lie between 0 and 1")
+    settled = [thought["flip"] <= 1 - confidence for thought in record["thoughts"]]
+    return [kept and sure for kept, sure in zip(by_metric(record), settled, strict=True)]
+
+
+def by_surprise(record: Record, confidence: float = _CONFIDENCE, nats: float = math.log(2)) -> Sequence[bool]:
+    """Thoughts that settle something the model would have to guess; see the module's docstring.
+
+    `nats`: the least that has to be settled; log 2 is the toss of a coin.
+    """
+    _check("confidence", confidence, 0 < confidence < 1, "must lie between 0 and 1")
+    _check("nats", nats, nats >= 0, "must be 0 or more")
+    keep = []
+    lowest = _surprises(record["p_start"], record)
+    for thought in record["thoughts"]:
+        surprises = _surprises(thought, record)
+        keep.append(_falls(lowest, surprises, nats, confidence))
+        if np.median(surprises) < np.median(lowest):
+            lowest = surprises
+    return keep
+
+
+def by_lot(record: Record, count: int | None = None, seed: int = 0) -> Sequence[bool]:
+    """`count` thoughts, the first among them; None: as many as the paper's rule keeps.
+
+    The record's id and `seed` decide the lot.
+    """
+    thoughts = len(record["thoughts"])
+    if count is None:
+        count = sum(select(record, rule="m"))
+    _check("count", count, count >= 1, "must be 1 or more")
+    digest = hashlib.sha256(f"{seed}/{record['id']}".encode()).digest()
+    drawn = random.Random(digest).sample(range(1, thoughts), min(count, thoughts) - 1)
+    return [index in {0, *drawn} for index in range(thoughts)]
+
+
+def first_k(record: Record, k: int = 1) -> Sequence[bool]:
+    """The first `k` thoughts."""
+    _check("k", k, k >= 1, "must be 1 or more")
+    return [index < k for index in range(len(record["thoughts"]))]
+
+
+RULES: dict[str, Callable[..., Sequence[bool]]] = {
+    "m": by_metric,
+    "confident-m": by_confident_metric,
+    "surprise": by_surprise,
+    "random": by_lot,
+    "prefix-k": first_k,
+}
+
+
+def _surprises(tally: Record, record: Record) -> np.ndarray:
+    if not tally.get("surprises"):
+        remedy = f"the record {record.get('id')} has no surprises: weigh it with longshort weigh"
+        raise UserError("rule", "surprise", remedy)
+    return np.array(tally["surprises"])
+
+
+def _falls(before: np.ndarray, after: np.ndarray, nats: float, confidence: float) -> bool:
+    """Whether `after` [N] lies at least `nats` below `before` [N'], and below it at all for sure."""
+    if np.median(before[:, None] - after[None, :]) < nats:
+        return False
+    test = stats.mannwhitneyu(before, after, alternative="greater")
+    return bool(test.pvalue <= 1 - confidence)
+
+
+def _check(key: str, value: float, holds: bool, remedy: str) -> None:
+    if not holds:
+        raise UserError(key, value, remedy)

@@ -1,0 +1,224 @@
+"""The stage `weigh`: how much each thought of a chain matters, by rollouts of a base model from every prefix.
+
+Settings: `config/weigh.yaml`; records and files: `docs/data.md`. All records are under way together, the
+earliest first (`rollouts.Gate`). The command can be killed at any moment and given again: finished records
+are in the journal, and every rollout's draws depend on the seed, its record and its number alone.
+"""
+
+import asyncio
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import Progress
+
+from verl_longshort.data.adaptive import more_rollouts
+from verl_longshort.data.importance import Count, running_maximum, weigh_thoughts
+from verl_longshort.data.records import Chunked, read_stage, write_jsonl
+from verl_longshort.data.rollouts import Gate, Prober, Tally
+from verl_longshort.data.stage import SetAside, stage_block, summary_table
+from verl_longshort.data.weigh_settings import Sampling, WeighSettings
+from verl_longshort.evaluation.record_file import RecordFile
+from verl_longshort.evaluation.runner import run_bounded
+from verl_longshort.inputs import Record
+from verl_longshort.progress import report
+from verl_longshort.view import Tokenizer
+
+CONFIG_NAME = "weigh"
+_QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once
+
+
+def weigh(overrides: Sequence[str], console: Console) -> list[Record]:
+    """Weigh as `overrides` (Hydra's key=value on `config/weigh.yaml`) say; write and return the records.
+
+    Raises UserError before a model is loaded when a setting or the input cannot be used.
+    """
+    settings = WeighSettings.parse(stage_block(CONFIG_NAME, overrides))
+    records = read_stage(settings.input, Chunked, key="longshort.input")[: settings.limit]
+    with RecordFile(settings.journal, settings.header()) as journal:
+        waiting = [(rank, record) for rank, record in enumerate(records) if record["id"] not in journal.done]
+        if waiting:
+            _work(settings, waiting, journal)
+        outcomes = {outcome["id"]: outcome for outcome in journal.records}
+    ordered = [outcomes[record["id"]] for record in records]
+    weighed = [outcome for outcome in ordered if "reason" not in outcome]
+    rejects = [outcome for outcome in ordered if "reason" in outcome]
+    write_jsonl(settings.output, weighed)
+    write_jsonl(settings.rejects, rejects)
+    rows = summary(weighed, rejects, settings.confidence)
+    console.print(summary_table(settings.output.name, rows))
+    return weighed
+
+
+def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Record]], journal: RecordFile) -> None:
+    from transformers import AutoTokenizer
+
+    from verl_longshort.evaluation.models import load_engine
+
+    total = len(journal.records) + len(waiting)
+    with ExitStack() as stack:
+        bars = stack.enter_context(Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()))
+        bar = bars.add_task("weighing", total=total)
+
+        def keep(outcome: Record) -> None:
+            journal.append(outcome)
+            done = len(journal.records)
+            bars.update(bar, completed=done)
+            report(done, total, f"{done}/{total} chains weighed")
+
+        tokenizer, engine = load_engine(
+            settings.model,
+            max_num_seqs=settings.max_num_seqs,
+            seed=settings.seed,
+            engines=stack,
+            shared_prefixes=True,
+        )
+        weigher = Weigher(
+            settings=settings,
+            prober=Prober(
+                tokenizer=tokenizer,
+                generate=engine.generate,
+                gate=Gate(_QUEUE * settings.max_num_seqs),
+                joining=settings.joining,
+                system_prompt=settings.system_prompt,
+                sampling=settings.sampling,
+                seed=settings.seed,
+                answer_timeout_s=settings.answer_timeout_s,
+            ),
+            counter=AutoTokenizer.from_pretrained(settings.tokenizer),
+            room=engine.max_model_len - settings.max_tokens,
+        )
+        # as many records as places: enough to fill the engine when each has but one request left
+        asyncio.run(
+            run_bounded(
+                waiting,
+                lambda item: weigher.weigh(*item),
+                keep,
+                limit=settings.max_num_seqs,
+                timeout_s=settings.rollout_timeout_s,
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weigher:
+    """Weighs one record at a time; many may be under way."""
+
+    settings: WeighSettings
+    prober: Prober
+    counter: Tokenizer
+    """Counts the lengths of thoughts."""
+    room: int
+    """Tokens that a context may have."""
+
+    async def weigh(self, rank: int, record: Record) -> Record:
+        """The record with what its rollouts have shown, or why it cannot be weighed (`SetAside`).
+
+        `rank` is its place in the queue for the engine.
+        """
+        contexts = self.prober.contexts(record)
+        longest = max(map(len, contexts))
+        if longest > self.room:
+            detail = f"{longest} tokens, and the model has room for {self.room} beside longshort.max_tokens"
+            return SetAside(id=record["id"], reason="too long for the model", detail=detail).to_record()
+        lengths = [
+            len(self.counter.encode(thought["text"], add_special_tokens=False))
+            for thought in record["thoughts"]
+        ]
+        await self.prober.prepare(rank, record, contexts)
+        tallies = [Tally() for _ in contexts]
+        wanted = dict.fromkeys(range(len(contexts)), self.settings.samples)
+        while wanted:
+            await self._sample(rank, record, contexts, tallies, wanted)
+            wanted = self._more(lengths, tallies)
+        return self._weighed(record, lengths, tallies)
+
+    async def _sample(
+        self,
+        rank: int,
+        record: Record,
+        contexts: Sequence[list[int]],
+        tallies: Sequence[Tally],
+        wanted: Mapping[int, int],
+    ) -> None:
+        async def add(prefix: int, count: int) -> None:
+            tally = tallies[prefix]
+            numbers = range(tally.samples, tally.samples + count)
+            tally.rollouts += await self.prober.sample(rank, record, prefix, contexts[prefix], numbers)
+
+        await asyncio.gather(*(add(prefix, count) for prefix, count in wanted.items()))
+
+    def _more(self, lengths: Sequence[int], tallies: Sequence[Tally]) -> dict[int, int]:
+        if self.settings.mode is Sampling.FIXED:
+            return {}
+        return more_rollouts(
+            lengths,
+            _counts(tallies),
+            confidence=self.settings.confidence,
+            budget=self.settings.budget * len(tallies),
+            step=self.settings.samples,
+        )
+
+    def _weighed(self, record: Record, lengths: Sequence[int], tallies: Sequence[Tally]) -> Record:
+        weights = weigh_thoughts(lengths, _counts(tallies))
+        thoughts = [
+            {
+                **thought,
+                "tokens": length,
+                **_tally_record(tally),
+                "p": tally.right / tally.samples,
+                "p_low": weight.low,
+                "p_high": weight.high,
+                "m": weight.m,
+                "delta": weight.delta,
+                "bound": weight.bound,
+                "flip": weight.flip,
+                "delta_flip": weight.delta_flip,
+            }
+            for thought, length, tally, weight in zip(
+                record["thoughts"], lengths, tallies[1:], weights, strict=True
+            )
+        ]
+        return {
+            **record,
+            "thoughts": thoughts,
+            "p_start": _tally_record(tallies[0]),
+            "tokenizer": self.settings.tokenizer,
+            "model": self.settings.model,
+        }
+
+
+def summary(weighed: Sequence[Record], rejects: Sequence[Record], confidence: float) -> dict[str, str]:
+    """What the table shows, by name. "Within noise": the decision flips with probability > 1 - confidence."""
+    rows = {"chains weighed": str(len(weighed)), "chains set aside": str(len(rejects))}
+    if not weighed:
+        return rows
+    thoughts = [thought for record in weighed for thought in record["thoughts"]]
+    # the first thought is always kept: nothing is decided there
+    decided = [thought for record in weighed for thought in record["thoughts"][1:]] or thoughts
+    starts = [record["p_start"] for record in weighed]
+    rollouts = sum(tally["samples"] for tally in [*thoughts, *starts])
+    kept = sum(int(running_maximum([t["m"] for t in record["thoughts"]]).sum()) for record in weighed)
+    noisy = sum(thought["flip"] > 1 - confidence for thought in decided)
+    return rows | {
+        "thoughts": f"{len(thoughts)} ({len(thoughts) / len(weighed):.1f} per chain)",
+        "rollouts": f"{rollouts} ({rollouts / (len(thoughts) + len(weighed)):.1f} per prefix)",
+        "accuracy without thoughts": f"{statistics.mean(s['right'] / s['samples'] for s in starts):.3f}",
+        "accuracy with all": f"{statistics.mean(record['thoughts'][-1]['p'] for record in weighed):.3f}",
+        "kept by the running maximum": f"{kept / len(weighed):.2f} per chain",
+        "bound on |M - M_opt| (mean)": f"{statistics.mean(thought['bound'] for thought in thoughts):.2f}",
+        f"decisions within noise ({confidence:.0%})": f"{noisy / len(decided):.1%}",
+        "delta on the wrong side (expected)": f"{statistics.mean(t['delta_flip'] for t in thoughts):.1%}",
+    }
+
+
+def _counts(tallies: Sequence[Tally]) -> list[Count]:
+    return [Count(right=tally.right, samples=tally.samples) for tally in tallies]
+
+
+def _tally_record(tally: Tally) -> Record:
+    surprises = [round(rollout.surprise, 4) for rollout in tally.rollouts]
+    return {"right": tally.right, "samples": tally.samples, "surprises": surprises}

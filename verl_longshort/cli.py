@@ -105,6 +105,17 @@ def chunk(overrides: tuple[str, ...]) -> None:
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def coldstart(overrides: tuple[str, ...]) -> None:
+    """Make joint trajectories for SFT from weighed thoughts (config/coldstart.yaml)."""
+    from rich.console import Console
+
+    from verl_longshort.data.synthesis import coldstart as run
+
+    run(overrides, Console())
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def evaluate(overrides: tuple[str, ...]) -> None:
     """Evaluate a pair or a single model (config/evaluate.yaml)."""
     from verl_longshort.evaluation.runner import evaluate as run

@@ -19,9 +19,7 @@ from verl_longshort.data.stage import SetAside, beside, stage_block, summary_tab
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
 from verl_longshort.errors import UserError
 from verl_longshort.inputs import Record
-from verl_longshort.llm.asking import Asker
-from verl_longshort.llm.memory import ReplyMemory
-from verl_longshort.llm.settings import LLMSettings
+from verl_longshort.llm.settings import LLMSettings, open_asker
 from verl_longshort.settings import check_keys
 
 _KEYS = ("input", "output", "method", "seed", "splitter", "markers", "llm")
@@ -89,18 +87,13 @@ async def _chunk_all(
             return rules.blocks(steps)
 
         return *await _cut_all(settings, chains, by_rules), 0
-    with ReplyMemory(beside(settings.output, "replies")) as memory:
-        client = settings.llm.client()
-        try:
-            sampling, attempts = settings.llm.sampling, settings.llm.attempts
-            model = LLMChunker(Asker(client=client, memory=memory, sampling=sampling, attempts=attempts))
+    async with open_asker(settings.llm, beside(settings.output, "replies")) as asker:
+        model = LLMChunker(asker)
 
-            async def by_model(record: Record, steps: Steps) -> list[Block]:
-                return await model.blocks(record["id"], record["problem"], steps)
+        async def by_model(record: Record, steps: Steps) -> list[Block]:
+            return await model.blocks(record["id"], record["problem"], steps)
 
-            return *await _cut_all(settings, chains, by_model), memory.asked
-        finally:
-            await client.aclose()
+        return *await _cut_all(settings, chains, by_model), asker.memory.asked
 
 
 async def _cut_all(

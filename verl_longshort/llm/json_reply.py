@@ -18,6 +18,7 @@ _OPENING = re.compile(r"[\[{]")
 _MOST_OPENINGS = 200
 _SOUND_COMMAND = re.compile(r"(?<!\\)\\\\[A-Za-z(\[]")
 _ESCAPE = re.compile(r"\\(\\|.)", re.DOTALL)
+_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 _UNICODE = re.compile(r"u[0-9a-fA-F]{4}")
 _LATEX_WITH_N = re.compile(r"n(?:e|eq|eg|u|abla|ot|otin|mid|i|exists|atural|leq|geq|less|gtr)(?![A-Za-z])")
 
@@ -61,7 +62,8 @@ def _doubled(match: re.Match[str], text: str) -> str:
 
 
 def _literal(text: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder()
+    # Not strict: models break lines inside strings.
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_object)
     end = 0
     for opening in list(_OPENING.finditer(text))[:_MOST_OPENINGS]:
         if opening.start() < end:
@@ -73,16 +75,29 @@ def _literal(text: str) -> Iterator[Any]:
         yield value
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is there twice: one of its values would be lost")
+    return value
+
+
 def _repaired(text: str) -> Iterator[Any]:
-    opening = _OPENING.search(text)
+    opening, closing = _OPENING.search(text), max(text.rfind("]"), text.rfind("}"))
     if opening is None:
         return
-    try:
-        value = json_repair.loads(text[opening.start() :])
-    except (ValueError, RecursionError):
-        return
-    if isinstance(value, list | dict):
-        yield value
-        # Prose with brackets in it becomes further values beside the one that counts.
-        if isinstance(value, list):
-            yield from (item for item in value if isinstance(item, list | dict))
+    for part in (text[opening.start() : closing + 1], text[opening.start() :]):
+        # A string without its end was cut; closing it would pass a part for the whole.
+        if len(_QUOTE.findall(part)) % 2:
+            continue
+        try:
+            value = json_repair.loads(part)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, list | dict) and _words(json.dumps(value, ensure_ascii=False)) == _words(part):
+            yield value
+
+
+def _words(text: str) -> str:
+    """Letters and digits alone: a repair may change the signs between them, and nothing else."""
+    return "".join(filter(str.isalnum, text))

@@ -4,15 +4,17 @@ Each key is documented in `config/llm/default.yaml`.
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from verl_longshort.errors import UserError
 from verl_longshort.inputs import check_model
+from verl_longshort.llm.asking import Asker
 from verl_longshort.llm.client import LLMClient, Sampling
+from verl_longshort.llm.memory import ReplyMemory
 from verl_longshort.settings import check_keys
 
 _KEYS = (
@@ -82,6 +84,17 @@ class LLMSettings:
             timeout_s=self.timeout_s,
             closing=closing,
         )
+
+
+@asynccontextmanager
+async def open_asker(settings: LLMSettings, replies: Path) -> AsyncIterator[Asker]:
+    """An asker whose replies are kept in the file `replies`; loads an in-process model."""
+    with ReplyMemory(replies) as memory:
+        client = settings.client()
+        try:
+            yield Asker(client=client, memory=memory, sampling=settings.sampling, attempts=settings.attempts)
+        finally:
+            await client.aclose()
 
 
 def model_identity(path: str) -> list[Any]:

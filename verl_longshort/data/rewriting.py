@@ -1,0 +1,162 @@
+"""What the short role says in place of the thoughts that do not stay long.
+
+* `LLMRewriter` asks a language model for all gaps of a record at once (paper, section 4).
+* `LabelRewriter` takes the concise forms that the generator of the miniature world gave with the chain; it
+  looks at them only, never at what the generator says matters.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from longshort_reward.answer import last_boxed
+
+from verl_longshort.data.gaps import Gap
+from verl_longshort.data.stage import SetAsideError
+from verl_longshort.inputs import Record
+from verl_longshort.llm.asking import Asker, BadReplyError
+from verl_longshort.llm.client import Message
+from verl_longshort.llm.json_reply import json_values
+from verl_longshort.protocol import TAGS
+
+# What JSON makes of the backslash in "\\frac", "\\boxed", "\\times" and "\\rho" when it is not doubled.
+_CONTROL = re.compile(r"[\f\x08\t\r]")
+_TASK = r"""
+Below is a worked solution of a problem. Some of its parts are written out. The others are left open and
+marked [GAP n: ...], where the words after the number say what kind of work belongs there. Fill every gap, so
+that the whole reads as one correct solution.
+
+A filling is short: the calculation or the conclusion itself, without restating, explaining or checking what
+is plain. It goes on from what stands before it and leads to what comes next; it does not do what a later part
+does. The last filling ends with the final answer in \boxed{}.
+
+Reply with a JSON list, one object per gap, in order, and with every backslash doubled:
+[{"gap": 1, "text": "That leaves $\\frac{6}{2} = 3$ boxes."}, {"gap": 2, "text": "The answer is \\boxed{3}."}]
+""".strip()
+
+
+class Rewriter(Protocol):
+    """Writes one text per gap."""
+
+    async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
+        """Raises SetAsideError or NoReplyError for a record it has no texts for."""
+        ...
+
+
+class LLMRewriter:
+    """Asks a model, which sees the problem, the thoughts that stay, and the kind of each gap."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
+        """See `Rewriter`."""
+        messages = rewrite_messages(record, keep, gaps)
+        return await self._asker.ask(record["id"], messages, lambda reply: read_fillings(reply, len(gaps)))
+
+
+class LabelRewriter:
+    """Joins the concise forms of the generator's thoughts in a gap; a gap with none gets ""."""
+
+    async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
+        """See `Rewriter`. The gap behind a kept last thought gets that thought's concise form."""
+        concise = concise_forms(record)
+        return [
+            " ".join(concise[k] for k in gap.indexes if concise[k]) if gap.indexes else concise[-1]
+            for gap in gaps
+        ]
+
+
+def rewrite_messages(record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[Message]:
+    """The chat that asks for the fillings."""
+    numbers = {gap.first: number for number, gap in enumerate(gaps, start=1)}
+    by_number = dict(enumerate(gaps, start=1))
+    thoughts, parts = record["thoughts"], []
+    for index in range(len(thoughts) + 1):
+        if index in numbers:
+            parts.append(_marked(numbers[index], by_number[numbers[index]], thoughts))
+        elif index < len(thoughts) and keep[index]:
+            parts.append(thoughts[index]["text"].strip())
+    solution = "\n\n".join(parts)
+    content = f"{_TASK}\n\nPROBLEM\n{record['problem']}\n\nSOLUTION\n{solution}"
+    return [{"role": "user", "content": content}]
+
+
+def read_fillings(reply: str, count: int) -> list[str]:
+    """The texts of the gaps 1 to `count` in a reply.
+
+    Raises:
+        BadReplyError: no reading of the reply is exactly these gaps, each with a text that is whole.
+    """
+    reason = 'no JSON list of objects with "gap" and "text"'
+    for value in json_values(reply):
+        try:
+            return _checked(_pairs(value), count)
+        except _NotFillingsError:
+            continue
+        except BadReplyError as error:
+            reason = str(error)
+    raise BadReplyError(reason)
+
+
+def concise_forms(record: Record) -> list[str]:
+    """The concise form of each thought, from the record's labels.
+
+    Raises:
+        SetAsideError: a thought is not made of whole labels, or there are none.
+    """
+    labels = list(record.get("labels") or ())
+    forms = []
+    for thought in record["thoughts"]:
+        taken = _taken(labels, thought["text"], record["separator"])
+        forms.append(" ".join(label["concise"] for label in labels[:taken] if label["concise"]))
+        del labels[:taken]
+    return forms
+
+
+class _NotFillingsError(Exception):
+    """This JSON is something else than fillings."""
+
+
+def _marked(number: int, gap: Gap, thoughts: Sequence[Any]) -> str:
+    kinds = ", ".join(thoughts[k]["kind"] for k in gap.indexes) or "final answer"
+    return f"[GAP {number}: {kinds}]"
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _NotFillingsError
+    if not value or not all({"gap", "text"} <= item.keys() for item in value):
+        raise _NotFillingsError
+    return [(item["gap"], item["text"]) for item in value]
+
+
+def _checked(pairs: Sequence[tuple[Any, Any]], count: int) -> list[str]:
+    numbers = [str(number).strip() for number, _ in pairs]
+    if numbers != [str(number) for number in range(1, count + 1)]:
+        raise BadReplyError(f"the gaps are {', '.join(numbers)[:80]}, not 1 to {count} in order")
+    texts = [_filling(number, text) for number, text in pairs]
+    if last_boxed(texts[-1]) is None:
+        raise BadReplyError(r"the last text does not end the solution with \boxed{}")
+    return texts
+
+
+def _filling(number: Any, text: Any) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise BadReplyError(f"gap {number} has no text")
+    if _CONTROL.search(text):
+        raise BadReplyError(f"gap {number} has a backslash that is not doubled")
+    tags = [tag for tag in TAGS if tag in text]
+    if tags:
+        raise BadReplyError(f"gap {number} has the tag {tags[0]} in it")
+    return text.strip()
+
+
+def _taken(labels: Sequence[Record], text: str, separator: str) -> int:
+    """How many labels from the front are `text`."""
+    for count in range(1, len(labels) + 1):
+        if separator.join(label["text"] for label in labels[:count]) == text:
+            return count
+    raise SetAsideError("thoughts do not match the labels", f"no whole labels make {text[:60]!r}")

@@ -1,0 +1,160 @@
+"""The stage `coldstart`: weighed thoughts to joint trajectories for the SFT of both roles (paper, section 4).
+
+Settings: `config/coldstart.yaml`; records and files: `docs/data.md`. `cold_start.py` makes such trajectories
+from what the generator of the miniature world knows; here it is found out which thoughts matter.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from longshort_reward import match_answer
+from rich.console import Console
+
+from verl_longshort.data.card import card_numbers, card_rows, write_card
+from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
+from verl_longshort.data.records import Selected, Weighed, read_stage, write_jsonl
+from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
+from verl_longshort.data.selection import select
+from verl_longshort.data.stage import SetAside, SetAsideError, stage_block, summary_table, work_on_all
+from verl_longshort.data.synthesis_settings import SynthesisSettings
+from verl_longshort.environment import Limits
+from verl_longshort.errors import UserError
+from verl_longshort.inputs import Record, check_model
+from verl_longshort.llm.settings import open_asker
+from verl_longshort.protocol import TAGS, Role
+
+Count = Callable[[str], int]
+"""Tokens of a text."""
+
+
+def coldstart(overrides: Sequence[str], console: Console) -> None:
+    """Make trajectories and data card as `overrides` (Hydra's key=value on `config/coldstart.yaml`) say.
+
+    Raises UserError, before a model is loaded, when a setting or an input cannot be used, and when no record
+    gave a trajectory.
+    """
+    settings = SynthesisSettings.parse(stage_block("coldstart", overrides))
+    records = read_stage(
+        settings.input, Selected if settings.rule is None else Weighed, key="longshort.input"
+    )
+    # Before a model is loaded: a rule may refuse its options.
+    keep = {record["id"]: keep_flags(record, settings) for record in records}
+    work = partial(Synthesis, settings=settings, keep=keep, count=_counter(settings, records))
+    done, dropped, asked = asyncio.run(_synthesise_all(settings, records, work))
+    write_jsonl(settings.output_dir / "dropped.jsonl", [record.to_record() for record in dropped])
+    if not done:
+        first = f"the first one, {dropped[0].id}: {dropped[0].reason}, {dropped[0].detail}"
+        raise UserError("longshort.input", settings.input, f"no record gave a trajectory; {first}")
+    train = [record for record in done if not in_val(record["problem"], settings.val_percent)]
+    val = [record for record in done if in_val(record["problem"], settings.val_percent)]
+    write_jsonl(settings.output_dir / "train.jsonl", train)
+    write_jsonl(settings.output_dir / "val.jsonl", val)
+    numbers = card_numbers(settings, train, val, dropped)
+    write_card(settings.output_dir, numbers)
+    console.print(summary_table("cold start", {**card_rows(numbers), "requests to the model": asked}))
+
+
+def in_val(problem: str, percent: float) -> bool:
+    """Whether a problem belongs to the validation part: the same for all chains of a problem, and always."""
+    return int(hashlib.sha256(problem.encode()).hexdigest(), 16) % 10_000 < 100 * percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """Makes one trajectory of one record."""
+
+    settings: SynthesisSettings
+    keep: Mapping[str, Sequence[bool]]
+    """By the record's id: which of its thoughts stay long."""
+    count: Count
+    rewriter: Rewriter
+
+    async def __call__(self, record: Record) -> Record:
+        """The trajectory. Raises SetAsideError for a record to be dropped, and what `rewriter` raises."""
+        await self._check_chain(record)
+        keep = self.keep[record["id"]]
+        gaps = find_gaps(keep)
+        fillings = await self.rewriter(record, keep, gaps)
+        texts = [thought["text"] for thought in record["thoughts"]]
+        pieces = fill_gaps(texts, keep, fillings, separator=record["separator"])
+        if pieces[-1][0] is Role.LONG:
+            raise SetAsideError("nothing short at the end")
+        turns = as_turns(pieces)
+        if not await self._is_right(" ".join(turn["text"] for turn in turns), record):
+            raise SetAsideError("the rewritten solution misses the answer", turns[-1]["text"])
+        tokens = {role: [self.count(turn["text"]) for turn in turns if turn["role"] == role] for role in Role}
+        _check_length(tokens[Role.LONG], tokens[Role.SHORT], self.settings.limits)
+        lengths = {str(role): sum(counts) for role, counts in tokens.items()}
+        return {
+            **{key: record[key] for key in ("id", "problem", "ground_truth")},
+            "rule": self.settings.rule or record["rule"],
+            "turns": turns,
+            "kept": [index for index, kept in enumerate(keep) if kept],
+            "thoughts": len(texts),
+            "tokens": {"chain": self.count(record["chain"]), **lengths},
+        }
+
+    async def _check_chain(self, record: Record) -> None:
+        tags = [tag for tag in TAGS if tag in record["chain"]]
+        if tags:
+            raise SetAsideError("a protocol tag in the chain", tags[0])
+        if not await self._is_right(record["chain"], record):
+            raise SetAsideError("wrong final answer", record["chain"][-80:])
+
+    async def _is_right(self, text: str, record: Record) -> bool:
+        limit = self.settings.answer_timeout_s
+        return await asyncio.to_thread(match_answer, text, record["ground_truth"], timeout_s=limit)
+
+
+def keep_flags(record: Record, settings: SynthesisSettings) -> list[bool]:
+    """Which thoughts stay long; the first one does, whatever the rule says.
+
+    Raises:
+        ValueError: the rule does not give one flag per thought.
+    """
+    if settings.rule is None:
+        keep = [thought["keep"] for thought in record["thoughts"]]
+    else:
+        keep = [bool(flag) for flag in select(record, rule=settings.rule, **settings.rule_options)]
+    if len(keep) != len(record["thoughts"]):
+        raise ValueError(f"rule {settings.rule}: {len(keep)} flags for {len(record['thoughts'])} thoughts")
+    return [True, *keep[1:]]
+
+
+async def _synthesise_all(
+    settings: SynthesisSettings, records: Sequence[Record], synthesis: Callable[..., Synthesis]
+) -> tuple[list[Record], list[SetAside], int]:
+    if settings.llm is None:
+        work = synthesis(rewriter=LabelRewriter())
+        return *await work_on_all(records, work, doing="cold start"), 0
+    async with open_asker(settings.llm, settings.output_dir / "replies.jsonl") as asker:
+        work = synthesis(rewriter=LLMRewriter(asker))
+        return *await work_on_all(records, work, doing="cold start"), asker.memory.asked
+
+
+def _counter(settings: SynthesisSettings, records: Sequence[Record]) -> Count:
+    """Counts with the tokenizer of the settings, or the one that all records name."""
+    named = sorted({record["tokenizer"] for record in records})
+    if settings.tokenizer is None and len(named) > 1:
+        remedy = f"the records name several ({', '.join(named)}): choose one"
+        raise UserError("longshort.tokenizer", None, remedy)
+    name = settings.tokenizer or named[0]
+    check_model(name, key="longshort.tokenizer")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _check_length(long: Sequence[int], short: Sequence[int], limits: Limits) -> None:
+    for what, tokens, limit in (
+        ("turns", len(long) + len(short), limits.max_turns),
+        ("tokens in a long turn", max(long), limits.long_turn_tokens),
+        ("tokens in a short turn", max(short), limits.short_turn_tokens),
+        ("tokens", sum(long) + sum(short), limits.token_budget),
+    ):
+        if tokens > limit:
+            raise SetAsideError(f"too many {what}", f"{tokens}, at most {limit}")

@@ -1,0 +1,124 @@
+"""Which thoughts each rule keeps."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verl_longshort.data.selection import RULES, select
+from verl_longshort.errors import UserError
+
+LN10 = 2.3026
+
+
+def weighed(
+    metric: list[float],
+    *,
+    flip: list[float] | None = None,
+    entropy: list[float] | None = None,
+    name: str = "one",
+    spread: float = 0.1,
+) -> dict[str, Any]:
+    """A weighed record; `entropy` is of the empty prefix and of each thought's prefix."""
+    rng = np.random.default_rng(0)
+    flip = flip or [0.0] * len(metric)
+    surprises = [(e + spread * rng.standard_normal(8)).tolist() for e in entropy or [0.0] * (len(metric) + 1)]
+    thoughts = [
+        {"text": "t", "kind": "", "m": m, "flip": f, "surprises": s}
+        for m, f, s in zip(metric, flip, surprises[1:], strict=True)
+    ]
+    return {"id": name, "thoughts": thoughts, "p_start": {"surprises": surprises[0]}}
+
+
+def test_m_is_the_running_maximum() -> None:
+    assert select(weighed([0.1, 0.3, 0.2, 0.4]), rule="m") == [True, True, False, True]
+
+
+def test_confident_m_keeps_what_is_settled() -> None:
+    record = weighed([0.1, 0.3, 0.2, 0.4], flip=[0.0, 0.3, 0.0, 0.05])
+    assert select(record, rule="confident-m") == [True, False, False, True]
+    assert select(record, rule="confident-m", confidence=0.6) == [True, True, False, True]
+
+
+def test_surprise_sees_both_of_two_hard_thoughts() -> None:
+    """Restate, hard, re-check, hard, re-check, final: accuracy would jump at the second hard thought only."""
+    record = weighed([0.0] * 6, entropy=[2 * LN10, 2 * LN10, LN10, LN10, 0, 0, 0])
+    assert select(record, rule="surprise") == [True, True, False, True, False, False]
+
+
+def test_surprise_does_not_credit_a_thought_that_clears_up_what_an_earlier_one_confused() -> None:
+    record = weighed([0.0] * 4, entropy=[LN10, LN10, 3 * LN10, LN10, 0])
+    assert select(record, rule="surprise") == [True, False, False, True]
+
+
+def test_one_derailed_rollout_changes_nothing() -> None:
+    record = weighed([0.0] * 3, entropy=[LN10, LN10, 0, 0])
+    record["thoughts"][1]["surprises"][3] = 17.0
+    assert select(record, rule="surprise") == [True, True, False]
+
+
+def test_surprise_asks_for_a_clear_fall() -> None:
+    record = weighed([0.0] * 2, entropy=[1.0, 1.0, 0.5], spread=0.02)
+    assert select(record, rule="surprise") == [True, False]
+    assert select(record, rule="surprise", nats=0.3) == [True, True]
+    noisy = weighed([0.0] * 2, entropy=[2.0, 2.0, 1.2], spread=5.0)
+    assert select(noisy, rule="surprise", confidence=0.99) == [True, False]
+
+
+@given(count=st.integers(1, 12), name=st.text(min_size=1, max_size=5), seed=st.integers(0, 5))
+def test_random_keeps_as_many_as_m(count: int, name: str, seed: int) -> None:
+    record = weighed(np.random.default_rng(count).random(count).tolist(), name=name)
+    chosen = select(record, rule="random", seed=seed)
+    assert chosen[0]
+    assert sum(chosen) == sum(select(record, rule="m"))
+    assert chosen == select(record, rule="random", seed=seed)
+
+
+def test_random_depends_on_record_and_seed() -> None:
+    metric = np.linspace(0, 1, 20).tolist()
+    lots = {
+        tuple(select(weighed(metric, name=name), rule="random", count=5, seed=seed))
+        for name in ("a", "b")
+        for seed in (0, 1)
+    }
+    assert len(lots) == 4
+    assert all(sum(lot) == 5 for lot in lots)
+
+
+def test_random_finds_no_more_thoughts_than_there_are() -> None:
+    assert select(weighed([0.1, 0.2]), rule="random", count=9) == [True, True]
+
+
+def test_prefix_k() -> None:
+    assert select(weighed([0.0] * 4), rule="prefix-k", k=2) == [True, True, False, False]
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_the_first_thought_is_always_kept(rule: str) -> None:
+    assert select(weighed([-0.25]), rule=rule) == [True]
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "named"),
+    [
+        ("best", {}, "rule = best"),
+        ("m", {"k": 2}, "the rule m has no such option"),
+        ("prefix-k", {"confidence": 0.9}, "it has k"),
+        ("prefix-k", {"k": 0}, "k = 0"),
+        ("random", {"count": 0}, "count = 0"),
+        ("confident-m", {"confidence": 1.5}, "confidence = 1.5"),
+        ("surprise", {"nats": -1}, "nats = -1"),
+    ],
+)
+def test_mistakes_are_named(rule: str, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        select(weighed([0.1, 0.2]), rule=rule, **options)
+
+
+def test_surprise_needs_surprises() -> None:
+    record = weighed([0.1, 0.2])
+    del record["p_start"]["surprises"]
+    with pytest.raises(UserError, match="has no surprises"):
+        select(record, rule="surprise")

@@ -105,6 +105,17 @@ def chunk(overrides: tuple[str, ...]) -> None:
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def weigh(overrides: tuple[str, ...]) -> None:
+    """Weigh thoughts by rollouts of a base model from every prefix (config/weigh.yaml)."""
+    from rich.console import Console
+
+    from verl_longshort.data.weigh import weigh as run
+
+    run(overrides, Console())
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def coldstart(overrides: tuple[str, ...]) -> None:
     """Make joint trajectories for SFT from weighed thoughts (config/coldstart.yaml)."""
     from rich.console import Console

@@ -83,10 +83,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _repaired(text: str) -> Iterator[Any]:
-    opening, closing = _OPENING.search(text), max(text.rfind("]"), text.rfind("}"))
-    if opening is None:
-        return
-    for part in (text[opening.start() : closing + 1], text[opening.start() :]):
+    for part in _regions(text):
         # A string without its end was cut; closing it would pass a part for the whole.
         if len(_QUOTE.findall(part)) % 2:
             continue
@@ -96,6 +93,17 @@ def _repaired(text: str) -> Iterator[Any]:
             continue
         if isinstance(value, list | dict) and _words(json.dumps(value, ensure_ascii=False)) == _words(part):
             yield value
+
+
+def _regions(text: str) -> Iterator[str]:
+    """From the first opening bracket to the end, and without prose behind the last closing one."""
+    opening, closing = _OPENING.search(text), max(text.rfind("]"), text.rfind("}"))
+    if opening is None:
+        return
+    # A bracket that opens behind the last closing one begins something that was cut.
+    if not _OPENING.search(text, closing + 1):
+        yield text[opening.start() : closing + 1]
+    yield text[opening.start() :]
 
 
 def _words(text: str) -> str:

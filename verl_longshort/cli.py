@@ -8,6 +8,7 @@ import click
 
 from verl_longshort import __version__
 from verl_longshort.errors import UserError
+from verl_longshort.llm.client import UnavailableError
 
 
 class _Mistake(click.ClickException):
@@ -20,6 +21,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise _Mistake(str(error)) from error
+        except UnavailableError as error:
+            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

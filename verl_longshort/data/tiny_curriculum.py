@@ -106,20 +106,23 @@ class Stage:
     """A part of the curriculum.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps, at most.
         rows: rows of one shard's batch, by kind.
         difficulty: what the problems of this stage look like.
+        mastered: the stage ends early once the loss of every kind of row stays below this; None: never.
     """
 
     steps: int
     rows: dict[str, int]
     difficulty: Difficulty
+    mastered: float | None = None
 
 
 _SMALL = Difficulty(steps=(1, 2), list_items=(2, 4), hard_weights=(0.1, 0.6, 0.3))
 CURRICULUM = (
-    Stage(steps=250, rows={"walk": 24, "facts": 24}, difficulty=_SMALL),
-    Stage(steps=300, rows={"long": 12, "direct": 4, "facts": 8, "walk": 8}, difficulty=_SMALL),
+    Stage(steps=500, rows={"walk": 32}, difficulty=_SMALL, mastered=0.05),
+    Stage(steps=700, rows={"facts": 24, "walk": 8}, difficulty=_SMALL, mastered=0.1),
+    Stage(steps=250, rows={"long": 10, "direct": 4, "facts": 8, "walk": 8}, difficulty=_SMALL),
     Stage(steps=900, rows={"long": 10, "direct": 6, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
 )
 

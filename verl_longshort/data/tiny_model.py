@@ -1,8 +1,8 @@
 """The base model of the miniature world: a small Llama, trained from scratch in minutes on a CPU.
 
-`train_base` runs the curriculum with a fixed number of steps, so the result depends on the seed and not on
-the speed of the machine. Every batch is made of `SHARDS` shards whose gradients are averaged; where there are
-cores for it, each shard has its own process, and the mathematics is the same with one process.
+`train_base` runs a curriculum whose number of steps depends on the seed alone, so the result does not depend
+on the speed of the machine. Every batch is made of `SHARDS` shards whose gradients are averaged; where there
+are cores for it, each shard has its own process, and the mathematics is the same with one process.
 """
 
 import multiprocessing
@@ -31,6 +31,7 @@ _WARMUP_STEPS = 50
 _DECAY_FROM = 0.5
 _PARTNER_TIMEOUT = timedelta(seconds=120)
 _REPORT_EVERY = 10
+_SMOOTHING = 0.9
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausalLM:
@@ -110,34 +111,43 @@ class _Training:
 
     def run(self, *, quiet: bool) -> LlamaForCausalLM:
         self._model.train()
-        done = 0
+        start = 0
         for stage in self._curriculum:
-            for step, shard_batches in enumerate(self._batches(stage)):
-                loss = self._step(shard_batches, _LEARNING_RATE * _rate(step, done / self._total))
-                done += 1
-                if not quiet and done % _REPORT_EVERY == 0:
-                    report(done, self._total, f"loss {loss:.3f}")
+            self._run_stage(stage, start, quiet=quiet)
+            start += stage.steps
         return self._model
+
+    def _run_stage(self, stage: Stage, start: int, *, quiet: bool) -> None:
+        smoothed = torch.full((len(stage.rows),), torch.inf)
+        for step, shard_batches in enumerate(self._batches(stage)):
+            done = start + step
+            losses = self._step(shard_batches, _LEARNING_RATE * _rate(step, done / self._total))
+            smoothed = losses if step == 0 else _SMOOTHING * smoothed + (1 - _SMOOTHING) * losses
+            if not quiet and done % _REPORT_EVERY == 0:
+                report(done, self._total, f"loss {losses.mean():.3f}")
+            if stage.mastered is not None and smoothed.max() < stage.mastered:
+                return
 
     def _batches(self, stage: Stage) -> Iterator[tuple[list[Batch], ...]]:
         return zip(*(batches(stage, self._tokenizer, rng) for rng in self._rngs), strict=True)
 
-    def _step(self, shard_batches: Sequence[list[Batch]], rate: float) -> float:
-        """One update; returns the loss over this process's shards, each kind of row weighing the same."""
+    def _step(self, shard_batches: Sequence[list[Batch]], rate: float) -> torch.Tensor:
+        """One update; returns the mean loss of each kind of row over all shards, shape (kinds,)."""
         self._gradient.zero_()
-        total = 0.0
+        losses = torch.zeros(len(shard_batches[0]))
         for kinds in shard_batches:
-            for ids, labels in kinds:
-                loss = _loss(self._model, ids, labels) / len(kinds)
-                (loss / SHARDS).backward()
-                total += loss.item() / len(shard_batches)
+            for kind, (ids, labels) in enumerate(kinds):
+                loss = _loss(self._model, ids, labels) / SHARDS
+                (loss / len(kinds)).backward()
+                losses[kind] += loss.detach()
         if dist.is_initialized():
             dist.all_reduce(self._gradient)
+            dist.all_reduce(losses)
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
-        return total
+        return losses
 
 
 def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

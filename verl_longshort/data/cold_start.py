@@ -8,11 +8,10 @@ all others are replaced by their concise form, and neighbours of one kind are me
 
 import random
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
+from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
 from verl_longshort.data.world import Problem, Thought, ThoughtKind, long_cot
-from verl_longshort.protocol import ANSWER_CLOSE, ANSWER_OPEN, RETHINK, THINK_CLOSE, THINK_OPEN, Role
 
 
 def cold_start_records(problems: Iterable[Problem], *, seed: int) -> list[dict[str, Any]]:
@@ -29,20 +28,11 @@ def joint_turns(thoughts: Sequence[Thought], keep_long: Sequence[bool]) -> list[
     """
     if not keep_long[0] or keep_long[-1]:
         raise ValueError("keep_long: the first thought must stay long and the last must not; mark them so")
-    pieces = [
-        (Role.LONG, thought.text) if keep else (Role.SHORT, thought.concise)
-        for thought, keep in zip(thoughts, keep_long, strict=True)
-        if keep or thought.concise
+    fillings = [
+        " ".join(thoughts[k].concise for k in gap.indexes if thoughts[k].concise)
+        for gap in find_gaps(keep_long)
     ]
-    merged = [
-        (role, " ".join(text for _, text in group))
-        for role, group in groupby(pieces, key=lambda piece: piece[0])
-    ]
-    last = len(merged) - 1
-    return [
-        {"role": str(role), "text": _tagged(role, text, ends=index == last)}
-        for index, (role, text) in enumerate(merged)
-    ]
+    return as_turns(fill_gaps([thought.text for thought in thoughts], keep_long, fillings, separator=" "))
 
 
 def _record(problem: Problem, thoughts: Sequence[Thought]) -> dict[str, Any]:
@@ -52,9 +42,3 @@ def _record(problem: Problem, thoughts: Sequence[Thought]) -> dict[str, Any]:
         "ground_truth": problem.answer,
         "turns": joint_turns(thoughts, keep_long),
     }
-
-
-def _tagged(role: Role, text: str, *, ends: bool) -> str:
-    if role is Role.LONG:
-        return f"{THINK_OPEN} {text} {THINK_CLOSE}"
-    return f"{ANSWER_OPEN} {text} {ANSWER_CLOSE if ends else RETHINK}"

@@ -1,0 +1,177 @@
+"""Time of `longshort weigh` against one request per rollout, on the same engine.
+
+Three ways to the same rollouts from every prefix of some chains: one request after the other, as a plain
+script would; all requests at once, each with its own prompt; and `weigh` itself, which also computes the
+tokens that the prefixes of a chain share once only. An untrained model on one CPU thread (or a GPU, if there
+is one); its answers run to their token limit. The wider the model and the longer the chains, the more sharing
+saves.
+
+    python benchmarks/weigh.py                                             # the miniature world
+    python benchmarks/weigh.py --hidden 256 --thoughts 16 --tokens 50 --chains 1 --rounds 1
+    python benchmarks/weigh.py --chains 1 --samples 2 --rounds 1           # smoke
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from verl_longshort.data.rollouts import Gate, Prober
+from verl_longshort.data.stage import stage_block
+from verl_longshort.data.tiny_tokenizer import VOCABULARY, build_tokenizer
+from verl_longshort.data.weigh import CONFIG_NAME, Weigher
+from verl_longshort.data.weigh_settings import WeighSettings
+from verl_longshort.rollout.engine import TransformersEngine
+
+WORDS = [word for word in VOCABULARY if word.isalpha()]
+
+
+def make_chains(count: int, thoughts: int, tokens: int) -> list[dict[str, Any]]:
+    draw = random.Random(0)
+    return [
+        {
+            "id": str(index),
+            "problem": f"start {index % 10} ; a 3 ?",
+            "ground_truth": "4",
+            "separator": " ",
+            "thoughts": [
+                {"text": " ".join(draw.choices(WORDS, k=tokens)), "kind": ""} for _ in range(thoughts)
+            ],
+        }
+        for index in range(count)
+    ]
+
+
+class Contest:
+    """The same rollouts, asked for in three ways."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._chains = make_chains(options.chains, options.thoughts, options.tokens)
+        self._samples = options.samples
+        self._capacity = options.max_num_seqs
+        self._tokenizer = build_tokenizer()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = _model(options.hidden).to(device).eval()
+        with TemporaryDirectory() as folder:
+            self._model.save_pretrained(folder)
+            self._settings = _settings(options, folder)
+        self.contenders: dict[str, Callable[[], None]] = {
+            "one request after the other": lambda: self._run(self._one_by_one, shared=False),
+            "one request per rollout, at once": lambda: self._run(self._at_once, shared=False),
+            "weigh": lambda: self._run(self._weigh, shared=True),
+        }
+
+    def measure(self, rounds: int) -> dict[str, float]:
+        """Best seconds of each over interleaved rounds; on a CPU, of processor time."""
+        clock = time.process_time if self._model.device.type == "cpu" else time.perf_counter
+        best = dict.fromkeys(self.contenders, float("inf"))
+        for name, run in [*self.contenders.items()] * rounds:
+            started = clock()
+            run()
+            best[name] = min(best[name], clock() - started)
+        return best
+
+    def _run(self, work: Callable[[Prober], Any], *, shared: bool) -> None:
+        with TransformersEngine(
+            self._model,
+            self._tokenizer,
+            max_num_seqs=self._capacity,
+            eos_token_ids=[],
+            # kept sequences are of no use to those who share nothing
+            kept_tokens=65_536 if shared else 0,
+            shared_prefixes=shared,
+        ) as engine:
+            prober = Prober(
+                tokenizer=self._tokenizer,
+                generate=engine.generate,
+                gate=Gate(2 * self._capacity),
+                joining=self._settings.joining,
+                system_prompt="",
+                sampling=self._settings.sampling,
+                seed=0,
+                answer_timeout_s=5,
+            )
+            asyncio.run(work(prober))
+
+    async def _one_by_one(self, prober: Prober) -> None:
+        for chain in self._chains:
+            for prefix, context in enumerate(prober.contexts(chain)):
+                for number in range(self._samples):
+                    await prober.sample(0, chain, prefix, context, range(number, number + 1))
+
+    async def _at_once(self, prober: Prober) -> None:
+        await asyncio.gather(
+            *(
+                prober.sample(rank, chain, prefix, context, range(self._samples))
+                for rank, chain in enumerate(self._chains)
+                for prefix, context in enumerate(prober.contexts(chain))
+            )
+        )
+
+    async def _weigh(self, prober: Prober) -> None:
+        weigher = Weigher(settings=self._settings, prober=prober, counter=self._tokenizer, room=2000)
+        await asyncio.gather(*(weigher.weigh(rank, chain) for rank, chain in enumerate(self._chains)))
+
+
+def _model(hidden: int) -> LlamaForCausalLM:
+    """Heads of 32 and three layers, as the model of the miniature world has them at 64."""
+    torch.manual_seed(0)
+    heads = hidden // 32
+    config = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=3,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=2048,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+def _settings(options: argparse.Namespace, folder: str) -> WeighSettings:
+    overrides = {
+        **{"input": "none", "output": "none", "model": folder},
+        **{"samples": options.samples, "max_tokens": options.answer_tokens},
+    }
+    block = stage_block(CONFIG_NAME, [f"longshort.{key}={value}" for key, value in overrides.items()])
+    return WeighSettings.parse(block)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Compare ways to weigh thoughts; see the module's docstring."
+    )
+    parser.add_argument("--chains", type=int, default=6)
+    parser.add_argument("--thoughts", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=20, help="of a thought")
+    parser.add_argument("--hidden", type=int, default=64, help="width of the model, a multiple of 32")
+    parser.add_argument("--answer-tokens", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--max-num-seqs", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    seconds = Contest(options).measure(options.rounds)
+    rollouts = options.chains * (options.thoughts + 1) * options.samples
+    chain_tokens = options.thoughts * options.tokens
+    title = f"{rollouts} rollouts from prefixes of up to {chain_tokens} tokens"
+    table = Table("", "seconds", "rollouts/s", "weigh takes", title=title)
+    for name, taken in seconds.items():
+        table.add_row(name, f"{taken:.2f}", f"{rollouts / taken:.0f}", f"{seconds['weigh'] / taken:.2f}x")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

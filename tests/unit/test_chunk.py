@@ -23,6 +23,7 @@ from tokenizers_for_tests import word_level
 from verl_longshort.data.chunk import chunk
 from verl_longshort.data.make_world import chain_record
 from verl_longshort.data.records import Chunked, read_stage
+from verl_longshort.data.rewriting import concise_forms
 from verl_longshort.data.world import Split, generate_problems
 from verl_longshort.errors import UserError
 from verl_longshort.llm.client import UnavailableError
@@ -93,6 +94,17 @@ def test_the_worlds_own_thoughts_are_found(tmp_path: Path) -> None:
     assert len({record["id"] for record in records}) == 40
 
 
+def test_a_restatement_can_belong_to_the_thought_behind_it(tmp_path: Path) -> None:
+    problems = generate_problems(seed=0, count=20, split=Split.TRAIN)
+    rng = random.Random(0)
+    chains = write(tmp_path / "chains.jsonl", [chain_record(problem, rng) for problem in problems])
+    run("chains=world_joined", *overrides(chains))
+    for record in read_stage(tmp_path / "thoughts.jsonl", Chunked, key="input"):
+        texts = [label["text"] for label in record["labels"]]
+        assert [t["text"] for t in record["thoughts"]] == [" ".join(texts[:2]), *texts[2:]]
+        assert concise_forms(record)[0] == record["labels"][1]["concise"]
+
+
 def test_paragraphs_are_cut_by_markers(chains: Path) -> None:
     run(*overrides(chains))
     record = read(chains.parent / "thoughts.jsonl")[4]
@@ -102,6 +114,14 @@ def test_paragraphs_are_cut_by_markers(chains: Path) -> None:
     ]
     assert record["separator"] == "\n\n"
     assert read(chains.parent / "thoughts.rejects.jsonl") == []
+
+
+def test_a_chain_in_tags_is_set_aside(chains: Path) -> None:
+    tagged = {"problem": "p", "ground_truth": 1, "chain": "<think>a</think>"}
+    chains.write_text(chains.read_text() + json.dumps(tagged) + "\n")
+    run(*overrides(chains))
+    (rejected,) = read(chains.parent / "thoughts.rejects.jsonl")
+    assert (rejected["reason"], rejected["detail"][:7]) == ("a protocol tag in the chain", "<think>")
 
 
 def test_a_model_cuts(chains: Path) -> None:

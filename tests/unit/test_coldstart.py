@@ -318,3 +318,21 @@ def test_a_record_without_its_numbers_is_refused(tmp_path: Path, tokenizer: Path
     source = write(tmp_path / "selected.jsonl", records)
     with pytest.raises(UserError, match=r"selected\.jsonl, line 2: thoughts\[0\]\.keep: Field required"):
         run(*overrides(source, LABELS))
+
+
+MISTAKES = {
+    "longshort.val_percent=100": "longshort.val_percent = 100: must be a number from 0 to below 100",
+    "longshort.answer_timeout_s=soon": "longshort.answer_timeout_s = soon: must be a number of seconds",
+    "longshort.rewrite=me": "longshort.rewrite = me: must be one of llm, labels",
+    "longshort.rewrite=llm": "longshort.llm.model = None: is required",
+    "longshort.tokenizer=no/where/at/all": "longshort.tokenizer = no/where/at/all: no such folder",
+    "longshort.environment.max_turns=1": "longshort.environment.max_turns = 1: set a whole number of 2",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES.items(), ids=MISTAKES.keys())
+def test_mistakes_are_named(tmp_path: Path, tokenizer: Path, override: str, message: str) -> None:
+    source = write(tmp_path / "selected.jsonl", world_records(tokenizer, 1))
+    with pytest.raises(UserError) as caught:
+        run(*overrides(source, LABELS, override))
+    assert message in str(caught.value)

@@ -278,7 +278,9 @@ MISTAKES = {
     "longshort.llm.model = None: is required": {"model": None},
     "longshort.llm.model = nowhere/at/all: no such folder": {"model": "nowhere/at/all", "base_url": None},
     "longshort.llm.api_key_env = NO_SUCH: no such environment variable": {"api_key_env": "NO_SUCH"},
-    "longshort.llm.concurrency = 0: must be above 0": {"concurrency": 0},
+    "longshort.llm.concurrency = 0: must be a whole number above 0": {"concurrency": 0},
+    "longshort.llm.timeout_s = soon: must be a number above 0": {"timeout_s": "soon"},
+    "'max_tokens': 'many'": {"max_tokens": "many"},
     "temperature is -1: give 0": {"temperature": -1},
     "longshort.llm.modell = x: unknown key; did you mean model?": {"modell": "x"},
 }

@@ -15,11 +15,12 @@ from verl_longshort.compat import StrEnum
 from verl_longshort.data.llm_chunker import LLMChunker
 from verl_longshort.data.records import Chain, read_stage, write_jsonl
 from verl_longshort.data.rule_chunker import RuleChunker
-from verl_longshort.data.stage import SetAside, beside, stage_block, summary_table, work_on_all
+from verl_longshort.data.stage import SetAside, SetAsideError, beside, stage_block, summary_table, work_on_all
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
 from verl_longshort.errors import UserError
 from verl_longshort.inputs import Record
 from verl_longshort.llm.settings import LLMSettings, open_asker
+from verl_longshort.protocol import TAGS
 from verl_longshort.settings import check_keys
 
 _KEYS = ("input", "output", "method", "seed", "splitter", "markers", "llm")
@@ -100,6 +101,10 @@ async def _cut_all(
     settings: ChunkSettings, chains: Sequence[Record], chunker: Chunker
 ) -> tuple[list[Record], list[SetAside]]:
     async def work(record: Record) -> Record:
+        # Found out here: weighing takes long, and no turn can hold such a thought.
+        tags = [tag for tag in TAGS if tag in record["chain"]]
+        if tags:
+            raise SetAsideError("a protocol tag in the chain", f"{tags[0]}: give the text between the tags")
         steps = split_steps(record["chain"], settings.splitter)
         return chunked(record, steps, await chunker(record, steps))
 

@@ -73,10 +73,14 @@ class SynthesisSettings:
         }
 
     def _check_numbers(self) -> None:
-        if not 0 <= self.val_percent < 100:
-            raise UserError("longshort.val_percent", self.val_percent, "must be from 0 to below 100")
-        if self.answer_timeout_s <= 0:
-            raise UserError("longshort.answer_timeout_s", self.answer_timeout_s, "must be above 0")
+        for key, holds, remedy in (
+            ("val_percent", lambda value: 0 <= value < 100, "must be a number from 0 to below 100"),
+            ("answer_timeout_s", lambda value: value > 0, "must be a number of seconds above 0"),
+            ("seed", lambda value: value >= 0, "must be a whole number from 0 on"),
+        ):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
+                raise UserError(f"longshort.{key}", value, remedy)
 
 
 def _rewriting(value: str) -> Rewriting:

@@ -21,6 +21,12 @@ _KEYS = (
     *("model", "base_url", "api_key_env", "temperature", "top_p", "max_tokens"),
     *("concurrency", "timeout_s", "request_attempts", "attempts"),
 )
+_NUMBERS: Mapping[str, tuple[type, ...]] = {
+    "concurrency": (int,),
+    "timeout_s": (int, float),
+    "request_attempts": (int,),
+    "attempts": (int,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +48,16 @@ class LLMSettings:
     def parse(cls, block: Mapping[str, Any], *, seed: int) -> "LLMSettings":
         """Check a block of plain containers. Raises UserError naming the key that cannot be used."""
         check_keys(block, "longshort.llm", _KEYS)
-        for key in ("concurrency", "timeout_s", "request_attempts", "attempts"):
-            if block[key] <= 0:
-                raise UserError(f"longshort.llm.{key}", block[key], "must be above 0")
+        for key, kinds in _NUMBERS.items():
+            value = block[key]
+            if isinstance(value, bool) or not isinstance(value, kinds) or block[key] <= 0:
+                raise UserError(f"longshort.llm.{key}", value, f"must be a {_name(kinds)} above 0")
         return cls(
             model=_model(block),
             base_url=block["base_url"],
             api_key=_api_key(block),
             sampling=_sampling(block, seed),
-            **{key: block[key] for key in ("concurrency", "timeout_s", "request_attempts", "attempts")},
+            **{key: block[key] for key in _NUMBERS},
         )
 
     def client(self) -> LLMClient:
@@ -103,6 +110,10 @@ def model_identity(path: str) -> list[Any]:
     return [path, [[file.name, file.stat().st_size, int(file.stat().st_mtime)] for file in files]]
 
 
+def _name(kinds: tuple[type, ...]) -> str:
+    return "number" if float in kinds else "whole number"
+
+
 def _model(block: Mapping[str, Any]) -> str:
     model = block["model"]
     if not model:
@@ -128,5 +139,5 @@ def _sampling(block: Mapping[str, Any], seed: int) -> Sampling:
         return Sampling(
             max_tokens=block["max_tokens"], temperature=block["temperature"], top_p=block["top_p"], seed=seed
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError("longshort.llm", dict(block), str(error)) from error

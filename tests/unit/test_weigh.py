@@ -157,6 +157,8 @@ def test_a_chain_that_does_not_fit_is_set_aside(settings: list[str], tmp_path: P
         ("longshort.samples=0", "longshort.samples"),
         ("longshort.confidence=1", "longshort.confidence"),
         ("longshort.model=/nowhere", "longshort.model"),
+        ("longshort.tokenizer=/nowhere", "longshort.tokenizer"),
+        ("longshort.top_p=1.5", "longshort.top_p"),
         ("longshort.input=/nowhere.jsonl", "longshort.input"),
         ("longshort.smaples=2", "longshort.smaples"),
     ],

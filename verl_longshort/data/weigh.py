@@ -21,6 +21,7 @@ from verl_longshort.data.records import Chunked, read_stage, write_jsonl
 from verl_longshort.data.rollouts import Gate, Prober, Tally
 from verl_longshort.data.stage import SetAside, stage_block, summary_table
 from verl_longshort.data.weigh_settings import Sampling, WeighSettings
+from verl_longshort.errors import UserError
 from verl_longshort.evaluation.record_file import RecordFile
 from verl_longshort.evaluation.runner import run_bounded
 from verl_longshort.inputs import Record
@@ -54,10 +55,9 @@ def weigh(overrides: Sequence[str], console: Console) -> list[Record]:
 
 
 def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Record]], journal: RecordFile) -> None:
-    from transformers import AutoTokenizer
-
     from verl_longshort.evaluation.models import load_engine
 
+    counter = _counter(settings.tokenizer)
     total = len(journal.records) + len(waiting)
     with ExitStack() as stack:
         bars = stack.enter_context(Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()))
@@ -88,7 +88,7 @@ def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Record]], journa
                 seed=settings.seed,
                 answer_timeout_s=settings.answer_timeout_s,
             ),
-            counter=AutoTokenizer.from_pretrained(settings.tokenizer),
+            counter=counter,
             room=engine.max_model_len - settings.max_tokens,
         )
         # as many records as places: enough to fill the engine when each has but one request left
@@ -101,6 +101,17 @@ def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Record]], journa
                 timeout_s=settings.rollout_timeout_s,
             )
         )
+
+
+def _counter(path: str) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError("longshort.tokenizer", path, f"cannot be loaded ({reason}): give a folder") from error
+    return tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,8 @@ class WeighSettings:
                 raise UserError(f"longshort.{key}", value, "must be above 0")
         if not 0 < self.confidence < 1:
             raise UserError("longshort.confidence", self.confidence, "must lie between 0 and 1")
+        if not 0 < self.top_p <= 1:
+            raise UserError("longshort.top_p", self.top_p, "must be above 0 and at most 1")
         if self.budget < self.samples and self.mode is Sampling.ADAPTIVE:
             remedy = f"must be at least longshort.samples ({self.samples}), which each prefix gets at first"
             raise UserError("longshort.budget", self.budget, remedy)

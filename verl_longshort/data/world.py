@@ -3,8 +3,7 @@
 A counter shows a digit and wraps at ten. Steps `a`, `b`, ... each add one digit, or the total of a whole list
 of digits; the question is what the counter shows at the end. Adding a list in one go is the *hard* step: a
 small model that just writes the result guesses, and is right when it spells the list out digit by digit.
-Adding one digit is *easy*. Many lists add up to whole turns of the counter, so the guess that nothing changes
-is often right: with two hard steps to go, finishing the first one makes a right answer visibly more likely.
+Adding one digit is *easy*.
 
 `Problem` and `generate_problems` make the problems, `long_cot` the verbose chain of thought with its thoughts
 labelled by kind, `concise` the short way to finish a problem.
@@ -15,7 +14,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 
 from verl_longshort.compat import StrEnum
 
@@ -104,13 +102,11 @@ class Difficulty:
         steps: fewest and most steps of a problem.
         list_items: fewest and most digits of a list; the digits of all lists of a problem are distinct.
         hard_weights: relative frequency of problems with 0, 1, 2, ... hard steps.
-        whole_turns: share of the lists chosen to add up to a multiple of ten; others do so by chance.
     """
 
     steps: tuple[int, int] = (2, 4)
     list_items: tuple[int, int] = (3, 5)
     hard_weights: tuple[float, ...] = (0.2, 0.5, 0.3)
-    whole_turns: float = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +136,7 @@ def draw_problem(rng: random.Random, difficulty: Difficulty) -> Problem:
     unused = list(range(10))
     steps = []
     for k in range(count):
-        items = _draw_list(rng, unused, difficulty) if k in hard else [rng.randint(0, 9)]
+        items = rng.sample(unused, rng.randint(*difficulty.list_items)) if k in hard else [rng.randint(0, 9)]
         if k in hard:
             unused = [digit for digit in unused if digit not in items]
         steps.append(Step(name=STEP_NAMES[k], items=tuple(items)))
@@ -201,15 +197,6 @@ def long_cot(problem: Problem, rng: random.Random) -> list[Thought]:
 def steps_done(thoughts: list[Thought]) -> int:
     """How many steps of the problem these first thoughts of a chain have finished."""
     return sum(thought.kind in (ThoughtKind.HARD, ThoughtKind.EASY) for thought in thoughts)
-
-
-def _draw_list(rng: random.Random, digits: list[int], difficulty: Difficulty) -> list[int]:
-    size = rng.randint(*difficulty.list_items)
-    if rng.random() < difficulty.whole_turns:
-        turns = [chosen for chosen in combinations(digits, size) if sum(chosen) % COUNTER_SIZE == 0]
-        if turns:
-            return rng.sample(rng.choice(turns), size)
-    return rng.sample(digits, size)
 
 
 def _thought(kind: ThoughtKind, step: int | None, text: str, concise_form: str = "") -> Thought:

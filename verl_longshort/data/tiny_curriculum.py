@@ -123,7 +123,7 @@ CURRICULUM = (
     Stage(steps=500, rows={"walk": 32}, difficulty=_SMALL, mastered=0.05),
     Stage(steps=700, rows={"facts": 24, "walk": 8}, difficulty=_SMALL, mastered=0.1),
     Stage(steps=250, rows={"long": 10, "direct": 4, "facts": 8, "walk": 8}, difficulty=_SMALL),
-    Stage(steps=900, rows={"long": 10, "direct": 6, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
+    Stage(steps=1000, rows={"long": 10, "direct": 6, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
 )
 
 

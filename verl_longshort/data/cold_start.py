@@ -15,7 +15,6 @@ from typing import Any
 from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
 from verl_longshort.data.world import Problem, Thought, ThoughtKind, long_cot
 
-
 RECHECKS_KEPT = 0.6
 """Share of the hard steps whose first re-check stays long as well."""
 

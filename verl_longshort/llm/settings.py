@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_longshort.errors import UserError
-from verl_longshort.inputs import check_model
+from verl_longshort.inputs import check_model, model_identity
 from verl_longshort.llm.asking import Asker
 from verl_longshort.llm.client import LLMClient, Sampling
 from verl_longshort.llm.memory import ReplyMemory
@@ -102,12 +102,6 @@ async def open_asker(settings: LLMSettings, replies: Path) -> AsyncIterator[Aske
             yield Asker(client=client, memory=memory, sampling=settings.sampling, attempts=settings.attempts)
         finally:
             await client.aclose()
-
-
-def model_identity(path: str) -> list[Any]:
-    """The path with size and time of the weights: the same folder may hold another model later."""
-    files = sorted(Path(path).expanduser().glob("*.safetensors"))
-    return [path, [[file.name, file.stat().st_size, int(file.stat().st_mtime)] for file in files]]
 
 
 def _name(kinds: tuple[type, ...]) -> str:

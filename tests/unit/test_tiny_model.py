@@ -63,3 +63,13 @@ def _reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> torch.nn.Modu
     monkeypatch.setattr(tiny_model.os, "cpu_count", lambda: 1)
     train_base(tmp_path / "reference", seed=0, curriculum=(STAGE,))
     return AutoModelForCausalLM.from_pretrained(tmp_path / "reference")
+
+
+def test_a_stage_ends_when_its_rows_are_mastered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_model.os, "cpu_count", lambda: 1)
+    easily = Stage(steps=50, rows={"walk": 1}, difficulty=Difficulty(), mastered=1e9)
+    at_once = Stage(steps=1, rows={"walk": 1}, difficulty=Difficulty())
+    for name, stage in (("early", easily), ("one", at_once)):
+        train_base(tmp_path / name, seed=0, curriculum=(stage,))
+    early, one = (AutoModelForCausalLM.from_pretrained(tmp_path / n).state_dict() for n in ("early", "one"))
+    assert all(torch.equal(early[name], value) for name, value in one.items())

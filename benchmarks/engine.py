@@ -25,10 +25,10 @@ from rich.table import Table
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from verl_longshort.data.tiny_model import build_model
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
-from verl_longshort.protocol import STOP_STRINGS, Role
-from verl_longshort.rollout.engine import TransformersEngine
+from verl_longshort.world.tiny_model import build_model
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from longshort_reward.protocol import STOP_STRINGS, Role
+from verl_longshort.engines.transformers_engine import TransformersEngine
 
 TURNS = 2
 PARTNER_TOKENS = 12

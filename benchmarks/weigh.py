@@ -27,10 +27,10 @@ from transformers.utils import logging
 
 from verl_longshort.data.rollouts import Gate, Prober
 from verl_longshort.data.stage import stage_block
-from verl_longshort.data.tiny_tokenizer import VOCABULARY, build_tokenizer
+from verl_longshort.world.tiny_tokenizer import VOCABULARY, build_tokenizer
 from verl_longshort.data.weigh import CONFIG_NAME, Weigher
 from verl_longshort.data.weigh_settings import WeighSettings
-from verl_longshort.rollout.engine import TransformersEngine
+from verl_longshort.engines.transformers_engine import TransformersEngine
 
 WORDS = [word for word in VOCABULARY if word.isalpha()]
 

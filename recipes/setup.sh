@@ -32,7 +32,7 @@ longshort_setup() {
     python=$(longshort_python) || return 1
     state=$(_longshort_state "$python")
     stamp="$state/longshort-setup${extras:+-$extras}"
-    wanted="$LONGSHORT_ROOT $(cksum <"$LONGSHORT_ROOT/pyproject.toml")"
+    wanted="$LONGSHORT_ROOT $(cat "$LONGSHORT_ROOT/pyproject.toml" "$LONGSHORT_ROOT/reward/pyproject.toml" | cksum)"
     if [ ! -x "$python" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         mkdir -p "$state" || return 1
         exec {lock}>"$state/longshort-setup.lock"
@@ -69,7 +69,7 @@ _longshort_install() {
         _longshort_make_venv "$python" || return 1
         _longshort_install_engine "$python" || return 1
     fi
-    "$python" -m pip install -e "$LONGSHORT_ROOT${extras:+[$extras]}" >&2 || return 1
+    "$python" -m pip install -e "$LONGSHORT_ROOT/reward" -e "$LONGSHORT_ROOT${extras:+[$extras]}" >&2 || return 1
     echo "setup: environment ready after $((SECONDS - begin)) s: $python" >&2
 }
 
@@ -87,13 +87,13 @@ _longshort_install_engine() {
         # flash-attn is built against the torch that vLLM asks for, so that one has to be there before.
         "$1" -m pip install "verl[verl-core,vllm]==$LONGSHORT_VERL" wheel ninja >&2 || return 1
         "$1" -m pip install --no-build-isolation flash-attn >&2 || return 1
-        "$1" -m pip install -e "$LONGSHORT_ROOT[gpu]" >&2
+        "$1" -m pip install -e "$LONGSHORT_ROOT/reward" -e "$LONGSHORT_ROOT[gpu]" >&2
     else
         # PyPI's torch carries gigabytes of CUDA. The index may be out of reach: it is asked for this one file,
         # briefly, and torch's dependencies come with the next step.
         "$1" -m pip install --no-deps --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu \
             "torch==$LONGSHORT_TORCH" >&2 || return 1
-        "$1" -m pip install -e "$LONGSHORT_ROOT[cpu]" >&2 || return 1
+        "$1" -m pip install -e "$LONGSHORT_ROOT/reward" -e "$LONGSHORT_ROOT[cpu]" >&2 || return 1
         _longshort_drop_broken "$1"
     fi
 }

@@ -1,6 +1,6 @@
 """Long⊗Short for verl: two policies that solve problems together and spend fewer tokens.
 
-Importing this package is light on purpose: verl loads `verl_longshort.plugin` in every process, and the
+Importing this package is light on purpose: verl loads `verl_longshort.verl_plugin.plugin` in every process, and the
 protocol, environment, data and evaluation code is used without verl.
 """
 

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from verl_longshort import __version__
-from verl_longshort.errors import RunDiedError, UserError
+from longshort_reward.errors import RunDiedError, UserError
 from verl_longshort.llm.client import UnavailableError
-from verl_longshort.recipe.dry import dry_run
+from verl_longshort.base.dry_run import dry_run
 
 
 class _Mistake(click.ClickException):
@@ -41,7 +41,7 @@ def doctor(ray: bool) -> None:
     """Say what is installed and registered, and what is wrong; exits with 1 when something is."""
     from rich.console import Console
 
-    from verl_longshort.doctor import diagnose, render
+    from verl_longshort.verl_plugin.doctor import diagnose, render
 
     console = Console()
     with console.status("looking around"):
@@ -55,7 +55,7 @@ def doctor(ray: bool) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(overrides: tuple[str, ...]) -> None:
     """Train the pair by rounds of reinforcement learning (config/longshort_trainer.yaml)."""
-    from verl_longshort.trainer.launch import train as run
+    from verl_longshort.verl_plugin.trainer.launch import train as run
 
     run(overrides)
 
@@ -64,7 +64,7 @@ def train(overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train_single(overrides: tuple[str, ...]) -> None:
     """Train one model that answers alone, the control of a pair (config/single_trainer.yaml)."""
-    from verl_longshort.trainer.single_run import train_single as run
+    from verl_longshort.verl_plugin.trainer.single_run import train_single as run
 
     run(overrides)
 
@@ -73,7 +73,7 @@ def train_single(overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def sft(overrides: tuple[str, ...]) -> None:
     """Fine-tune one role on joint trajectories (config/sft.yaml)."""
-    from verl_longshort.trainer.sft import fine_tune
+    from verl_longshort.verl_plugin.trainer.sft import fine_tune
 
     fine_tune(overrides)
 
@@ -88,7 +88,7 @@ def recipe(
     file: Path, overrides: tuple[str, ...], plan_only: bool, only: str, first: str | None
 ) -> None:
     """Run the stages of a recipe; what is done already is skipped."""
-    from verl_longshort.recipe.dry_launcher import plan_recipe
+    from verl_longshort.planner.plan_recipe import plan_recipe
     from verl_longshort.recipe.launcher import run_recipe
     from verl_longshort.recipe.plan import Selection
 
@@ -103,7 +103,7 @@ def recipe(
 @click.option("--seed", type=int, default=0, show_default=True)
 def world(out: Path, seed: int) -> None:
     """Write the problems of the miniature world."""
-    from verl_longshort.data.make_world import Sizes, make_world
+    from verl_longshort.world.make_world import Sizes, make_world
 
     if (dry := dry_run()) is not None:
         from verl_longshort.recipe.stage_needs import world_needs
@@ -117,7 +117,7 @@ def world(out: Path, seed: int) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 def tiny_base(out: Path, seed: int) -> None:
     """Train the base model of the miniature world from scratch."""
-    from verl_longshort.data.tiny_model import train_base
+    from verl_longshort.world.tiny_model import train_base
 
     if (dry := dry_run()) is not None:
         from verl_longshort.recipe.stage_needs import tiny_base_needs
@@ -185,7 +185,7 @@ def importance_report(files: tuple[Path, ...], out: Path, rule: str, examples: i
     """Show how much thoughts matter: figures and a page to read weighed chains (.jsonl files) in."""
     from rich.console import Console
 
-    from verl_longshort.importance_report.run import importance_report as run
+    from verl_longshort.report.importance.run import importance_report as run
 
     if (dry := dry_run()) is not None:
         from verl_longshort.recipe.stage_needs import report_needs

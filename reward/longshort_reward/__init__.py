@@ -14,6 +14,8 @@ from longshort_reward.length import length_match
 from longshort_reward.schedule import Ramp, RewardWeights
 from longshort_reward.synergy import Outcome, RoleReward, direct_accuracy, is_neutral, synergy_reward
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Outcome",
     "Ramp",

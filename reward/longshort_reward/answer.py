@@ -16,7 +16,7 @@ from typing import Any
 
 from longshort_reward import plain
 from longshort_reward.judges import JUDGES, Verdict
-from verl_longshort.protocol import THINK_CLOSE, Closing, Role, parse_trajectory
+from longshort_reward.protocol import THINK_CLOSE, Closing, Role, parse_trajectory
 
 logger = logging.getLogger(__name__)
 

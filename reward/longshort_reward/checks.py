@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 
 
 def check_keys(block: Any, where: str, *, known: Sequence[str], required: Sequence[str] = ()) -> None:

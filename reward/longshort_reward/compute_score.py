@@ -11,8 +11,8 @@ from longshort_reward.checks import check_keys, number
 from longshort_reward.format import format_match
 from longshort_reward.judges import Verdict
 from longshort_reward.schedule import RewardWeights
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import Role, parse_trajectory
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role, parse_trajectory
 
 _WHERE = "reward.custom_reward_function.reward_kwargs"
 _KNOWN = ("eta", "lambda", "answer_timeout_s")

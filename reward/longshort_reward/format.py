@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from verl_longshort.protocol import Closing, Role, Turn
+from longshort_reward.protocol import Closing, Role, Turn
 
 
 def format_match(turns: Sequence[Turn], role: Role | str | None = None) -> float:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from verl_longshort.compat import StrEnum
+from longshort_reward.compat import StrEnum
 
 _START_LIMIT_S = 120.0
 _GRACE_S = 2.0

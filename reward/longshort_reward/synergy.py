@@ -22,7 +22,7 @@ from math import fsum
 
 from longshort_reward.length import length_match
 from longshort_reward.schedule import RewardWeights
-from verl_longshort.protocol import ROLES, Role
+from longshort_reward.protocol import ROLES, Role
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from verl_names import EXACT, TOUCHES, Touch
 from verl_source import NEEDS_VLLM, find, parameters
 
 import verl_longshort
-from verl_longshort.trainer.cluster import CPUS_PER_DEVICE
+from verl_longshort.verl_plugin.trainer.cluster import CPUS_PER_DEVICE
 
 PACKAGE = Path(verl_longshort.__file__).parent
 

@@ -8,5 +8,5 @@ import importlib
 import wrapt
 
 wrapt.register_post_import_hook(
-    lambda _: importlib.import_module("audited_trainer"), "verl_longshort.trainer.pair_trainer"
+    lambda _: importlib.import_module("audited_trainer"), "verl_longshort.verl_plugin.trainer.pair_trainer"
 )

@@ -16,10 +16,10 @@ import ray
 import transfer_queue as tq
 from verl.trainer.ppo.v1 import register_trainer
 
-from verl_longshort.protocol import Role
-from verl_longshort.rollout.clients import tokenizer_of
-from verl_longshort.trainer.pair_trainer import PairTrainer
-from verl_longshort.trainer.rows import read_extra_fields, split_by_role
+from longshort_reward.protocol import Role
+from verl_longshort.verl_plugin.rollout.clients import tokenizer_of
+from verl_longshort.verl_plugin.trainer.pair_trainer import PairTrainer
+from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, split_by_role
 
 FIELDS = ["prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores"]
 

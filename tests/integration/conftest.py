@@ -6,7 +6,7 @@ import pytest
 from harness import sums, write_model, write_rows
 from speakers import write_speakers
 
-from verl_longshort.protocol import Role
+from longshort_reward.protocol import Role
 
 
 @pytest.fixture(scope="session")

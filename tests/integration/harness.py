@@ -19,7 +19,7 @@ import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 RUN_MARK = "LONGSHORT_TEST_RUN"
 STOP_GRACE_S = 5.0

@@ -14,12 +14,12 @@ import ray
 from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayError
 
-from verl_longshort.errors import RunDiedError, UserError
-from verl_longshort.protocol import Role
-from verl_longshort.trainer import watch
-from verl_longshort.trainer.activity import ActivityFile, node_of_worker
-from verl_longshort.trainer.cluster import asked_address, carry_environment, point_at_cluster
-from verl_longshort.trainer.runner import WatchedRunner
+from longshort_reward.errors import RunDiedError, UserError
+from longshort_reward.protocol import Role
+from verl_longshort.verl_plugin.trainer import watch
+from verl_longshort.verl_plugin.trainer.activity import ActivityFile, node_of_worker
+from verl_longshort.verl_plugin.trainer.cluster import asked_address, carry_environment, point_at_cluster
+from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
 
 SHORT_GRACE_S = 5.0
 

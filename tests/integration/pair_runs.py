@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from harness import QUIET, RUN_MARK, Finished, marked, run_command, sums, write_rows
 
-from verl_longshort.protocol import ROLES, Role
+from longshort_reward.protocol import ROLES, Role
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 420

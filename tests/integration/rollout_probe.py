@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.rollout.weights import checksum
+from verl_longshort.engines.weights import checksum
 
 PROMPT = [2, 9, 10, 11]
 

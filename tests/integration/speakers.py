@@ -15,9 +15,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from verl_longshort.data.tiny_tokenizer import CHAT_TEMPLATE, VOCABULARY, build_tokenizer
-from verl_longshort.protocol import ROLES, Role, RolePrompts
-from verl_longshort.view import RoleView
+from verl_longshort.world.tiny_tokenizer import CHAT_TEMPLATE, VOCABULARY, build_tokenizer
+from longshort_reward.protocol import ROLES, Role, RolePrompts
+from verl_longshort.core.role_view import RoleView
 
 NO_PROMPTS = RolePrompts(long="", short="")
 STEPS = 120

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from harness import run_command
 
-from verl_longshort.doctor import inspect_worker
+from verl_longshort.verl_plugin.doctor import inspect_worker
 
 pytestmark = pytest.mark.integration
 DOCTOR = [sys.executable, "-m", "verl_longshort.cli", "doctor"]

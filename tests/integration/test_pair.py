@@ -8,9 +8,9 @@ from harness import read_metrics
 from pair_runs import PairRun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from verl_longshort.protocol import ROLES, Role
-from verl_longshort.trainer.checkpoint import CheckpointStore
-from verl_longshort.trainer.metrics_files import metrics_files
+from longshort_reward.protocol import ROLES, Role
+from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore
+from verl_longshort.verl_plugin.trainer.metrics_files import metrics_files
 
 pytestmark = pytest.mark.integration
 

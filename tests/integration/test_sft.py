@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from verl_longshort import progress
+from verl_longshort.base import progress
 from verl_longshort.data.sft_dataset import TrajectoryDataset
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +54,7 @@ def start(base: Path, work: Path, *overrides: str) -> "subprocess.Popen[str]":
     command = [
         sys.executable,
         "-m",
-        "verl_longshort.trainer.sft",
+        "verl_longshort.verl_plugin.trainer.sft",
         "longshort.role=short",
         f"model.path={base}",
     ]

@@ -7,8 +7,8 @@ import pytest
 from harness import read_metrics, run_command
 from safetensors.torch import load_file
 
-from verl_longshort.protocol import Role
-from verl_longshort.trainer.metrics_files import metrics_files
+from longshort_reward.protocol import Role
+from verl_longshort.verl_plugin.trainer.metrics_files import metrics_files
 
 pytestmark = pytest.mark.integration
 

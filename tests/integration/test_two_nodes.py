@@ -11,9 +11,9 @@ from test_resume import goes_on_with_the_same_weights, starts
 from transformers import AutoModelForCausalLM
 from two_nodes import ClusterRun, TwoNodes
 
-from verl_longshort.protocol import ROLES
-from verl_longshort.trainer import activity
-from verl_longshort.trainer.watch import GRACE_S, NOTICE_S
+from longshort_reward.protocol import ROLES
+from verl_longshort.verl_plugin.trainer import activity
+from verl_longshort.verl_plugin.trainer.watch import GRACE_S, NOTICE_S
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.errors import UserError
-from verl_longshort.evaluation import benchmarks
-from verl_longshort.evaluation.benchmarks import BENCHMARKS, Benchmark, HubFile
-from verl_longshort.evaluation.problem_settings import KEYS, ProblemSettings
-from verl_longshort.evaluation.schemas import answer_text
-from verl_longshort.settings import plain_dict
+from longshort_reward.errors import UserError
+from verl_longshort.problems import benchmarks
+from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, HubFile
+from verl_longshort.problems.settings import KEYS, ProblemSettings
+from verl_longshort.problems.schemas import answer_text
+from verl_longshort.config.pair import plain_dict
 
 FIXED = ["longshort.name=x", "longshort.output_dir=x"]
 

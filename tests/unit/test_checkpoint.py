@@ -1,9 +1,9 @@
 import pytest
 
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import ROLES, Role
-from verl_longshort.schedule import Schedule
-from verl_longshort.trainer.checkpoint import CheckpointStore, PairState, Validation
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
+from verl_longshort.core.schedule import Schedule
+from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore, PairState, Validation
 
 SCHEDULE = Schedule.parse(["long", "short"], 2)
 

@@ -21,11 +21,11 @@ from rich.console import Console
 from tokenizers_for_tests import word_level
 
 from verl_longshort.data.chunk import chunk
-from verl_longshort.data.make_world import chain_record
+from verl_longshort.world.make_world import chain_record
 from verl_longshort.data.records import Chunked, read_stage
 from verl_longshort.data.rewriting import concise_forms
-from verl_longshort.data.world import Split, generate_problems
-from verl_longshort.errors import UserError
+from verl_longshort.world.world import Split, generate_problems
+from longshort_reward.errors import UserError
 from verl_longshort.llm.client import UnavailableError
 
 PARAGRAPHS = ("Let x be 2.", "So x + 1 = 3.", "Wait, is x 2?", "Yes.", "The answer is 3.")

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import Role
-from verl_longshort.trainer import activity, cluster, failure, nodes, preflight, watch
-from verl_longshort.trainer.checkpoint import CheckpointStore, PairState
-from verl_longshort.trainer.runner import root_cause
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role
+from verl_longshort.verl_plugin.trainer import activity, cluster, failure, nodes, preflight, watch
+from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore, PairState
+from verl_longshort.verl_plugin.trainer.runner import root_cause
 
 
 @pytest.fixture(autouse=True)

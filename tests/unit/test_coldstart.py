@@ -15,14 +15,14 @@ from llm_server_for_tests import Body, Endpoint, completion, serve
 from rich.console import Console
 
 from verl_longshort.data.gaps import Gap, as_turns, fill_gaps, find_gaps
-from verl_longshort.data.make_world import chain_record
+from verl_longshort.world.make_world import chain_record
 from verl_longshort.data.rewriting import rewrite_messages
 from verl_longshort.data.synthesis import coldstart, in_val
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 from verl_longshort.data.trajectories import load_trajectories
-from verl_longshort.data.world import Split, generate_problems
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import ROLES, Role, parse_trajectory, parse_turn
+from verl_longshort.world.world import Split, generate_problems
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role, parse_trajectory, parse_turn
 
 WORLD_KEPT = ("restate", "hard")
 

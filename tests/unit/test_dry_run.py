@@ -8,11 +8,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import check_model, read_records
-from verl_longshort.recipe.dry import VARIABLE, DryRun, dry_run
-from verl_longshort.recipe.dry_launcher import plan_recipe
-from verl_longshort.recipe.needs import Needs, Product, Reinforce
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import check_model, read_records
+from verl_longshort.base.dry_run import VARIABLE, DryRun, dry_run
+from verl_longshort.planner.plan_recipe import plan_recipe
+from verl_longshort.base.requirements import Requirements, Product, ReinforcementWork
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def begin(folder, *products, gpus=8):
 
 def tell(dry, **needs):
     with pytest.raises(SystemExit) as ended:
-        dry.finish(Needs(**{"command": "test", **needs}))
+        dry.finish(Requirements(**{"command": "test", **needs}))
     assert ended.value.code == 0
 
 
@@ -263,7 +263,7 @@ def test_the_tiny_recipe(tmp_path):
 def test_needs_of_every_kind_survive_the_file(tmp_path):
     dry = begin(tmp_path)
     sizes = {"steps": 1, "prompts": 1, "samples": 1, "prompt_tokens": 1, "new_tokens": 1}
-    work = Reinforce(
+    work = ReinforcementWork(
         policies={}, shared_pool=True, validations=0, validation_problems=None, checkpoints=0, **sizes
     )
     tell(dry, work=work)

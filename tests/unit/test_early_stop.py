@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
-from verl_longshort.errors import UserError
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from longshort_reward.errors import UserError
 from verl_longshort.evaluation.early_stop import EarlyStopSolver, settled
 from verl_longshort.evaluation.early_stop_settings import EarlyStop
-from verl_longshort.protocol import THINK_CLOSE
-from verl_longshort.trajectory import Generation
+from longshort_reward.protocol import THINK_CLOSE
+from verl_longshort.core.trajectory import Generation
 
 TOKENIZER = build_tokenizer()
 PROBE = "</think> <answer>"

@@ -10,11 +10,11 @@ from llm_server_for_tests import Body, Respond, completion, failure, in_turn, se
 from test_runner import data, models, overrides, pair  # noqa: F401 (fixtures)
 from word_models_for_tests import FOLLOWING
 
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
-from verl_longshort.errors import UserError
-from verl_longshort.evaluation.record_file import read_record_file
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from longshort_reward.errors import UserError
+from verl_longshort.base.journal import read_record_file
 from verl_longshort.evaluation.runner import evaluate
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 from verl_longshort.llm.client import UnavailableError
 
 QUICK = ["longshort.endpoint.attempts=1", "longshort.endpoint.timeout_s=20"]

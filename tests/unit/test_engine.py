@@ -22,7 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from verl_longshort.rollout.engine import TransformersEngine
+from verl_longshort.engines.transformers_engine import TransformersEngine
 
 TOLERANCE = 1e-5
 

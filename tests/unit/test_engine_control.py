@@ -10,10 +10,10 @@ import torch
 from engines_for_tests import EOS, ask, build_engine, build_model, reference_logprobs, run
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 
-from verl_longshort.errors import UserError
-from verl_longshort.rollout.engine import TransformersEngine
-from verl_longshort.rollout.weights import PackedTensor, checksum, missing_weights
-from verl_longshort.trajectory import Generation
+from longshort_reward.errors import UserError
+from verl_longshort.engines.transformers_engine import TransformersEngine
+from verl_longshort.engines.weights import PackedTensor, checksum, missing_weights
+from verl_longshort.core.trajectory import Generation
 
 ENDLESS = {"max_tokens": 250, "ignore_eos": True}
 
@@ -111,8 +111,8 @@ def test_request_that_does_not_fit_names_the_numbers(engine: TransformersEngine)
 def test_prompt_longer_than_one_prefill_piece(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verl_longshort.rollout.batch._PREFILL_COLUMNS", 16)
-    monkeypatch.setattr("verl_longshort.rollout.batch._PREFILL_TOKENS", 40)
+    monkeypatch.setattr("verl_longshort.engines.batch._PREFILL_COLUMNS", 16)
+    monkeypatch.setattr("verl_longshort.engines.batch._PREFILL_TOKENS", 40)
     prompts = [list(range(2, 2 + n)) for n in (3, 50, 16, 17, 1, 33)]
 
     async def outputs(engine: TransformersEngine) -> list[Generation]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from engines_for_tests import ARCHITECTURES, build_model
 
-from verl_longshort.rollout.kv_cache import LayerShape, Prefixes, Slots
+from verl_longshort.engines.kv_cache import LayerShape, Prefixes, Slots
 
 SHAPE = LayerShape(layers=2, heads=3, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from engines_for_tests import ask, build_engine, build_model, reference_logprobs, run
 
-from verl_longshort.rollout.shared_prefixes import SharedPrefixes
+from verl_longshort.engines.shared_prefixes import SharedPrefixes
 
 
 def states(length: int) -> torch.Tensor:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.environment import Environment, Limits, State, StopReason
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import ROLES, Closing, Role, parse_trajectory
+from verl_longshort.core.environment import Environment, Limits, State, StopReason
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Closing, Role, parse_trajectory
 
 LONG, SHORT = Role.LONG, Role.SHORT
 THOUGHT = "<think>12 < 15</think>"

@@ -2,8 +2,8 @@ import pytest
 import torch
 from longshort_reward import Ramp, RewardWeights
 
-from verl_longshort.protocol import Role
-from verl_longshort.trainer.group_reward import Row, pair_metrics, reward_rows, role_metrics
+from longshort_reward.protocol import Role
+from verl_longshort.verl_plugin.trainer.group_reward import Row, pair_metrics, reward_rows, role_metrics
 
 WEIGHTS = RewardWeights(mu=Ramp(start=0.0, end=0.2, begin_step=0, end_step=10), rethink=0.1)
 
@@ -76,7 +76,7 @@ def test_metrics_are_means_over_trajectories():
 @pytest.mark.parametrize(("mask", "at"), [([0, 1, 1, 0], 2), ([1], 0), ([0, 0], 1)])
 def test_the_reward_lies_on_the_last_own_token(mask, at):
     pytest.importorskip("transfer_queue")
-    from verl_longshort.trainer.rows import place_reward
+    from verl_longshort.verl_plugin.trainer.rows import place_reward
 
     scores = place_reward(torch.tensor(mask), 0.7)
     assert scores.shape == (len(mask),)

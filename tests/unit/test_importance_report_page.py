@@ -14,10 +14,10 @@ from weighed_for_tests import HOSTILE, prose, weighed
 
 from verl_longshort.cli import main
 from verl_longshort.data.records import write_jsonl
-from verl_longshort.importance_report.chains import read_chains
-from verl_longshort.importance_report.figures import FIGURES, light_colours
-from verl_longshort.importance_report.reader import examples, payload
-from verl_longshort.importance_report.run import importance_report
+from verl_longshort.report.importance.chains import read_chains
+from verl_longshort.report.importance.figures import FIGURES, light_colours
+from verl_longshort.report.importance.reader import examples, payload
+from verl_longshort.report.importance.run import importance_report
 
 ADDRESSES = ("href", "src", "srcset", "action")
 PNG = b"\x89PNG\r\n\x1a\n"

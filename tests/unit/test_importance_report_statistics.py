@@ -13,10 +13,10 @@ from weighed_for_tests import prose, weighed
 
 from verl_longshort.data.importance import wilson
 from verl_longshort.data.records import Record, write_jsonl
-from verl_longshort.errors import UserError
-from verl_longshort.importance_report.chains import WeighedChain, label_kinds, read_chains
-from verl_longshort.importance_report.intervals import mean_interval, share_interval
-from verl_longshort.importance_report.positions import (
+from longshort_reward.errors import UserError
+from verl_longshort.report.importance.chains import WeighedChain, label_kinds, read_chains
+from verl_longshort.report.importance.intervals import mean_interval, share_interval
+from verl_longshort.report.importance.positions import (
     bin_width,
     importance_by_position,
     importance_by_share,
@@ -24,7 +24,7 @@ from verl_longshort.importance_report.positions import (
     prefixes_by_share,
     survivors,
 )
-from verl_longshort.importance_report.statistics import bound, compute, gaps_to_highest, kinds, noise, plain
+from verl_longshort.report.importance.statistics import bound, compute, gaps_to_highest, kinds, noise, plain
 
 
 def chains(*records: Record, keep: list[list[bool]] | None = None) -> list[WeighedChain]:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from llm_server_for_tests import Body, Endpoint, completion, cut, failure, in_turn, serve
 from tokenizers_for_tests import word_level
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.llm.asking import Asker, BadReplyError, NoReplyError
 from verl_longshort.llm.client import LLMClient, RefusedError, Reply, Sampling, UnavailableError
 from verl_longshort.llm.endpoint import EndpointClient

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from verl_longshort.evaluation.benchmarks import Source, load_benchmark
+from verl_longshort.problems.benchmarks import Source, load_benchmark
 from verl_longshort.evaluation.grading import grade
-from verl_longshort.evaluation.schemas import SCHEMAS, Problem, Reader, find_schema
+from verl_longshort.problems.schemas import SCHEMAS, Problem, Reader, find_schema
 
 OPTIONS = ("6 eV", "10^-3 eV", "none, it decays", "7 eV")
 

@@ -16,9 +16,9 @@ from verl_longshort.data.chunk import ChunkSettings
 from verl_longshort.data.prepare_settings import ChainSettings, ProblemSettings
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 from verl_longshort.recipe.plan import Plan, load_plan
-from verl_longshort.schedule import Round
-from verl_longshort.settings import plain_dict, settings_of
-from verl_longshort.trainer.policy_config import build_policy_configs
+from verl_longshort.core.schedule import Round
+from verl_longshort.config.pair import plain_dict, settings_of
+from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("qwen7b", "llama8b")
@@ -82,10 +82,10 @@ def recipe(request, tmp_path_factory):
 def gpu_node(monkeypatch):
     """A machine with GPUs and vLLM, on which every model and every file of an earlier stage is there."""
     for name in ("_has_gpu", "_vllm_installed"):
-        monkeypatch.setattr(f"verl_longshort.rollout.engines.{name}", lambda: True)
+        monkeypatch.setattr(f"verl_longshort.engines.factory.{name}", lambda: True)
     for module in ("data.prepare_settings", "data.weigh_settings", "data.synthesis_settings", "llm.settings"):
         monkeypatch.setattr(f"verl_longshort.{module}.check_model", lambda *_, **__: None)
-    monkeypatch.setattr("verl_longshort.data.sources.is_planned", lambda _: True)
+    monkeypatch.setattr("verl_longshort.problems.sources.is_planned", lambda _: True)
 
 
 @lru_cache
@@ -246,7 +246,7 @@ def test_the_table_shows_what_was_evaluated(recipe):
 
 def test_an_endpoint_a_file_of_chains_and_a_folder_of_benchmarks(tmp_path, monkeypatch):
     # with an endpoint the data stages need no GPU
-    monkeypatch.setattr("verl_longshort.rollout.engines._has_gpu", lambda: False)
+    monkeypatch.setattr("verl_longshort.engines.factory._has_gpu", lambda: False)
     changed = ("llm.base_url=http://llm:8000/v1", "data.chains=/r1.jsonl", "data.benchmark_dir=/b")
     stages = ("chunk", "chains", "evaluate-base")
     commands = commands_of("qwen7b", tmp_path, *changed, stages=stages)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.errors import UserError
-from verl_longshort.recipe.needs import Engine, Policy, Reinforce, Trained
-from verl_longshort.recipe.planner.assumptions import GIB, Assumptions, defaults
-from verl_longshort.recipe.planner.memory import (
+from longshort_reward.errors import UserError
+from verl_longshort.base.requirements import EngineUse, PolicyUse, ReinforcementWork, TrainedModel
+from verl_longshort.recipe.assumptions import GIB, Assumptions, defaults
+from verl_longshort.planner.memory import (
     activations,
     cached_tokens,
     engine_memory,
@@ -17,8 +17,8 @@ from verl_longshort.recipe.planner.memory import (
     logits,
     state_memory,
 )
-from verl_longshort.recipe.planner.shapes import KNOWN, ModelShape
-from verl_longshort.recipe.planner.tables import GENERATING, SENDING, TableMaker
+from verl_longshort.planner.shapes import KNOWN, ModelShape
+from verl_longshort.planner.tables import GENERATING, SENDING, TableMaker
 
 ASSUMPTIONS = Assumptions.parse(dict(defaults()))
 QWEN = KNOWN["Qwen/Qwen2.5-7B"]
@@ -27,12 +27,12 @@ GPU = 80 * GIB
 
 
 def trained(**changes):
-    return Trained(**{"model": "Qwen/Qwen2.5-7B", "gpus": 8, "shards": 8, "tokens": 16384, **changes})
+    return TrainedModel(**{"model": "Qwen/Qwen2.5-7B", "gpus": 8, "shards": 8, "tokens": 16384, **changes})
 
 
 def engine(**changes):
     base = {"model": "Qwen/Qwen2.5-7B", "name": "vllm", "gpus": 8, "memory_share": 0.4, "max_length": 6656}
-    return Engine(**{**base, "sleeps": True, **changes})
+    return EngineUse(**{**base, "sleeps": True, **changes})
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ def test_twice_the_shards_take_half_the_memory(one):
 
 def pair(shared=True, **changes):
     policies = {
-        role: Policy(engine=engine(), trained=trained(**changes), updates=10) for role in ("long", "short")
+        role: PolicyUse(engine=engine(), trained=trained(**changes), updates=10) for role in ("long", "short")
     }
-    return Reinforce(
+    return ReinforcementWork(
         policies=policies,
         shared_pool=shared,
         steps=20,
@@ -239,7 +239,7 @@ def test_a_split_pool_has_a_table_for_each_policy():
 
 def test_a_policy_that_only_serves_is_an_engine():
     work = dataclasses.replace(
-        pair(shared=False), policies={"long": Policy(engine=engine(), trained=None, updates=0)}
+        pair(shared=False), policies={"long": PolicyUse(engine=engine(), trained=None, updates=0)}
     )
     (table,) = MAKER.reinforce(work)
     assert table.phases == [GENERATING]

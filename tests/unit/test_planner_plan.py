@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from verl_longshort.errors import UserError
-from verl_longshort.recipe.needs import Engine, FineTune, Generate, Needs, Policy, Product, Reinforce, Trained
+from longshort_reward.errors import UserError
+from verl_longshort.base.requirements import EngineUse, FineTuningWork, GenerationWork, Requirements, PolicyUse, Product, ReinforcementWork, TrainedModel
 from verl_longshort.recipe.plan import Stage
-from verl_longshort.recipe.planner import models
-from verl_longshort.recipe.planner.assumptions import Assumptions, defaults
-from verl_longshort.recipe.planner.checks import problems
-from verl_longshort.recipe.planner.estimate import CheckedStage, estimate
-from verl_longshort.recipe.planner.machine import Machine
-from verl_longshort.recipe.planner.shapes import KNOWN
-from verl_longshort.recipe.planner.show import show
-from verl_longshort.recipe.planner.work import WorkMaker
+from verl_longshort.planner import models
+from verl_longshort.recipe.assumptions import Assumptions, defaults
+from verl_longshort.planner.checks import problems
+from verl_longshort.planner.estimate import CheckedStage, estimate
+from verl_longshort.planner.machine import Machine
+from verl_longshort.planner.shapes import KNOWN
+from verl_longshort.planner.show import show
+from verl_longshort.planner.work import WorkMaker
 
 BASE = "Qwen/Qwen2.5-7B-Instruct"
 LAPTOP = Machine(
@@ -46,22 +46,22 @@ def assumptions(**changes):
 def trained(**changes):
     offload = {"param_offload": True, "optimizer_offload": True}
     sizes = {"gpus": 8, "shards": 8, "tokens": 16384, "forward_tokens": 16384}
-    return Trained(**{"model": BASE, "copies_logits": True, "reference": True, **offload, **sizes, **changes})
+    return TrainedModel(**{"model": BASE, "copies_logits": True, "reference": True, **offload, **sizes, **changes})
 
 
 def engine(**changes):
     sizes = {"gpus": 8, "memory_share": 0.4, "max_length": 6656, "max_num_seqs": 256}
-    return Engine(**{"model": BASE, "name": "vllm", "sleeps": True, **sizes, **changes})
+    return EngineUse(**{"model": BASE, "name": "vllm", "sleeps": True, **sizes, **changes})
 
 
 def reinforce(speaker=None, learner=None, **changes):
-    one = Policy(
+    one = PolicyUse(
         engine=speaker or engine(), trained=learner or trained(), updates=210, checkpoint_bytes=16
     )
     policies = {"l": one, "s": one}
     sizes = {"steps": 420, "prompts": 96, "samples": 8, "prompt_tokens": 2048, "new_tokens": 4608}
     rest = {"validations": 7, "validation_problems": 500, "checkpoints": 6}
-    return Reinforce(**{"policies": policies, "shared_pool": True, **sizes, **rest, **changes})
+    return ReinforcementWork(**{"policies": policies, "shared_pool": True, **sizes, **rest, **changes})
 
 
 def stage(name, *needs, group=0, problem=None):
@@ -70,7 +70,7 @@ def stage(name, *needs, group=0, problem=None):
 
 
 def train(work=None, **changes):
-    needs = Needs(command="train", work=work or reinforce(), gpus_per_node=8, packages=("vllm",))
+    needs = Requirements(command="train", work=work or reinforce(), gpus_per_node=8, packages=("vllm",))
     return stage("train", dataclasses.replace(needs, **changes))
 
 
@@ -107,8 +107,8 @@ def test_gpus_that_are_not_on_this_machine():
 
 
 def test_stages_that_do_not_fit_beside_each_other():
-    work = Generate(engines=(engine(gpus=5),), records=1, new_tokens=100)
-    pair = [stage(name, Needs(command="eval", work=work, gpus_per_node=5)) for name in ("one", "two")]
+    work = GenerationWork(engines=(engine(gpus=5),), records=1, new_tokens=100)
+    pair = [stage(name, Requirements(command="eval", work=work, gpus_per_node=5)) for name in ("one", "two")]
     one_line(against(*pair), "one, two", "10 GPUs")
 
 
@@ -179,8 +179,8 @@ def test_a_folder_that_nobody_made_is_not_looked_for_on_the_hub():
 
 
 def test_an_unknown_model_is_not_estimated_and_no_mistake():
-    work = Generate(engines=(engine(model="some/unknown"),), records=10, new_tokens=100)
-    result = plan(stage("eval", Needs(command="eval", work=work, gpus_per_node=1)))
+    work = GenerationWork(engines=(engine(model="some/unknown"),), records=10, new_tokens=100)
+    result = plan(stage("eval", Requirements(command="eval", work=work, gpus_per_node=1)))
     assert problems(result) == []
     assert result.stages[0].commands[0].work is None
     assert result.stages[0].stated
@@ -191,13 +191,13 @@ def maker(**changes):
 
 
 def test_tokens_of_generation():
-    work = Generate(engines=(engine(),), records=1000, samples=8, per_thought=True, new_tokens=1000)
+    work = GenerationWork(engines=(engine(),), records=1000, samples=8, per_thought=True, new_tokens=1000)
     made = maker(assume__thoughts=14, assume__used_share=0.5).generate(work)
     assert made.generated == 1000 * 8 * 15 * 500
 
 
 def test_hours_of_fine_tuning():
-    work = FineTune(trained=trained(), records=1000, epochs=3, record_tokens=4000)
+    work = FineTuningWork(trained=trained(), records=1000, epochs=3, record_tokens=4000)
     made = maker(assume__used_share=0.5, assume__startup_minutes=6).fine_tune(work)
     assert made.trained == 6_000_000
     seconds = 8 * 7_615_616_512 * 6e6 / (8 * 312e12 * 0.35) + 7.615616512 * 4
@@ -233,7 +233,7 @@ def test_wrong_assumptions_are_refused():
 
 def test_the_whole_is_printed():
     text = io.StringIO()
-    made = Needs(command="sft", work=FineTune(trained=trained(), records=10, epochs=1, record_tokens=100))
+    made = Requirements(command="sft", work=FineTuningWork(trained=trained(), records=10, epochs=1, record_tokens=100))
     result = plan(stage("sft", made, group=0), train())
     show(result, problems(result), Console(file=text, width=150), renamed=("/scratch", "runs/x"))
     shown = text.getvalue()

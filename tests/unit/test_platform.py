@@ -10,11 +10,11 @@ import torch.distributed as dist
 from verl.plugin.platform.platform_manager import PlatformRegistry
 from verl.utils.distributed import initialize_global_process_group_ray
 
-from verl_longshort import plugin
-from verl_longshort.errors import UserError
-from verl_longshort.platform import device_module
-from verl_longshort.platform.cpu import PLATFORM_NAME, PlatformCPU
-from verl_longshort.platform.process_group import GROUP_VARIABLES, open_process_group
+from verl_longshort.verl_plugin import plugin
+from longshort_reward.errors import UserError
+from verl_longshort.verl_plugin.platform import device_module
+from verl_longshort.verl_plugin.platform.cpu import PLATFORM_NAME, PlatformCPU
+from verl_longshort.verl_plugin.platform.process_group import GROUP_VARIABLES, open_process_group
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
-from verl_longshort.errors import UserError
-from verl_longshort.settings import settings_of
-from verl_longshort.trainer.policy_config import build_policy_configs
-from verl_longshort.trainer.preflight import _check_shards
+from longshort_reward.errors import UserError
+from verl_longshort.config.pair import settings_of
+from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.trainer.preflight import _check_shards
 
 UNUSED = ("reward.reward_model",)
 

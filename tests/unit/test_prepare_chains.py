@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from llm_server_for_tests import Body, Endpoint, completion, failure, serve
 
 from verl_longshort.cli import main
-from verl_longshort.data import sources
+from verl_longshort.problems import sources
 from verl_longshort.data.reasoning import chain_of, read_written, written_in_row
 from verl_longshort.data.records import Chain, read_stage
 from verl_longshort.data.stage import SetAsideError
-from verl_longshort.errors import UserError
-from verl_longshort.recipe.dry import VARIABLE, DryRun
-from verl_longshort.recipe.needs import Product
+from longshort_reward.errors import UserError
+from verl_longshort.base.dry_run import VARIABLE, DryRun
+from verl_longshort.base.requirements import Product
 
 NOUNS = ["apples", "bridges", "candles", "dragons", "engines", "falcons", "gardens", "hammers"]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers_for_tests import byte_level
 
 from verl_longshort.cli import main
-from verl_longshort.data import sources
-from verl_longshort.data.overlap import KnownProblems, Likeness, shingles, words
+from verl_longshort.problems import sources
+from verl_longshort.problems.overlap import KnownProblems, Likeness, shingles, words
 
 SUBJECTS = ("algebra", "geometry", "number theory", "probability")
 NOUNS = [
@@ -94,7 +94,7 @@ def test_rows_are_what_verl_reads(run, tmp_path):
 
 
 def test_preflight_takes_them(run, tmp_path):
-    from verl_longshort.trainer.preflight import _problems
+    from verl_longshort.verl_plugin.trainer.preflight import _problems
 
     run()
     assert len(_problems(str(tmp_path / "out/train.parquet"), "data.train_files")) == 50

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.protocol import (
+from longshort_reward.protocol import (
     DEFAULT_PROMPTS,
     OPENINGS,
     ROLES,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.recipe.display import clock, pace, recipe_seconds_left, seconds_left
 from verl_longshort.recipe.launcher import run_recipe
 from verl_longshort.recipe.plan import load_plan
@@ -208,7 +208,7 @@ def test_two_launchers_of_one_recipe_are_refused(recipe: Recipe) -> None:
 
 
 REPORT = (
-    "from verl_longshort.progress import report; import time; "
+    "from verl_longshort.base.progress import report; import time; "
     "report(0, 4); time.sleep(1); report(1, 4, 'a quarter'); time.sleep(1.2)"
 )
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.recipe.launcher import run_recipe
 from verl_longshort.recipe.plan import Selection, load_plan
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from run_for_tests import EVIL, PROBLEMS, make_run, metrics, write_evaluation, write_training
 
 from verl_longshort.cli import main
-from verl_longshort.errors import UserError
-from verl_longshort.progress import VARIABLE
+from longshort_reward.errors import UserError
+from verl_longshort.base.progress import VARIABLE
 from verl_longshort.report.comparison import comparison_rows
 from verl_longshort.report.curves import curves_section
 from verl_longshort.report.facts import facts_section

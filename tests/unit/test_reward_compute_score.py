@@ -8,7 +8,7 @@ import longshort_reward
 import pytest
 from longshort_reward import compute_score
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 
 JOINT = r"<think>2+2</think><answer>\boxed{4}</answer>"
 KEYS = {"score", "acc", "em", "fm", "lm", "format_long", "format_short", "answer_failed"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Outcome, Ramp, RewardWeights, direct_accuracy, synergy_reward
 
-from verl_longshort.protocol import ROLES, Role
+from longshort_reward.protocol import ROLES, Role
 
 FLAT_MU = Ramp(start=0.2, end=0.2, begin_step=0, end_step=0)
 WEIGHTS = RewardWeights(mu=FLAT_MU, rethink=0.1)

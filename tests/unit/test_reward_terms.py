@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Ramp, RewardWeights, format_match, length_match
 
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import Role, parse_trajectory
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role, parse_trajectory
 
 GOOD = r"<think>a</think><answer>b</rethink><think>c < d</think><answer>\boxed{4}</answer>"
 MU = {"start": 0.0, "end": 0.2, "begin_step": 10, "end_step": 30}

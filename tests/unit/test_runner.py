@@ -14,17 +14,17 @@ from transformers import PreTrainedTokenizerFast
 from word_models_for_tests import FOLLOWING, save_model
 
 from verl_longshort.cli import main
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
-from verl_longshort.errors import UserError
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from longshort_reward.errors import UserError
 from verl_longshort.evaluation import runner
 from verl_longshort.evaluation.cells import overview
-from verl_longshort.evaluation.record_file import RecordFile, read_record_file
+from verl_longshort.base.journal import RecordFile, read_record_file
 from verl_longshort.evaluation.runner import evaluate, run_bounded
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import SingleSolver
 from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.evaluation.table import as_markdown, load_rows, report
-from verl_longshort.trajectory import Generation
+from verl_longshort.core.trajectory import Generation
 
 PROBLEMS = [(f"start {digit} ; a {digit} ?", str(2 * digit % 10)) for digit in range(6)]
 

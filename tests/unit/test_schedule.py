@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import Role
-from verl_longshort.schedule import Round, Schedule
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role
+from verl_longshort.core.schedule import Round, Schedule
 
 PAPER = ["long", "long", "short", "long", "short", "long"]
 schedules = st.builds(

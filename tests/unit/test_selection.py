@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_longshort.data.selection import RULES, select
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 
 LN10 = 2.3026
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.errors import UserError
-from verl_longshort.trainer.sft import check
+from longshort_reward.errors import UserError
+from verl_longshort.verl_plugin.trainer.sft import check
 
 RECORD = {
     "problem": "1 + 1",
@@ -74,7 +74,7 @@ def test_the_model_folder_needs_a_config(good: list[str], tmp_path: Path) -> Non
 
 
 def test_the_command_exits_with_two_and_imports_nothing_heavy(good: list[str]) -> None:
-    program = "import sys; import verl_longshort.trainer.sft as s; code = s._main(); "
+    program = "import sys; import verl_longshort.verl_plugin.trainer.sft as s; code = s._main(); "
     program += "assert not {'torch', 'verl', 'transformers'} & set(sys.modules); sys.exit(code)"
     command = [sys.executable, "-c", program, *good, "longshort.role=both"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

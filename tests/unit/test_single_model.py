@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
-from verl_longshort.environment import StopReason
-from verl_longshort.protocol import ANSWER_CLOSE
-from verl_longshort.single import SingleAnswer, SingleMode, answer_alone, opening_ids, well_formed
-from verl_longshort.trajectory import Generation
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from verl_longshort.core.environment import StopReason
+from longshort_reward.protocol import ANSWER_CLOSE
+from verl_longshort.core.single_model import SingleAnswer, SingleMode, answer_alone, opening_ids, well_formed
+from verl_longshort.core.trajectory import Generation
 
 TOKENIZER = build_tokenizer()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Ramp, RewardWeights, length_match
 
-from verl_longshort.trainer.single_reward import answer_metrics, reward_answers
+from verl_longshort.verl_plugin.trainer.single_reward import answer_metrics, reward_answers
 
 STEPS = 10
 

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
-from verl_longshort.single import SingleMode
-from verl_longshort.trainer.launch import UNUSED
-from verl_longshort.trainer.single_run import CONFIG_NAME, check
+from verl_longshort.core.single_model import SingleMode
+from verl_longshort.verl_plugin.trainer.launch import UNUSED
+from verl_longshort.verl_plugin.trainer.single_run import CONFIG_NAME, check
 
 
 @pytest.fixture

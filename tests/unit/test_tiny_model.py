@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from verl_longshort.data import tiny_model
-from verl_longshort.data.tiny_curriculum import IGNORED, RowMaker, Stage, batches
-from verl_longshort.data.tiny_model import build_model, train_base
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
-from verl_longshort.data.world import Difficulty, draw_problem
+from verl_longshort.world import tiny_model
+from verl_longshort.world.tiny_curriculum import IGNORED, RowMaker, Stage, batches
+from verl_longshort.world.tiny_model import build_model, train_base
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from verl_longshort.world.world import Difficulty, draw_problem
 
 ALL_KINDS = {"walk": 2, "facts": 2, "long": 1, "direct": 1, "prefixed": 1}
 STAGE = Stage(steps=2, rows=ALL_KINDS, difficulty=Difficulty())

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tokenizers_for_tests import byte_level, normalising, word_level
 from transformers import PreTrainedTokenizerFast
 
-from verl_longshort.environment import Environment, Limits, StopReason
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import DEFAULT_PROMPTS, ROLES, STOP_STRINGS, Role, RolePrompts, parse_trajectory
-from verl_longshort.trajectory import Generation, Participant, Trajectory, run_trajectory
-from verl_longshort.view import decode_turn
+from verl_longshort.core.environment import Environment, Limits, StopReason
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, STOP_STRINGS, Role, RolePrompts, parse_trajectory
+from verl_longshort.core.trajectory import Generation, Participant, Trajectory, run_trajectory
+from verl_longshort.core.role_view import decode_turn
 
 LONG, SHORT = Role.LONG, Role.SHORT
 NO_PROMPTS = RolePrompts(long="", short="")

@@ -4,10 +4,10 @@ import pytest
 from omegaconf import DictConfig
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.errors import UserError
-from verl_longshort.settings import settings_of
-from verl_longshort.trainer.policy_config import build_policy_configs
-from verl_longshort.trainer.verl_checks import check_ppo
+from longshort_reward.errors import UserError
+from verl_longshort.config.pair import settings_of
+from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.trainer.verl_checks import check_ppo
 
 pytestmark = pytest.mark.integration
 LONG = "longshort.policies.long.actor_rollout_ref"

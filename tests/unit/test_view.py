@@ -13,9 +13,9 @@ from tokenizers import AddedToken
 from tokenizers_for_tests import CHAT_ML, WORDS, byte_level, normalising, word_level
 from transformers import PreTrainedTokenizerFast
 
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import DEFAULT_PROMPTS, TAGS, Role, RolePrompts
-from verl_longshort.view import RoleView, check_tokenizer, decode_turn, render_prompt
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import DEFAULT_PROMPTS, TAGS, Role, RolePrompts
+from verl_longshort.core.role_view import RoleView, check_tokenizer, decode_turn, render_prompt
 
 Build = Callable[[], PreTrainedTokenizerFast]
 BUILDERS: tuple[Build, ...] = (byte_level, normalising, word_level)

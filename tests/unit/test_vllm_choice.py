@@ -11,11 +11,11 @@ import transformers
 from vllm_for_tests import FakeVllm
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.errors import UserError
-from verl_longshort.recipe.dry import DryRun
-from verl_longshort.rollout import engines
-from verl_longshort.rollout.engines import KEYS, EngineName, EngineSettings, open_engine
-from verl_longshort.rollout.vllm_engine import VllmEngine
+from longshort_reward.errors import UserError
+from verl_longshort.base.dry_run import DryRun
+from verl_longshort.engines import factory as engines
+from verl_longshort.engines.factory import KEYS, EngineName, EngineSettings, open_engine
+from verl_longshort.engines.vllm_engine import VllmEngine
 
 BLOCK = {"engine": "auto", "tensor_parallel_size": 1, "gpu_memory_utilization": None}
 

@@ -16,13 +16,13 @@ from tokenizers_for_tests import byte_level, word_level
 from transformers import PreTrainedTokenizerFast
 from vllm_for_tests import END, AsyncEngineArgs, FakeVllm, RequestOutputKind
 
-from verl_longshort.protocol import STOP_STRINGS, Fault, Role, parse_turn
-from verl_longshort.rollout.sampling import SamplingParams
-from verl_longshort.rollout.stopping import StopStrings
-from verl_longshort.rollout.vllm_engine import VllmEngine
-from verl_longshort.rollout.vllm_sampling import arguments, for_request, turn_seed
-from verl_longshort.trajectory import Generation
-from verl_longshort.view import decode_turn
+from longshort_reward.protocol import STOP_STRINGS, Fault, Role, parse_turn
+from verl_longshort.engines.sampling import SamplingParams
+from verl_longshort.engines.stopping import StopStrings
+from verl_longshort.engines.vllm_engine import VllmEngine
+from verl_longshort.engines.vllm_sampling import arguments, for_request, turn_seed
+from verl_longshort.core.trajectory import Generation
+from verl_longshort.core.role_view import decode_turn
 
 PROMPT = [3, 4, 5, 6]
 

@@ -22,14 +22,14 @@ from verl.workers.config import RolloutConfig
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import ROLES
-from verl_longshort.rollout import names
-from verl_longshort.rollout.clients import ServedPolicy
-from verl_longshort.rollout.vllm_sampling import turn_seed
-from verl_longshort.settings import settings_of
-from verl_longshort.trainer.policy_config import build_policy_configs
-from verl_longshort.trainer.rollout_checks import check_installed, check_rollouts
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES
+from verl_longshort.verl_plugin.rollout import names
+from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
+from verl_longshort.engines.vllm_sampling import turn_seed
+from verl_longshort.config.pair import settings_of
+from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
 
 JOB = "01000000"
 UNUSED = ("reward.reward_model",)
@@ -75,14 +75,14 @@ def on_stand_ins(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     for ours in ("vllm_adapter", "vllm_replica"):
-        monkeypatch.delitem(sys.modules, f"verl_longshort.rollout.{ours}", raising=False)
+        monkeypatch.delitem(sys.modules, f"verl_longshort.verl_plugin.rollout.{ours}", raising=False)
     monkeypatch.setenv("VERL_RAY_JOB_ID", "")
     monkeypatch.setattr(
         ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: JOB)
     )
-    found = [importlib.import_module(f"verl_longshort.rollout.{n}") for n in ("vllm_adapter", "vllm_replica")]
+    found = [importlib.import_module(f"verl_longshort.verl_plugin.rollout.{n}") for n in ("vllm_adapter", "vllm_replica")]
     for ours in ("vllm_adapter", "vllm_replica"):
-        monkeypatch.delitem(sys.modules, f"verl_longshort.rollout.{ours}")
+        monkeypatch.delitem(sys.modules, f"verl_longshort.verl_plugin.rollout.{ours}")
     return found[0], found[1]
 
 
@@ -137,7 +137,7 @@ def test_sockets_differ_by_role_replica_and_rank(replica: int, rank: int, job: i
 
 
 def test_the_plugin_puts_ours_in_verls_place() -> None:
-    assert _ROLLOUT_REGISTRY["vllm", "async"] == "verl_longshort.rollout.vllm_adapter.VllmAdapter"
+    assert _ROLLOUT_REGISTRY["vllm", "async"] == "verl_longshort.verl_plugin.rollout.vllm_adapter.VllmAdapter"
 
 
 # ---------------------------------------------------------------- sampling keys

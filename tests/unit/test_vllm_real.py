@@ -15,9 +15,9 @@ import torch
 from tokenizers_for_tests import byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from verl_longshort.rollout.engine import TransformersEngine
-from verl_longshort.rollout.vllm_engine import VllmEngine
-from verl_longshort.trajectory import Generation
+from verl_longshort.engines.transformers_engine import TransformersEngine
+from verl_longshort.engines.vllm_engine import VllmEngine
+from verl_longshort.core.trajectory import Generation
 
 WATCHDOG_S = 120
 PROMPT = list(range(40, 60))

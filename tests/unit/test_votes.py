@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.evaluation.aha import MARKERS, has_aha
 from verl_longshort.evaluation.cells import details, overview
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
-from verl_longshort.evaluation.record_file import RecordFile
+from verl_longshort.base.journal import RecordFile
 from verl_longshort.evaluation.summary import summarise
 from verl_longshort.evaluation.table import as_markdown, load_rows
 from verl_longshort.evaluation.votes import majority, pass_at
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 
 RIGHT = "4"
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from verl_longshort.data import weigh as stage
 from verl_longshort.data.records import Weighed, read_stage, write_jsonl
 from verl_longshort.data.rollouts import Gate, Joining, Prober, Rollout, Tally
-from verl_longshort.data.tiny_model import build_model
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
+from verl_longshort.world.tiny_model import build_model
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 from verl_longshort.data.weigh import summary, weigh
-from verl_longshort.errors import UserError
-from verl_longshort.trajectory import Generation
+from longshort_reward.errors import UserError
+from verl_longshort.core.trajectory import Generation
 
 JOINING = Joining(direct="<answer>", open="<think> ", close=" </think> <answer>", stop="</answer>")
 

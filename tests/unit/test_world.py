@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from verl_longshort.data.tiny_tokenizer import build_tokenizer
-from verl_longshort.data.world import (
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from verl_longshort.world.world import (
     Difficulty,
     Problem,
     Split,

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, Node, OmegaConf
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 
 CONFIG_DIR = Path(__file__).parent
 

@@ -1,1 +1,1 @@
-"""Problems, thoughts, cold-start data and the miniature world; only `sft_dataset` knows verl."""
+"""From raw chains of thought to cold-start data: chunk, weigh, select, rewrite; the SFT data set."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from verl_longshort.data.stage import SetAside
 from verl_longshort.data.synthesis_settings import SynthesisSettings
-from verl_longshort.inputs import Record
-from verl_longshort.protocol import Role
+from verl_longshort.base.files import Record
+from longshort_reward.protocol import Role
 
 
 def card_numbers(

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from longshort_reward import match_answer
 
-from verl_longshort.data.overlap import words
-from verl_longshort.data.problems import Problem, problem_text
+from verl_longshort.problems.overlap import words
+from verl_longshort.problems.problems import Problem, problem_text
 from verl_longshort.data.reasoning import Written, chain_of, read_written, written_in_row
-from verl_longshort.data.sources import Source, load_source
+from verl_longshort.problems.sources import Source, load_source
 from verl_longshort.data.stage import SetAsideError
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 from verl_longshort.llm.asking import Asker
 from verl_longshort.llm.client import RefusedError
 

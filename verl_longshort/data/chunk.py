@@ -11,19 +11,19 @@ from typing import Any
 
 from rich.console import Console
 
-from verl_longshort.compat import StrEnum
+from longshort_reward.compat import StrEnum
 from verl_longshort.data.llm_chunker import LLMChunker
 from verl_longshort.data.records import Chain, read_stage, write_jsonl
 from verl_longshort.data.rule_chunker import RuleChunker
 from verl_longshort.data.stage import SetAside, SetAsideError, beside, stage_block, summary_table, work_on_all
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
 from verl_longshort.llm.settings import LLMSettings, open_asker
-from verl_longshort.protocol import TAGS
-from verl_longshort.recipe.dry import dry_run
+from longshort_reward.protocol import TAGS
+from verl_longshort.base.dry_run import dry_run
 from verl_longshort.recipe.stage_needs import chunk_needs
-from verl_longshort.settings import check_keys
+from verl_longshort.config.pair import check_keys
 
 _KEYS = ("input", "output", "method", "seed", "splitter", "markers", "llm")
 

@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer, WrittenChains
-from verl_longshort.data.overlap import KnownProblems, words
+from verl_longshort.problems.overlap import KnownProblems, words
 from verl_longshort.data.prepare_card import Card
 from verl_longshort.data.prepare_needs import chain_needs
 from verl_longshort.data.prepare_settings import ChainSettings
-from verl_longshort.data.problems import Problem, hold_out, read_problem, refuse_known
+from verl_longshort.problems.problems import Problem, hold_out, read_problem, refuse_known
 from verl_longshort.data.records import write_jsonl
-from verl_longshort.data.sources import Source, load_source
+from verl_longshort.problems.sources import Source, load_source
 from verl_longshort.data.stage import SetAside, SetAsideError, beside, stage_block, summary_table, work_on_all
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
 from verl_longshort.llm.settings import open_asker
-from verl_longshort.progress import report
-from verl_longshort.recipe.dry import dry_run
+from verl_longshort.base.progress import report
+from verl_longshort.base.dry_run import dry_run
 
 _KEY = "longshort.source"
 _REPORT_EVERY = 1000

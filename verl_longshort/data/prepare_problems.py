@@ -10,18 +10,18 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from verl_longshort.data.overlap import KnownProblems
+from verl_longshort.problems.overlap import KnownProblems
 from verl_longshort.data.prepare_card import Card
 from verl_longshort.data.prepare_needs import problem_needs
 from verl_longshort.data.prepare_settings import ProblemSettings
-from verl_longshort.data.problems import Problem, draw, hold_out, read_problem, refuse_known
+from verl_longshort.problems.problems import Problem, draw, hold_out, read_problem, refuse_known
 from verl_longshort.data.records import write_jsonl
-from verl_longshort.data.sources import Source, load_source
+from verl_longshort.problems.sources import Source, load_source
 from verl_longshort.data.stage import SetAside, SetAsideError, stage_block, summary_table
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record
-from verl_longshort.progress import report
-from verl_longshort.recipe.dry import dry_run
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
+from verl_longshort.base.progress import report
+from verl_longshort.base.dry_run import dry_run
 
 _REPORT_EVERY = 500
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from longshort_reward.answer import last_boxed
 
-from verl_longshort.data.sources import field_name
+from verl_longshort.problems.sources import field_name
 from verl_longshort.data.stage import SetAsideError
-from verl_longshort.errors import UserError
-from verl_longshort.protocol import TAGS, THINK_CLOSE, THINK_OPEN
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import TAGS, THINK_CLOSE, THINK_OPEN
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _ANSWERS = ("content", "answer_content", "response")

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record
-from verl_longshort.recipe.dry import is_planned
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
+from verl_longshort.base.dry_run import is_planned
 
 Filled = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]

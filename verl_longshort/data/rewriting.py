@@ -13,11 +13,11 @@ from longshort_reward.answer import last_boxed
 
 from verl_longshort.data.gaps import Gap
 from verl_longshort.data.stage import SetAsideError
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 from verl_longshort.llm.asking import Asker, BadReplyError
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import json_values
-from verl_longshort.protocol import TAGS
+from longshort_reward.protocol import TAGS
 
 # What JSON makes of the backslash in "\\frac", "\\boxed", "\\times" and "\\rho" when it is not doubled.
 _CONTROL = re.compile(r"[\f\x08\t\r]")

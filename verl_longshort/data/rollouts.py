@@ -17,10 +17,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_longshort.inputs import Record
-from verl_longshort.protocol import ANSWER_OPEN
-from verl_longshort.trajectory import Generate
-from verl_longshort.view import Tokenizer, decode_turn, render_prompt
+from verl_longshort.base.files import Record
+from longshort_reward.protocol import ANSWER_OPEN
+from verl_longshort.core.trajectory import Generate
+from verl_longshort.core.role_view import Tokenizer, decode_turn, render_prompt
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,8 +40,8 @@ import numpy as np
 from scipy import stats
 
 from verl_longshort.data.importance import running_maximum
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
 
 _CONFIDENCE = 0.9
 

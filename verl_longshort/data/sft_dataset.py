@@ -17,10 +17,10 @@ import torch
 from torch.utils.data import Dataset
 
 from verl_longshort.data.trajectories import load_trajectories
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record
-from verl_longshort.protocol import Role, RolePrompts
-from verl_longshort.view import RoleView, check_tokenizer
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
+from longshort_reward.protocol import Role, RolePrompts
+from verl_longshort.core.role_view import RoleView, check_tokenizer
 
 Row = dict[str, torch.Tensor]
 

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 from verl_longshort.llm.asking import NoReplyError
-from verl_longshort.progress import report
+from verl_longshort.base.progress import report
 
 Result = TypeVar("Result")
 

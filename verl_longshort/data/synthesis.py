@@ -19,12 +19,12 @@ from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
 from verl_longshort.data.selection import select
 from verl_longshort.data.stage import SetAside, SetAsideError, stage_block, summary_table, work_on_all
 from verl_longshort.data.synthesis_settings import SynthesisSettings
-from verl_longshort.environment import Limits
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record, check_model
+from verl_longshort.core.environment import Limits
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record, check_model
 from verl_longshort.llm.settings import open_asker
-from verl_longshort.protocol import TAGS, Role
-from verl_longshort.recipe.dry import dry_run
+from longshort_reward.protocol import TAGS, Role
+from verl_longshort.base.dry_run import dry_run
 from verl_longshort.recipe.stage_needs import coldstart_needs
 
 Count = Callable[[str], int]

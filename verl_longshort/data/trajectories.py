@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import Record, read_records
-from verl_longshort.protocol import Role, parse_turn
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record, read_records
+from longshort_reward.protocol import Role, parse_turn
 
 FILES_KEY = "data.train_files"
 COLUMNS = ("problem", "turns")

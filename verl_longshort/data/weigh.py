@@ -21,15 +21,15 @@ from verl_longshort.data.records import Chunked, read_stage, write_jsonl
 from verl_longshort.data.rollouts import Gate, Prober, Tally
 from verl_longshort.data.stage import SetAside, stage_block, summary_table
 from verl_longshort.data.weigh_settings import Sampling, WeighSettings
-from verl_longshort.errors import UserError
-from verl_longshort.evaluation.record_file import RecordFile
+from longshort_reward.errors import UserError
+from verl_longshort.base.journal import RecordFile
 from verl_longshort.evaluation.runner import run_bounded
-from verl_longshort.inputs import Record
-from verl_longshort.progress import report
-from verl_longshort.recipe.dry import dry_run
+from verl_longshort.base.files import Record
+from verl_longshort.base.progress import report
+from verl_longshort.base.dry_run import dry_run
 from verl_longshort.recipe.stage_needs import weigh_needs
-from verl_longshort.rollout.engines import open_engine
-from verl_longshort.view import Tokenizer
+from verl_longshort.engines.factory import open_engine
+from verl_longshort.core.role_view import Tokenizer
 
 CONFIG_NAME = "weigh"
 _QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.compat import StrEnum
+from longshort_reward.compat import StrEnum
 from verl_longshort.data.rollouts import Joining
 from verl_longshort.data.stage import beside
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import check_model, model_identity
-from verl_longshort.rollout.engines import KEYS as ENGINE_KEYS
-from verl_longshort.rollout.engines import EngineSettings
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import check_model, model_identity
+from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
+from verl_longshort.engines.factory import EngineSettings
 
 
 class Sampling(StrEnum):

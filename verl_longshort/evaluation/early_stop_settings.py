@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from verl_longshort.errors import UserError
-from verl_longshort.settings import check_keys
+from longshort_reward.errors import UserError
+from verl_longshort.config.pair import check_keys
 
 _WHERE = "longshort.early_stop"
 

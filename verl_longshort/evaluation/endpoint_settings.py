@@ -7,9 +7,9 @@ from typing import Any
 
 from longshort_reward.checks import whole
 
-from verl_longshort.errors import UserError
-from verl_longshort.inputs import check_model
-from verl_longshort.settings import check_keys, positive_seconds
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import check_model
+from verl_longshort.config.pair import check_keys, positive_seconds
 
 KEY = "longshort.endpoint"
 _SPEAKERS = ("long", "short", "single")

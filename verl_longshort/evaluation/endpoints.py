@@ -10,17 +10,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from verl_longshort.environment import Environment, State
+from verl_longshort.core.environment import Environment, State
 from verl_longshort.evaluation.endpoint_settings import KEY
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 from verl_longshort.llm.client import RefusedError, Sampling, UnavailableError
 from verl_longshort.llm.endpoint import EndpointClient
 from verl_longshort.llm.server import Server
-from verl_longshort.protocol import ANSWER_CLOSE, STOP_STRINGS, THINK_CLOSE, THINK_OPEN, Role
-from verl_longshort.single import opening_ids
-from verl_longshort.trajectory import state_record
-from verl_longshort.view import Tokenizer, render_prompt
+from longshort_reward.protocol import ANSWER_CLOSE, STOP_STRINGS, THINK_CLOSE, THINK_OPEN, Role
+from verl_longshort.core.single_model import opening_ids
+from verl_longshort.core.trajectory import state_record
+from verl_longshort.core.role_view import Tokenizer, render_prompt
 
 _SEEDS = 2**31
 """Some servers take 32 signed bits."""

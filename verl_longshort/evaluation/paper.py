@@ -1,6 +1,6 @@
 """The results that the paper published (arXiv 2505.11827, version 2, section 6), as data.
 
-`published_results()` reads `data/paper_results.csv`: accuracy in per cent on five benchmarks, the mean length
+`published_results()` reads `paper_results.csv`: accuracy in per cent on five benchmarks, the mean length
 and the accuracy-efficiency score as printed. `PublishedResult.aes` is that score recomputed from the row: it
 agrees within 0.01 in all rows but `MISPRINTED`.
 
@@ -69,7 +69,7 @@ class PublishedResult:
 @cache
 def published_results() -> tuple[PublishedResult, ...]:
     """All rows, in the order of the paper."""
-    table = (files("verl_longshort.data") / "paper_results.csv").read_text(encoding="utf-8")
+    table = (files("verl_longshort.evaluation") / "paper_results.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(table.splitlines()))
     bases = {row["backbone"]: row for row in rows if row["method"] == BASE_METHOD}
     return tuple(_result(row, bases[row["backbone"]]) for row in rows)

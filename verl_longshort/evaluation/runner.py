@@ -18,21 +18,21 @@ from omegaconf import OmegaConf
 from verl_longshort import __version__
 from verl_longshort.config.compose import compose_config
 from verl_longshort.evaluation.aha import MARKERS
-from verl_longshort.evaluation.benchmarks import Benchmark
+from verl_longshort.problems.benchmarks import Benchmark
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
 from verl_longshort.evaluation.endpoints import open_solver as open_endpoints
-from verl_longshort.evaluation.record_file import RecordFile
-from verl_longshort.evaluation.schemas import Problem
+from verl_longshort.base.journal import RecordFile
+from verl_longshort.problems.schemas import Problem
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import PairSolver, SingleSolver, Solver
 from verl_longshort.evaluation.summary import Summary, summarise, write_summary
-from verl_longshort.inputs import Record
-from verl_longshort.progress import report
-from verl_longshort.protocol import ROLES
-from verl_longshort.recipe.dry import dry_run
+from verl_longshort.base.files import Record
+from verl_longshort.base.progress import report
+from longshort_reward.protocol import ROLES
+from verl_longshort.base.dry_run import dry_run
 from verl_longshort.recipe.stage_needs import evaluate_needs
-from verl_longshort.rollout.engines import open_engine
-from verl_longshort.trajectory import Participant
+from verl_longshort.engines.factory import open_engine
+from verl_longshort.core.trajectory import Participant
 
 CONFIG_NAME = "eval"
 

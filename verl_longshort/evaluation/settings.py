@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.compat import StrEnum
-from verl_longshort.environment import Limits
-from verl_longshort.errors import UserError
+from longshort_reward.compat import StrEnum
+from verl_longshort.core.environment import Limits
+from longshort_reward.errors import UserError
 from verl_longshort.evaluation.early_stop_settings import EarlyStop
 from verl_longshort.evaluation.endpoint_settings import EndpointSettings
-from verl_longshort.evaluation.problem_settings import KEYS as PROBLEM_KEYS
-from verl_longshort.evaluation.problem_settings import ProblemSettings
-from verl_longshort.inputs import check_model, model_identity
-from verl_longshort.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
-from verl_longshort.rollout.engines import KEYS as ENGINE_KEYS
-from verl_longshort.rollout.engines import EngineSettings
-from verl_longshort.settings import parse_limits, parse_prompts
+from verl_longshort.problems.settings import KEYS as PROBLEM_KEYS
+from verl_longshort.problems.settings import ProblemSettings
+from verl_longshort.base.files import check_model, model_identity
+from longshort_reward.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
+from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
+from verl_longshort.engines.factory import EngineSettings
+from verl_longshort.config.pair import parse_limits, parse_prompts
 
 
 class Mode(StrEnum):

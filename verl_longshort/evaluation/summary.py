@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from verl_longshort.evaluation.aha import has_aha
-from verl_longshort.evaluation.benchmarks import place
+from verl_longshort.problems.benchmarks import place
 from verl_longshort.evaluation.metrics import Interval, Samples, accuracy, mean
 from verl_longshort.evaluation.votes import majority, pass_at
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 
 Groups = Sequence[Sequence[Record]]
 """The records of one benchmark by problem."""

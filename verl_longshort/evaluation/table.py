@@ -18,12 +18,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.evaluation.cells import Cells, caption, details, overview
 from verl_longshort.evaluation.metrics import Interval, mean_score_interval
-from verl_longshort.evaluation.record_file import read_record_file
+from verl_longshort.base.journal import read_record_file
 from verl_longshort.evaluation.summary import Summary, by_benchmark, columns, summarise
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 
 _SHOWN_OF_RUN = (
     *("date", "version", "mode", "models", "benchmarks", "samples", "temperature", "top_p", "seed"),

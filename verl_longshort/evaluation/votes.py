@@ -6,7 +6,7 @@ from math import comb
 from longshort_reward import match_answer
 from longshort_reward.answer import ground_truth_text
 
-from verl_longshort.inputs import Record
+from verl_longshort.base.files import Record
 
 
 def pass_at(k: int, *, samples: int, right: int) -> float:

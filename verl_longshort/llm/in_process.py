@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from verl_longshort.llm.client import Message, RefusedError, Reply, Sampling, UnavailableError
-from verl_longshort.trajectory import Generate, Generation
-from verl_longshort.view import Tokenizer, decode_turn
+from verl_longshort.core.trajectory import Generate, Generation
+from verl_longshort.core.role_view import Tokenizer, decode_turn
 
 
 class EngineClient:

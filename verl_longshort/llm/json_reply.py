@@ -11,7 +11,7 @@ from typing import Any
 
 import json_repair
 
-from verl_longshort.protocol import THINK_CLOSE
+from longshort_reward.protocol import THINK_CLOSE
 
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[\[{]")

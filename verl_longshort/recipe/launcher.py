@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.recipe.display import Display, clock
 from verl_longshort.recipe.plan import Plan, Selection, load_plan
 from verl_longshort.recipe.record import write_record

@@ -26,8 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from verl_longshort.errors import UserError
-from verl_longshort.recipe.planner.assumptions import defaults
+from longshort_reward.errors import UserError
+from verl_longshort.recipe.assumptions import defaults
 
 STAGE_KEYS = frozenset({"name", "minutes", "command", "outputs"})
 STALL_MINUTES = 30.0

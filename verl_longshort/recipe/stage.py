@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from verl_longshort.compat import StrEnum
-from verl_longshort.progress import VARIABLE, Progress, read
+from longshort_reward.compat import StrEnum
+from verl_longshort.base.progress import VARIABLE, Progress, read
 from verl_longshort.recipe.marker import DONE, RUNNING, Marker, read_marker, write_marker
 from verl_longshort.recipe.plan import Stage
 from verl_longshort.recipe.process import GRACE_SECONDS, MARK_VARIABLE, end_marked

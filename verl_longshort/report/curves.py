@@ -7,7 +7,7 @@ from functools import partial
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from verl_longshort.protocol import Role
+from longshort_reward.protocol import Role
 from verl_longshort.report.controls import control_plots
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.run_dir import Run

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.report.comparison import comparison_section
 from verl_longshort.report.curves import curves_section
 from verl_longshort.report.facts import facts_section
 from verl_longshort.report.grid import grid_section
-from verl_longshort.report.importance import importance_sections
+from verl_longshort.report.importance_section import importance_sections
 from verl_longshort.report.page import asset, number, percent, render, signed, write_page
 from verl_longshort.report.results import Group, Spread, headline, results_section
 from verl_longshort.report.run_dir import Run, read_runs

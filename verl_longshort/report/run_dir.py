@@ -9,15 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.errors import UserError
+from longshort_reward.errors import UserError
 from verl_longshort.evaluation.metrics import Interval
-from verl_longshort.progress import VARIABLE
+from verl_longshort.base.progress import VARIABLE
 from verl_longshort.recipe.marker import DONE, Marker, read_marker
 from verl_longshort.recipe.record import RunRecord, read_record
 from verl_longshort.report.evaluations import Evaluation, choose_bases, find_evaluations
 from verl_longshort.report.training_log import TrainingLog, read_training_log
-from verl_longshort.schedule import Schedule
-from verl_longshort.trainer.checkpoint import TRACKER, CheckpointStore, Validation
+from verl_longshort.core.schedule import Schedule
+from verl_longshort.verl_plugin.trainer.checkpoint import TRACKER, CheckpointStore, Validation
 
 
 @dataclass(frozen=True, kw_only=True)

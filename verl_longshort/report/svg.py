@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from verl_longshort.compat import StrEnum
+from longshort_reward.compat import StrEnum
 
 
 class Ink(StrEnum):

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_longshort.protocol import ROLES, Role
-from verl_longshort.trainer.metrics_files import metrics_files
+from longshort_reward.protocol import ROLES, Role
+from verl_longshort.verl_plugin.trainer.metrics_files import metrics_files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from longshort_reward import Outcome, Ramp, RewardWeights, synergy_reward
 
-from verl_longshort.inputs import Record
-from verl_longshort.protocol import Role
+from verl_longshort.base.files import Record
+from longshort_reward.protocol import Role
 from verl_longshort.report.evaluations import Evaluation
 from verl_longshort.report.page import Section, fragment, json_block
 from verl_longshort.report.run_dir import Run

@@ -1,0 +1,244 @@
+"""The protocol of the two roles: tags, system prompts, and a parser that says what is wrong with a turn.
+
+Two models write one text together (paper, section 5). The long-thought role writes `<think> ... </think>`.
+The short-thought role writes `<answer> ... </rethink>` to ask for another thought, or `<answer> ...
+</answer>` to end with the final answer. The tags are plain text, and each model writes its own opening tag.
+
+Only the five exact tags count. Every other `<` or `>` is text: `a < b`, `<thin`, `</answer`, `<Think>`,
+`<rethink>`, and also `<<think>`, because an opening tag that follows a `<` directly is no tag. A closing tag
+counts wherever its characters stand, since engines stop at it as a plain string: `1 <</think>` ends the turn.
+
+Outcomes of `parse_turn`, shown for the long role (`<answer>`, `</answer>` and `</rethink>` are the
+partner's). The first row that fits is the outcome; white space around the text, the body and the tags never
+matters.
+
+| text                                                            | fault         |
+|-----------------------------------------------------------------|---------------|
+| blank, or no text at all                                        | EMPTY         |
+| a tag of the partner anywhere                                   | FOREIGN_TAG   |
+| no opening tag, with or without a closing one: `a</think>`      | NO_OPENING    |
+| something before the opening tag: `a<think>b</think>`           | LEADING_TEXT  |
+| no closing tag (a cut, or EOS too early): `<think>a`            | NO_CLOSING    |
+| an opening or closing tag twice, nested or in a row             | REPEATED_TAG  |
+| something after the closing tag: `<think>a</think>b`            | TRAILING_TEXT |
+| nothing between the tags: `<think> </think>`                    | EMPTY         |
+| `<think>a < b</think>`                                          | none          |
+
+For the short role `</answer>` and `</rethink>` are both closing tags, so one after the other is REPEATED_TAG.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from longshort_reward.compat import StrEnum
+
+
+class Role(StrEnum):
+    """Who writes a turn. The order of `ROLES` is the part index of the rows of a trajectory."""
+
+    LONG = "long"
+    SHORT = "short"
+
+    @property
+    def partner(self) -> "Role":
+        """The other role."""
+        return Role.SHORT if self is Role.LONG else Role.LONG
+
+
+class Closing(StrEnum):
+    """The tag that ends a turn."""
+
+    THINK = "</think>"
+    ANSWER = "</answer>"
+    RETHINK = "</rethink>"
+
+
+class Fault(StrEnum):
+    """What is wrong with a turn; the table in the module's docstring defines each."""
+
+    NO_OPENING = "no_opening"
+    LEADING_TEXT = "leading_text"
+    NO_CLOSING = "no_closing"
+    FOREIGN_TAG = "foreign_tag"
+    REPEATED_TAG = "repeated_tag"
+    TRAILING_TEXT = "trailing_text"
+    EMPTY = "empty"
+
+
+ROLES: tuple[Role, Role] = (Role.LONG, Role.SHORT)
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+ANSWER_OPEN = "<answer>"
+ANSWER_CLOSE = "</answer>"
+RETHINK = "</rethink>"
+TAGS: tuple[str, ...] = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE, RETHINK)
+
+OPENINGS: Mapping[Role, str] = MappingProxyType({Role.LONG: THINK_OPEN, Role.SHORT: ANSWER_OPEN})
+"""The opening tag of each role."""
+
+STOP_STRINGS: Mapping[Role, tuple[str, ...]] = MappingProxyType(
+    {Role.LONG: (THINK_CLOSE,), Role.SHORT: (ANSWER_CLOSE, RETHINK)}
+)
+"""The closing tags of each role, to be given to an engine as its stop strings."""
+
+_OWNER: Mapping[str, Role] = MappingProxyType(
+    {tag: role for role in ROLES for tag in (OPENINGS[role], *STOP_STRINGS[role])}
+)
+_TAG = re.compile(r"(?<!<)<(?:think|answer)>|</(?:think|answer|rethink)>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of one role, as text. `text` is what the partner reads."""
+
+    role: Role
+    text: str
+    """The whole turn, tags included, without white space around it."""
+    body: str
+    """The text between the tags, stripped; with a fault, the best guess at it."""
+    closing: Closing | None
+    """The role's own closing tag that comes first, also in a faulty turn; None when there is none."""
+    fault: Fault | None
+    """None for a turn that keeps to the protocol."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the turn keeps to the protocol."""
+        return self.fault is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """A stripped turn cut at the role's first opening tag and its first closing tag behind that."""
+
+    tags: list[re.Match[str]]
+    opening: re.Match[str] | None
+    closing: re.Match[str] | None
+    before: str
+    body: str
+    after: str
+
+
+def _cut(role: Role, text: str) -> _Parts:
+    tags = list(_TAG.finditer(text))
+    opening = next((tag for tag in tags if tag.group() == OPENINGS[role]), None)
+    begin = opening.end() if opening else 0
+    closing = next((tag for tag in tags if tag.group() in STOP_STRINGS[role] and tag.start() >= begin), None)
+    return _Parts(
+        tags=tags,
+        opening=opening,
+        closing=closing,
+        before=text[: opening.start()] if opening else "",
+        body=text[begin : closing.start() if closing else len(text)].strip(),
+        after=text[closing.end() :] if closing else "",
+    )
+
+
+def _fault(role: Role, text: str, parts: _Parts) -> Fault | None:
+    """The first row of the module's table that fits."""
+    rows = (
+        (not text, Fault.EMPTY),
+        (any(_OWNER[tag.group()] is not role for tag in parts.tags), Fault.FOREIGN_TAG),
+        (parts.opening is None, Fault.NO_OPENING),
+        (bool(parts.before), Fault.LEADING_TEXT),
+        (parts.closing is None, Fault.NO_CLOSING),
+        (len(parts.tags) > 2, Fault.REPEATED_TAG),
+        (bool(parts.after), Fault.TRAILING_TEXT),
+        (not parts.body, Fault.EMPTY),
+    )
+    return next((fault for fits, fault in rows if fits), None)
+
+
+def parse_turn(role: Role, text: str) -> Turn:
+    """Read one turn of `role`; a broken turn is a `Turn` with a fault, never an exception."""
+    text = text.strip()
+    parts = _cut(role, text)
+    return Turn(
+        role=role,
+        text=text,
+        body=parts.body,
+        closing=Closing(parts.closing.group()) if parts.closing else None,
+        fault=_fault(role, text, parts),
+    )
+
+
+def parse_trajectory(text: str) -> list[Turn]:
+    """Split the joint text of a trajectory into its turns; [] when there is no tag in it.
+
+    A turn belongs to the role whose tag comes first in it and lasts, as in generation, until that role's
+    first closing tag. What stands between that tag and the next opening tag is counted to the turn before it,
+    what stands before the first tag to the first turn, so a fault is reported on one turn and the texts of
+    the turns joined are the given text but for white space between them. The order of the roles is not judged
+    here. Never raises. The solution of a single model, `<think>..</think><answer>..</answer>`, is a long and
+    a short turn.
+    """
+    tags = list(_TAG.finditer(text))
+    turns: list[Turn] = []
+    first, start = 0, 0
+    while first < len(tags):
+        role = _OWNER[tags[first].group()]
+        first = _next_opening(tags, first, role)
+        end = tags[first].start() if first < len(tags) else len(text)
+        turns.append(parse_turn(role, text[start:end]))
+        start = end
+    return turns
+
+
+def _next_opening(tags: list[re.Match[str]], first: int, role: Role) -> int:
+    """Index of the opening tag that starts the turn after the one `tags[first]` is in; len(tags) if none."""
+    closed = False
+    for index in range(first, len(tags)):
+        if closed and tags[index].group() in OPENINGS.values():
+            return index
+        closed = closed or tags[index].group() in STOP_STRINGS[role]
+    return len(tags)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolePrompts:
+    """The system prompt of each role; an empty one means that no system message is sent."""
+
+    long: str
+    short: str
+
+    def for_role(self, role: Role) -> str:
+        """The system prompt of `role`."""
+        return self.long if role is Role.LONG else self.short
+
+
+_COMMON_PROMPT = r"""
+Two assistants solve the user's problem together. They take turns and write one shared solution.
+
+The long-thought assistant moves first. In each of its turns it works out one thought that needs care: a hard
+step, a choice of method, a check that matters. It writes the thought in full between <think> and </think> and
+leaves the rest to its partner.
+
+The short-thought assistant carries on from there, briefly, and skips what is plain. Its turn starts with
+<answer> and ends in one of two ways: with </rethink>, when the next step is hard and deserves another long
+thought, or with </answer>, when the problem is solved. The final answer stands in \boxed{} just before
+</answer>.
+
+A turn is nothing but its tags and what is between them. Each tag is written once, and nobody writes the tags
+of the partner.
+
+An example. Problem: How many positive divisors of 360 are not perfect squares?
+<think>All hangs on the factorisation. 360 = 8 * 45 = 2^3 * 3^2 * 5. Check: 8 * 9 = 72, 72 * 5 = 360.</think>
+<answer>So 360 has (3+1)(2+1)(1+1) = 24 divisors. Counting the squares among them needs care.</rethink>
+<think>A square divisor has even exponents: 0 or 2 for the prime 2, 0 or 2 for 3, only 0 for 5. That makes
+2 * 2 * 1 = 4 squares: 1, 4, 9, 36. Each divides 360.</think>
+<answer>24 - 4 = 20, so the answer is \boxed{20}.</answer>
+""".strip()
+_LONG_TAIL = "You are the long-thought assistant. Write your next turn: <think> ... </think>."
+_SHORT_TAIL = (
+    "You are the short-thought assistant. "
+    "Write your next turn: <answer> ... </rethink> or <answer> ... </answer>."
+)
+
+DEFAULT_PROMPTS = RolePrompts(
+    long=f"{_COMMON_PROMPT}\n\n{_LONG_TAIL}",
+    short=f"{_COMMON_PROMPT}\n\n{_SHORT_TAIL}",
+)
+"""The system prompts used when a configuration gives none."""

@@ -1,0 +1,1 @@
+"""Tools without a subject: files and rows, journals, bounded concurrency, progress, stages, requirements."""

@@ -1,0 +1,137 @@
+"""How a command takes part in the dry run of a recipe.
+
+`longshort recipe FILE --dry-run` runs the commands of all stages with `LONGSHORT_DRY_RUN` set to a folder. A
+command that sees it checks its settings and inputs exactly as in a real run, tells what it needs, and ends:
+
+    settings = WeighSettings.parse(...)                       # the same checks
+    records = read_stage(settings.input, ...)                 # empty for a file that does not exist yet
+    if (dry := dry_run()) is not None:
+        dry.finish(weigh_needs(settings, dry.count(settings.input, records)))
+
+Inputs that a stage before will write do not exist yet: `planned` finds what is to be known about them, and
+`read_records`, `read_stage` and `check_model` accept them. Light: no verl, no torch.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from verl_longshort.base.requirements import Requirements, Product
+
+VARIABLE = "LONGSHORT_DRY_RUN"
+AWARE = frozenset(
+    {"world", "tiny-base", "chunk", "weigh", "coldstart", "sft", "train", "train-single"}
+    | {"eval", "table", "prepare", "report", "importance-report"}
+)
+"""Commands that take part. Others are not run in a dry run, and the plan says so."""
+_PLANNED = "planned.json"
+
+
+class DryRun:
+    """The dry run of one stage, told through files in a folder.
+
+    `planned.json` holds what the stages before will have written, and the GPUs of a node; each command of the
+    stage adds a file of its needs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def prepare(cls, folder: Path, *, products: Sequence[Product], gpus_per_node: int) -> "DryRun":
+        """Make the folder of a stage. Called by the launcher."""
+        folder.mkdir(parents=True)
+        content = {"gpus_per_node": gpus_per_node, "products": [asdict(product) for product in products]}
+        (folder / _PLANNED).write_text(json.dumps(content), encoding="utf-8")
+        return cls(folder)
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of a node in the plan, which need not be this machine."""
+        return int(self._plan["gpus_per_node"])
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a command without settings for them finds: none where the recipe chose the CPU."""
+        return 0 if os.environ.get("VERL_PLATFORM") == "cpu" else self.gpus_per_node
+
+    def planned(self, path: str | Path) -> Product | None:
+        """What will lie at `path`; None when no stage before writes it.
+
+        A path below a folder that some stage will write counts too, unless it is known what the folder will
+        hold.
+        """
+        wanted = absolute(path)
+        known = {product.path: product for product in self._products()}
+        if wanted in known:
+            return known[wanted]
+        above = [folder for folder in known if _is_below(wanted, folder)]
+        if not above or any(_is_below(other, folder) for folder in above for other in known):
+            return None
+        return Product(path=wanted, model=known[max(above, key=len)].model)
+
+    def count(self, path: str | Path | Sequence[str | Path], records: Sized) -> int | None:
+        """How many records there will be: those that were read, or those planned; None when nobody knows."""
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        planned = [product for product in map(self.planned, paths) if product is not None]
+        counts = [product.records for product in planned]
+        return None if None in counts else len(records) + sum(count for count in counts if count)
+
+    def finish(self, needs: Requirements) -> NoReturn:
+        """Tell what the command needs, and end the process well: it is not to do its work."""
+        file = self.folder / f"{len(self.told()):03d}.json"
+        file.write_text(json.dumps(asdict(needs)), encoding="utf-8")
+        raise SystemExit(0)
+
+    def refuse_unaware(self, command: str) -> None:
+        """End the process when `command` takes no part in dry runs: it must not do its work."""
+        if command not in AWARE:
+            note = "was neither run nor checked: it knows no dry run"
+            self.finish(Requirements(command=command, checked=False, notes=(note,)))
+
+    def told(self) -> list[Requirements]:
+        """The needs of the stage's commands so far, in their order."""
+        files = sorted(self.folder.glob("[0-9]*.json"))
+        return [_parse(Requirements, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+    @cached_property
+    def _plan(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / _PLANNED).read_text(encoding="utf-8"))
+        return content
+
+    def _products(self) -> Iterator[Product]:
+        yield from _parse(tuple[Product, ...], self._plan["products"])
+        for needs in self.told():
+            yield from needs.products
+
+
+def dry_run() -> DryRun | None:
+    """The dry run that this process takes part in; None in a real run."""
+    folder = os.environ.get(VARIABLE)
+    return DryRun(Path(folder)) if folder else None
+
+
+def is_planned(path: str | Path) -> bool:
+    """Whether `path` will be written by a stage before, in a dry run; False in a real one."""
+    dry = dry_run()
+    return dry is not None and dry.planned(path) is not None
+
+
+def absolute(path: str | Path) -> str:
+    """The path as products are named."""
+    return os.path.abspath(Path(path).expanduser())
+
+
+def _parse(kind: Any, content: Any) -> Any:
+    # Here, because every command imports this module, and pydantic takes a while.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_python(content)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return Path(folder) in Path(path).parents

@@ -1,0 +1,80 @@
+"""An append-only file of records that survives being killed: one JSON object per line, the first is a
+header.
+"""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
+
+
+class RecordFile:
+    """Records of one evaluation, the finished ones of an earlier, killed run included.
+
+    `notes` are written into the header of a new file and not compared later. Raises UserError when the file
+    was written with another header.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], *, notes: dict[str, Any] | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = json.loads(json.dumps(header))
+        self.records = _resume(path, header) if path.exists() else []
+        self._file = path.open("a", encoding="utf-8")
+        if self._file.tell() == 0:
+            self._write({**header, **(notes or {})})
+
+    def __enter__(self) -> "RecordFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def done(self) -> set[str]:
+        """Ids of the records in the file."""
+        return {record["id"] for record in self.records}
+
+    def append(self, record: Record) -> None:
+        """Add one record, with its key `id`; it is in the file when this returns."""
+        self._write(record)
+        self.records.append(record)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        self._file.write(json.dumps(content, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+def read_record_file(path: Path) -> tuple[dict[str, Any], list[Record]]:
+    """Header and records of a file that nobody is writing. Raises UserError when it is missing or empty."""
+    if not path.is_file():
+        raise UserError("records", path, "no such file: run longshort eval first")
+    lines = _complete_lines(path)
+    if not lines:
+        raise UserError("records", path, "is empty: run longshort eval first")
+    return json.loads(lines[0]), [json.loads(line) for line in lines[1:]]
+
+
+def _resume(path: Path, header: dict[str, Any]) -> list[Record]:
+    lines = _complete_lines(path)
+    # A line without its end is what a killed process was writing.
+    os.truncate(path, sum(map(len, lines)))
+    if not lines:
+        return []
+    before = json.loads(lines[0])
+    changed = [key for key in header if before.get(key) != header[key]]
+    if changed:
+        was, now = before.get(changed[0]), header[changed[0]]
+        raise UserError(
+            f"longshort.{changed[0]}", now, f"{path} was made with {was}: remove it or choose another name"
+        )
+    return [json.loads(line) for line in lines[1:]]
+
+
+def _complete_lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

@@ -1,0 +1,161 @@
+"""Runs one joint trajectory of two models through the environment.
+
+Training, evaluation and data synthesis all call `run_trajectory`. It needs of each model a tokenizer and one
+asynchronous function, `Generate`; what stands behind that (an engine in this process, a server) is not its
+business. A trajectory waits for nobody but its own two models, so many run at once without a barrier.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from verl_longshort.core.environment import Environment, State
+from longshort_reward.protocol import ROLES, STOP_STRINGS, Role, RolePrompts
+from verl_longshort.core.role_view import RoleView, Tokenizer, check_tokenizer, decode_turn
+
+FINISH_REASONS = ("stop", "length", "aborted")
+_SET_HERE = ("stop", "max_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What a model generated in one turn."""
+
+    token_ids: list[int]
+    """Generated tokens, stop token included."""
+    logprobs: list[float] | None
+    """Natural logarithm of each token's probability, or None when the engine was not asked."""
+    finish_reason: str
+    """"stop": stop string or EOS; "length": max_tokens reached; "aborted": given up by the engine."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What the caller's engine wants to hand through, such as the version of its weights."""
+
+    def __post_init__(self) -> None:
+        if self.finish_reason not in FINISH_REASONS:
+            raise ValueError(
+                f"finish_reason is {self.finish_reason!r}; give one of {', '.join(FINISH_REASONS)}"
+            )
+
+
+class Generate(Protocol):
+    """One model's engine.
+
+    `request_id` is the same for all turns of one role in one trajectory, and each `prompt_ids` extends the
+    one before, so an engine can keep its KV cache under that name. `sampling` has vLLM's names.
+    """
+
+    async def __call__(
+        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
+    ) -> Generation: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participant:
+    """The model that plays a role. Raises UserError when its tokenizer cannot speak the protocol."""
+
+    tokenizer: Tokenizer
+    generate: Generate
+
+    def __post_init__(self) -> None:
+        check_tokenizer(self.tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """A trajectory that has ended."""
+
+    state: State
+    views: Mapping[Role, RoleView]
+    request_ids: Mapping[Role, str]
+    extras: Mapping[Role, list[dict[str, Any]]]
+    """`Generation.extra` of each turn of a role, in order; empty for a role that never spoke."""
+
+    def first_extra(self, role: Role) -> dict[str, Any]:
+        """`Generation.extra` of the role's first turn; {} when it never spoke."""
+        return self.extras[role][0] if self.extras[role] else {}
+
+    def last_extra(self, role: Role) -> dict[str, Any]:
+        """`Generation.extra` of the role's last turn; {} when it never spoke."""
+        return self.extras[role][-1] if self.extras[role] else {}
+
+    def to_record(self) -> dict[str, Any]:
+        """The trajectory as plain JSON values; token counts are of generated tokens."""
+        own = {role: iter(view.own_turns) for role, view in self.views.items()}
+        return state_record(self.state, [len(next(own[turn.role])) for turn in self.state.turns])
+
+
+def state_record(state: State, turn_tokens: Sequence[int]) -> dict[str, Any]:
+    """An ended trajectory as plain JSON values; `turn_tokens` are the generated tokens of each turn."""
+    turns = [
+        {
+            "role": str(turn.role),
+            "text": turn.text,
+            "tokens": tokens,
+            "fault": None if turn.fault is None else str(turn.fault),
+        }
+        for turn, tokens in zip(state.turns, turn_tokens, strict=True)
+    ]
+    return {
+        "problem": state.problem,
+        "turns": turns,
+        "stop_reason": str(state.stop_reason),
+        "fault_role": None if state.fault_role is None else str(state.fault_role),
+        "tokens": {str(role): state.tokens[role] for role in ROLES},
+        "rethinks": state.rethinks,
+    }
+
+
+async def run_trajectory(
+    problem: str,
+    participants: Mapping[Role, Participant],
+    environment: Environment,
+    prompts: RolePrompts,
+    sampling: Mapping[str, Any],
+) -> Trajectory:
+    """Let the two participants solve `problem` together (paper, section 5).
+
+    `sampling` is given to both engines with the role's stop strings and the turn's `max_tokens` added. Each
+    own turn enters its role's view as tokens, and the partner's view as stripped text, faulty and aborted
+    turns too, so that both views hold the whole trajectory. Raises ValueError when a participant is missing
+    or `sampling` sets what the environment decides; errors of an engine pass through.
+    """
+    _check_arguments(participants, sampling)
+    views = {role: RoleView(participants[role].tokenizer, role, prompts, problem) for role in ROLES}
+    request_ids = {role: uuid.uuid4().hex for role in ROLES}
+    extras: dict[Role, list[dict[str, Any]]] = {role: [] for role in ROLES}
+    state = environment.reset(problem)
+    while (role := state.next_role) is not None:
+        generation = await participants[role].generate(
+            request_id=request_ids[role],
+            prompt_ids=views[role].context_ids,
+            sampling={
+                **sampling,
+                "stop": list(STOP_STRINGS[role]),
+                "max_tokens": environment.turn_budget(state),
+            },
+        )
+        state = _advance(environment, state, generation, participants[role].tokenizer)
+        views[role].add_own(generation.token_ids, generation.logprobs)
+        views[role.partner].add_partner(state.turns[-1].text)
+        extras[role].append(generation.extra)
+    return Trajectory(state=state, views=views, request_ids=request_ids, extras=extras)
+
+
+def _advance(environment: Environment, state: State, generation: Generation, tokenizer: Tokenizer) -> State:
+    text = decode_turn(tokenizer, generation.token_ids)
+    count = len(generation.token_ids)
+    if generation.finish_reason == "aborted":
+        return environment.abort(state, text, tokens=count)
+    return environment.step(state, text, tokens=count, finished=generation.finish_reason == "stop")
+
+
+def _check_arguments(participants: Mapping[Role, Participant], sampling: Mapping[str, Any]) -> None:
+    missing = [str(role) for role in ROLES if role not in participants]
+    if missing:
+        raise ValueError(f"participants lacks {', '.join(missing)}; give one Participant for each role")
+    taken = [key for key in _SET_HERE if key in sampling]
+    if taken:
+        raise ValueError(
+            f"sampling sets {', '.join(taken)}; leave that out, the protocol and the limits decide"
+        )

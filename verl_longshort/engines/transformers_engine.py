@@ -1,0 +1,196 @@
+"""Token-in token-out generation with a transformers causal language model, many requests at once.
+
+`TransformersEngine` is what callers see: coroutines of any event loop call `generate`, threads that control
+the engine call the rest. The work is done by one thread (`scheduler.py`) over the running rows (`batch.py`),
+their keys and values (`kv_cache.py`), `sampling.py` and `stopping.py`. Nothing of it knows verl.
+"""
+
+import asyncio
+import copy
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from longshort_reward.errors import UserError
+from verl_longshort.engines.batch import Row
+from verl_longshort.engines.kv_cache import Prefixes
+from verl_longshort.engines.sampling import SamplingParams, tokens_allowed
+from verl_longshort.engines.scheduler import Scheduler
+from verl_longshort.engines.shared_prefixes import SharedPrefixes
+from verl_longshort.engines.stopping import Decoder, StopStrings
+from verl_longshort.engines.weights import checksum, load_weights
+from verl_longshort.core.trajectory import Generation
+
+KEPT_TOKENS = 65_536
+_ATTENTION = ("sdpa", "eager")
+
+
+class TransformersEngine:
+    """Continuous batching over one model. Close it, or use it as a context manager.
+
+    The KV cache of a finished request is kept, so that a request whose prompt goes on from those tokens (the
+    next turn of a trajectory) computes its new tokens only.
+
+    Args:
+        model: a causal language model with full attention in every layer; put in eval mode. Its device and
+            dtype are the engine's.
+        tokenizer: for stop strings.
+        max_num_seqs: rows that run at once; further requests wait.
+        eos_token_ids: tokens that end a generation unless `ignore_eos` is asked for.
+        seed: of requests that bring no seed of their own; their draws depend on the order of arrival.
+        max_model_len: prompt and generated tokens at most; None: `max_position_embeddings` of the model.
+        kept_tokens: tokens of finished requests whose KV cache is kept; 0: none.
+        shared_prefixes: for requests that branch, such as rollouts from every prefix of one text: any
+            beginning of an earlier prompt is found, by any number of requests; generated tokens are not kept.
+
+    Raises UserError for a model that it cannot run.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Decoder,
+        *,
+        max_num_seqs: int,
+        eos_token_ids: Iterable[int],
+        seed: int = 0,
+        max_model_len: int | None = None,
+        kept_tokens: int = KEPT_TOKENS,
+        shared_prefixes: bool = False,
+    ) -> None:
+        _check_model(model)
+        self._model = model.eval()
+        # the thread decodes while callers encode, which one fast tokenizer does not bear ("Already borrowed")
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._device = model.device
+        self._eos = frozenset(eos_token_ids)
+        self._seeds = itertools.count(seed << 64)
+        self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
+        self.max_model_len = max_model_len or _positions(model)
+        prefixes = SharedPrefixes(kept_tokens) if shared_prefixes else Prefixes(kept_tokens)
+        self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, prefixes=prefixes)
+
+    def __enter__(self) -> "TransformersEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def generate(
+        self, *, request_id: str, prompt_ids: Sequence[int], sampling: Mapping[str, Any]
+    ) -> Generation:
+        """Generate from token ids; waits while the engine is full, paused or asleep.
+
+        Args:
+            request_id: names the request in errors and in `abort_all`; need not be unique.
+            sampling: vLLM's names, see `SamplingParams`.
+
+        Returns:
+            The generated tokens, stop token included. `extra["reused_tokens"]`: how many tokens of the prompt
+            were found in the kept KV cache. `finish_reason` "aborted" comes with the tokens so far.
+
+        Raises ValueError for bad sampling keys or a request that does not fit the model's length, and
+        whatever the model raises. When the awaiting task is cancelled, the request leaves the batch.
+        """
+        row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
+        self._scheduler.submit(row)
+        return await asyncio.wrap_future(row.future)
+
+    def pause(self) -> None:
+        """Let new requests wait; running ones go on."""
+        self._scheduler.hold(paused=True)
+
+    def resume(self) -> None:
+        """Serve waiting requests again."""
+        self._scheduler.hold(paused=False)
+
+    def abort_all(self) -> list[str]:
+        """End all running and waiting requests with what they have; their request ids."""
+        return self._scheduler.abort_all()
+
+    def sleep(self) -> None:
+        """Finish what runs, give memory back and let requests wait until `wake`.
+
+        The cache is freed; the weights of a model on an accelerator go to the CPU.
+        """
+        self._scheduler.hold(asleep=True)
+        self._scheduler.command(self._free, when_idle=True)
+
+    def wake(self) -> None:
+        """Serve again after `sleep`."""
+        self._scheduler.command(self._restore)
+        self._scheduler.hold(asleep=False)
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+        """Replace weights once nothing runs, and drop every kept KV cache; returns the names.
+
+        Raises KeyError or ValueError naming a tensor that the model does not have or has in another shape.
+        """
+        named = list(named_tensors)
+
+        def load() -> list[str]:
+            self._scheduler.batch.prefixes.clear()
+            return load_weights(self._model, named)
+
+        return self._scheduler.command(load, when_idle=True)
+
+    def clear_kv_cache(self) -> None:
+        """Forget the KV caches kept of finished requests."""
+        self._scheduler.command(self._scheduler.batch.prefixes.clear)
+
+    def weights_checksum(self) -> str:
+        """SHA-256 over all weights in the order of their names, in hexadecimal digits; waits until idle."""
+        return self._scheduler.command(lambda: checksum(self._model), when_idle=True)
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the start, and what runs, waits and is kept now."""
+        return self._scheduler.stats
+
+    def close(self) -> None:
+        """Fail what runs and waits with RuntimeError and end the thread. May be called again."""
+        self._scheduler.close()
+
+    def _free(self) -> None:
+        self._scheduler.batch.free()
+        if self._device.type != "cpu":
+            self._model.to("cpu")
+
+    def _restore(self) -> None:
+        self._model.to(self._device)
+
+    def _row(self, request_id: str, prompt: list[int], params: SamplingParams) -> Row:
+        allowed = tokens_allowed(params, len(prompt), self.max_model_len, request_id=request_id)
+        return Row(
+            request_id=request_id,
+            prompt=prompt,
+            params=params,
+            seed=next(self._seeds) if params.seed is None else params.seed,
+            max_tokens=allowed,
+            stop_ids=params.stop_token_ids | (frozenset() if params.ignore_eos else self._eos),
+            stop_strings=self._stops(params.stop),
+        )
+
+    def _stops(self, strings: tuple[str, ...]) -> StopStrings:
+        if strings not in self._stop_strings:
+            self._stop_strings[strings] = StopStrings(self._tokenizer, strings)
+        return self._stop_strings[strings]
+
+
+def _check_model(model: PreTrainedModel) -> None:
+    attention = model.config._attn_implementation
+    if attention not in _ATTENTION:
+        remedy = f"this engine makes its own attention masks; load the model with {' or '.join(_ATTENTION)}"
+        raise UserError("attn_implementation", attention, remedy)
+
+
+def _positions(model: PreTrainedModel) -> int:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        raise UserError(
+            "max_model_len", None, f"{model.config.model_type} does not tell its length; give one"
+        )
+    return int(positions)

@@ -1,0 +1,51 @@
+"""Sampling keys as vLLM reads them. Imports no vLLM.
+
+Three things need care. vLLM numbers a seeded request's draws from 0 (V1 model runner), so two turns of one
+trajectory with one seed would get the same numbers: `turn_seed`. It looks for stop strings in text without
+special tokens by default: `for_request` turns that off, and both engines of this package stop at the same
+token. Token ids always hold the token that completes a stop string, whole, even if its text goes on behind
+the string; `include_stop_str_in_output` changes the text alone.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from verl_longshort.engines.sampling import SamplingParams
+
+_SEED_BITS = 62  # vLLM keeps seeds as signed 64-bit numbers
+LOGPROBS_MODE = "processed_logprobs"
+"""log_softmax(logits / T); with top_k or top_p, renormalised over what these leave."""
+
+
+def turn_seed(seed: int, prompt_tokens: int) -> int:
+    """The seed of a turn that begins after `prompt_tokens` tokens; 0 or more and below 2^62."""
+    digest = hashlib.sha256(f"{seed}/{prompt_tokens}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - _SEED_BITS)
+
+
+def for_request(sampling: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
+    """`sampling` with what a request of a trajectory needs of vLLM; other keys stay as they are."""
+    keys = {**sampling, "skip_special_tokens": False}
+    if keys.get("seed") is not None:
+        keys["seed"] = turn_seed(keys["seed"], prompt_tokens)
+    return keys
+
+
+def arguments(params: SamplingParams, *, prompt_tokens: int, max_tokens: int) -> dict[str, Any]:
+    """Keyword arguments of vLLM's `SamplingParams`, all but `output_kind`."""
+    given = {
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "top_k": params.top_k,
+        "max_tokens": max_tokens,
+        "min_tokens": params.min_tokens,
+        "stop": list(params.stop),
+        "stop_token_ids": sorted(params.stop_token_ids),
+        "ignore_eos": params.ignore_eos,
+        "logprobs": 0 if params.logprobs else None,
+        "seed": params.seed,
+        # text is needed for stop strings only
+        "detokenize": bool(params.stop),
+    }
+    return for_request(given, prompt_tokens)

@@ -1,0 +1,205 @@
+"""Puts the plan of a recipe together: stages, memory, disk, models, and what speaks against it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from verl_longshort.base.requirements import FineTuningWork, GenerationWork, Requirements, Product, ReinforcementWork
+from verl_longshort.recipe.plan import Stage
+from verl_longshort.recipe.assumptions import GB, GIB, Assumptions
+from verl_longshort.planner.machine import Machine
+from verl_longshort.planner.models import Found, Models
+from verl_longshort.planner.shapes import ModelShape
+from verl_longshort.planner.tables import MemoryTable, TableMaker
+from verl_longshort.planner.work import Work, WorkMaker
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedStage:
+    """A stage whose command was run to its checks."""
+
+    stage: Stage
+    group: int
+    """Stages of one group run at the same time."""
+    needs: tuple[Requirements, ...]
+    """Of its `longshort` commands, in their order."""
+    problem: str | None
+    """Why it cannot run, in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCommand:
+    """A command with what was computed for it; no work: its models' shapes are not known."""
+
+    needs: Requirements
+    work: Work | None
+    tables: tuple[MemoryTable, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """A stage with its estimate."""
+
+    checked: CheckedStage
+    commands: tuple[PlannedCommand, ...]
+    hours: float
+    stated: bool
+    """The hours are the recipe's own figure: nothing in the stage runs on a GPU."""
+
+    @property
+    def gpus(self) -> int:
+        """Of one node, at once."""
+        return max((command.needs.gpus_per_node for command in self.commands), default=0)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that it uses."""
+        return max((command.needs.nodes for command in self.commands), default=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """What a recipe leaves on the disk, in bytes, by what it is."""
+
+    parts: dict[str, float]
+    free: float | None
+    """None: the plan is for another machine, whose disk nobody has described."""
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A plan."""
+
+    stages: tuple[PlannedStage, ...]
+    models: tuple[Found, ...]
+    disk: Disk
+    assumptions: Assumptions
+    machine: Machine
+    gpu_count: int
+    gpu_gb: float
+    host_gb: float | None
+    """Of a node; None: not known."""
+    here: bool
+    """The plan can be run on this machine, as far as GPUs go."""
+
+    @property
+    def groups(self) -> list[list[PlannedStage]]:
+        """The stages that run at the same time, in order."""
+        numbers = dict.fromkeys(stage.checked.group for stage in self.stages)
+        return [[stage for stage in self.stages if stage.checked.group == number] for number in numbers]
+
+    @property
+    def hours(self) -> float:
+        """Of the whole recipe: the slowest stage of each group."""
+        return sum(max(stage.hours for stage in group) for group in self.groups)
+
+
+def estimate(
+    stages: Sequence[CheckedStage], assumptions: Assumptions, machine: Machine, *, offline: bool
+) -> Result:
+    """The plan of a recipe whose stages were checked."""
+    products = {p.path: p for stage in stages for needs in stage.needs for p in needs.products}
+    models = Models(products, offline=offline)
+    count = assumptions.gpu_count or machine.planned_gpus
+    memory = assumptions.gpu_memory_gb or machine.planned_gpu_gb
+    planner = _Planner(models, assumptions, memory * GIB)
+    planned = tuple(planner.stage(stage) for stage in stages)
+    needs_gpu = any(stage.gpus for stage in planned)
+    here = not needs_gpu or bool(machine.gpu_memory_gb)
+    host = assumptions.host_memory_gb or (machine.host_memory_gb if here else None)
+    parts = _disk_parts(planned, products, models)
+    free = assumptions.disk_free_gb or (machine.disk_free_gb if here else None)
+    return Result(
+        stages=planned,
+        models=tuple(models.found),
+        disk=Disk(parts=parts, free=None if free is None else free * GB),
+        assumptions=assumptions,
+        machine=machine,
+        gpu_count=count,
+        gpu_gb=memory,
+        host_gb=host,
+        here=here,
+    )
+
+
+class _UnknownShapeError(Exception):
+    """A model whose shape nobody knows."""
+
+
+class _Planner:
+    def __init__(self, models: Models, assumptions: Assumptions, gpu: float) -> None:
+        self._models = models
+        self._tables = TableMaker(shape_of=self._shape, gpu=gpu, assume=assumptions.assume)
+        self._work = WorkMaker(shape_of=self._shape, assumptions=assumptions)
+
+    def stage(self, checked: CheckedStage) -> PlannedStage:
+        commands = tuple(self._command(needs) for needs in checked.needs)
+        on_gpu = [command for command in commands if command.work and _is_estimated(command.needs)]
+        computed = sum(command.work.hours for command in on_gpu if command.work)
+        return PlannedStage(
+            checked=checked,
+            commands=commands,
+            hours=computed if on_gpu else checked.stage.minutes / 60,
+            stated=not on_gpu,
+        )
+
+    def _command(self, needs: Requirements) -> PlannedCommand:
+        try:
+            if isinstance(needs.work, ReinforcementWork):
+                work = self._work.reinforce(needs.work)
+                tables = self._tables.reinforce(needs.work)
+            elif isinstance(needs.work, FineTuningWork):
+                work, tables = self._work.fine_tune(needs.work), self._tables.fine_tune(needs.work)
+            elif isinstance(needs.work, GenerationWork):
+                work, tables = self._work.generate(needs.work), self._tables.generate(needs.work)
+            else:
+                work, tables = Work(), []
+        except _UnknownShapeError:
+            return PlannedCommand(needs=needs, work=None, tables=())
+        return PlannedCommand(needs=needs, work=work, tables=tuple(tables) if needs.gpus_per_node else ())
+
+    def _shape(self, name: str) -> ModelShape:
+        shape = self._models.find(name).shape
+        if shape is None:
+            raise _UnknownShapeError(name)
+        return shape
+
+
+def _is_estimated(needs: Requirements) -> bool:
+    """Whether the throughputs of the assumptions apply: on GPUs, and to somebody else's server."""
+    if isinstance(needs.work, GenerationWork) and any(e.name == "endpoint" for e in needs.work.engines):
+        return True
+    return needs.gpus_per_node > 0
+
+
+def _disk_parts(
+    stages: Sequence[PlannedStage], products: dict[str, Product], models: Models
+) -> dict[str, float]:
+    parts: dict[str, float] = {}
+    for product in products.values():
+        shape = models.find(product.path).shape if product.bytes_per_parameter else None
+        if shape is not None:
+            parts["fine-tuned models"] = parts.get("fine-tuned models", 0.0) + (
+                shape.parameters * product.bytes_per_parameter
+            )
+    for stage in stages:
+        for command in stage.commands:
+            if isinstance(command.needs.work, ReinforcementWork):
+                size = _checkpoints(command.needs.work, models)
+                parts[f"checkpoints of {stage.checked.stage.name}"] = size
+    download = sum(found.download for found in models.found)
+    if download:
+        parts["models from the Hub (its cache, which may lie on another disk)"] = download
+    return parts
+
+
+def _checkpoints(work: ReinforcementWork, models: Models) -> float:
+    total = 0.0
+    for policy in work.policies.values():
+        shape = models.find(policy.engine.model).shape
+        total += policy.checkpoint_bytes * shape.parameters if shape else 0.0
+    return total * work.checkpoints

@@ -1,0 +1,127 @@
+"""The dry run of a recipe: every stage's command is run to its checks, and the plan is printed.
+
+Commands are shell scripts, so they are really run, one after the other, with `LONGSHORT_DRY_RUN` set
+(`dry.py`) and with a folder of their own in place of the recipe's `output`: whatever a script itself writes
+is thrown away. Below the recipe's `output` nothing is read or written.
+"""
+
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from verl_longshort.base.dry_run import VARIABLE, DryRun, absolute
+from verl_longshort.recipe.launcher import INTERRUPTED, terminate_like_interrupt
+from verl_longshort.base.requirements import Product
+from verl_longshort.recipe.plan import Plan, Stage, load_plan
+from verl_longshort.recipe.assumptions import Assumptions
+from verl_longshort.planner.checks import problems
+from verl_longshort.planner.estimate import CheckedStage, estimate
+from verl_longshort.planner.machine import Machine, look_around
+from verl_longshort.planner.show import show
+from verl_longshort.recipe.process import MARK_VARIABLE, end_marked
+from verl_longshort.recipe.stage import stage_environment
+
+CANNOT_RUN = 2
+STAGE_TIMEOUT_S = 1800.0
+_ERROR = "error: "
+
+
+def plan_recipe(path: Path, overrides: Sequence[str] = (), console: Console | None = None) -> int:
+    """Check all stages of the recipe in `path`, print the plan; 0 when it can run, 2 when it cannot.
+
+    130 when interrupted. Raises UserError when the recipe cannot be read.
+    """
+    console = console or Console()
+    plan = load_plan(path, overrides)
+    assumptions = Assumptions.parse(plan.settings)
+    machine = look_around(plan.output)
+    try:
+        with terminate_like_interrupt(), tempfile.TemporaryDirectory(prefix="longshort-dry-") as temporary:
+            scratch = Path(temporary).resolve()
+            moved = load_plan(path, [*overrides, f"output={scratch / 'output'}"])
+            checked = check_stages(moved, scratch, assumptions, machine, console)
+            offline = moved.environment.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+            result = estimate(checked, assumptions, machine, offline=offline)
+            against = problems(result)
+            show(result, against, console, renamed=(str(scratch / "output"), str(plan.output)))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return CANNOT_RUN if against else 0
+
+
+def check_stages(
+    plan: Plan, scratch: Path, assumptions: Assumptions, machine: Machine, console: Console
+) -> list[CheckedStage]:
+    """Run the commands of all stages in order; `plan` writes below `scratch`."""
+    gpus = assumptions.gpu_count or machine.planned_gpus
+    products: list[Product] = []
+    checked = []
+    with console.status("checking") as status:
+        for number, group in enumerate(plan.groups):
+            made: list[Product] = []
+            for stage in group:
+                status.update(f"checking {stage.name}")
+                dry = DryRun.prepare(scratch / "plan" / stage.name, products=products, gpus_per_node=gpus)
+                checked.append(_check(stage, number, plan, dry))
+                made += _products(checked[-1])
+            # stages that run at the same time cannot read what the others write
+            products += made
+    return checked
+
+
+def _check(stage: Stage, group: int, plan: Plan, dry: DryRun) -> CheckedStage:
+    for output in stage.outputs:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    # What a stage prints is only of interest when it fails.
+    log = dry.folder / "log"
+    mark = uuid.uuid4().hex
+    own = {VARIABLE: str(dry.folder), "CUDA_VISIBLE_DEVICES": "", MARK_VARIABLE: mark}
+    with log.open("w", encoding="utf-8") as stream:
+        try:
+            code = subprocess.run(
+                stage.command,
+                env={**stage_environment(plan.environment), **own},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=STAGE_TIMEOUT_S,
+            ).returncode
+            problem = _reason(log, code) if code else None
+        except subprocess.TimeoutExpired:
+            problem = f"its checks did not end within {STAGE_TIMEOUT_S:g} s"
+        except OSError as error:
+            problem = f"its command cannot be started: {error}"
+        finally:
+            end_marked(mark)
+    return CheckedStage(stage=stage, group=group, needs=tuple(dry.told()), problem=problem)
+
+
+def _products(checked: CheckedStage) -> list[Product]:
+    """What the commands said they write, and the outputs of the recipe about which none said anything."""
+    told = [product for needs in checked.needs for product in needs.products]
+    paths = [Path(product.path) for product in told]
+    silent = [
+        absolute(output)
+        for output in checked.stage.outputs
+        if not any(Path(absolute(output)) in (path, *path.parents) for path in paths)
+    ]
+    return [*told, *(Product(path=path) for path in silent)]
+
+
+def _reason(log: Path, code: int) -> str:
+    """The last error in a command's output; its last line when there is none."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    errors = [line for line in lines if line.lower().startswith(_ERROR)]
+    if errors:
+        return errors[-1][len(_ERROR) :]
+    last = next((line for line in reversed(lines) if line), "no message")
+    return f"its command ended with status {code}: {last}"
+
+
+if __name__ == "__main__":
+    sys.exit(plan_recipe(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,123 @@
+"""How many tokens a stage handles and how long that takes, from the assumed throughputs.
+
+Training costs 6 FLOPs per parameter and token, 8 with gradient checkpointing (the forward pass is done
+twice); scoring costs 2. The attention's own products are left out: below 10 % at such lengths.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from verl_longshort.base.requirements import EngineUse, FineTuningWork, GenerationWork, ReinforcementWork, TrainedModel
+from verl_longshort.recipe.assumptions import GB, Assumptions
+from verl_longshort.planner.shapes import ModelShape
+
+_REFERENCE_PARAMETERS = 8.0e9
+"""The size that the throughputs of engines are stated for."""
+_HOUR = 3600.0
+
+ShapeOf = Callable[[str], ModelShape]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """An estimate."""
+
+    generated: float = 0.0
+    """Tokens."""
+    trained: float = 0.0
+    """Tokens, each counted once per pass over it."""
+    hours: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkMaker:
+    """Estimates the work of stages. `shape_of` gives the shape of a model by its name."""
+
+    shape_of: ShapeOf
+    assumptions: Assumptions
+
+    def generate(self, work: GenerationWork) -> Work:
+        """Requests times the share of their limit that they are assumed to use."""
+        assume = self.assumptions.assume
+        requests = (assume.records if work.records is None else work.records) * work.samples
+        if work.per_thought:
+            requests *= assume.thoughts + 1
+        tokens = requests * self._used(work.new_tokens)
+        seconds = tokens / self._rate(work.engines)
+        return Work(generated=tokens, hours=seconds / _HOUR + self._startup)
+
+    def fine_tune(self, work: FineTuningWork) -> Work:
+        """Epochs over records of the assumed length."""
+        assume = self.assumptions.assume
+        records = assume.records if work.records is None else work.records
+        tokens = records * work.epochs * self._used(work.record_tokens)
+        parameters = self.shape_of(work.trained.model).parameters
+        seconds = self._compute(tokens * parameters * _update_flops(work.trained), work.trained.gpus)
+        saving = parameters * work.trained.state_bytes / GB / assume.disk_gb_per_s
+        return Work(trained=tokens, hours=(seconds + saving) / _HOUR + self._startup)
+
+    def reinforce(self, work: ReinforcementWork) -> Work:
+        """Steps of generation, scoring and update, validations and checkpoints."""
+        assume = self.assumptions.assume
+        answer = self._used(work.new_tokens)
+        rows = work.prompts * work.samples
+        validated = work.validations * (work.validation_problems or 0)
+        generated = (work.steps * rows + validated) * answer
+        engines = [policy.engine for policy in work.policies.values()]
+        # turns alternate, but many trajectories are under way: engines of their own GPUs work at once
+        seconds = generated / (self._rate(engines) * (1 if work.shared_pool else len(engines)))
+        row = min(assume.prompt_tokens, work.prompt_tokens) + answer
+        trained = 0.0
+        for policy in work.policies.values():
+            if policy.trained is not None:
+                tokens = policy.updates * rows * row
+                seconds += self._learning(tokens, policy.trained)
+                trained += tokens
+        saved = work.checkpoints * sum(
+            policy.checkpoint_bytes * self.shape_of(policy.engine.model).parameters
+            for policy in work.policies.values()
+        )
+        seconds += saved / GB / assume.disk_gb_per_s + work.steps * assume.step_overhead_s
+        return Work(generated=generated, trained=trained, hours=seconds / _HOUR + self._startup)
+
+    def _used(self, limit: int) -> float:
+        """Tokens that are used of a limit, on average."""
+        assume = self.assumptions.assume
+        return min(limit * assume.used_share, assume.most_tokens)
+
+    def _learning(self, tokens: float, trained: TrainedModel) -> float:
+        flops = tokens * self.shape_of(trained.model).parameters
+        passes = 2 if trained.reference else 1
+        scale = self.assumptions.assume.training_utilization / self.assumptions.assume.scoring_utilization
+        critic = 2 if trained.critic else 1
+        return self._compute(flops * critic * (_update_flops(trained) + 2 * passes * scale), trained.gpus)
+
+    def _compute(self, flops: float, gpus: int) -> float:
+        used = self.assumptions.peak_tflops * 1e12 * self.assumptions.assume.training_utilization
+        return flops / (used * max(gpus, 1))
+
+    def _rate(self, engines: Iterable[EngineUse]) -> float:
+        """Tokens per second of engines that speak in turn on the same GPUs."""
+        assume = self.assumptions.assume
+        rates = []
+        for engine in engines:
+            if engine.name == "endpoint":
+                rates.append(assume.endpoint_tokens_per_s)
+                continue
+            fast = engine.name in ("vllm", "sglang")
+            one = assume.vllm_tokens_per_s if fast else assume.transformers_tokens_per_s
+            size = self.shape_of(engine.model).parameters / _REFERENCE_PARAMETERS
+            rates.append(one * max(engine.gpus, 1) / size * assume.generation_utilization)
+        return sum(rates) / len(rates)
+
+    @property
+    def _startup(self) -> float:
+        return self.assumptions.assume.startup_minutes / 60
+
+
+def _update_flops(trained: TrainedModel) -> float:
+    """Per parameter and token."""
+    if trained.lora_rank:
+        # the frozen weights need no gradient of their own
+        return 6.0 if trained.checkpointing else 4.0
+    return 8.0 if trained.checkpointing else 6.0

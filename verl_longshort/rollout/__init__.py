@@ -1,1 +1,0 @@
-"""Rollout: the transformers engine, its verl server, and the two-policy agent loop."""

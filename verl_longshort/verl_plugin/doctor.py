@@ -1,0 +1,205 @@
+"""`longshort doctor`: what is installed, what is registered with verl, and what a run here would use."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from verl_longshort.verl_plugin.inspection import DEVICE_TOPIC, PLUGIN_TOPIC, Finding, inspect_process
+
+DISTRIBUTION = "verl-longshort"
+NEEDED = ("verl", "torch", "transformers", "ray", "tensordict", "TransferQueue", "hydra-core", "math-verify")
+OPTIONAL = ("vllm", "flash-attn")
+BUILT_FOR_TORCH = ("torchvision", "torchaudio")
+"""Packages whose binaries must match torch's; pip takes their GPU build also beside a CPU torch."""
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+IMPORT_TIMEOUT_S = 120
+WORKER_TIMEOUT_S = 180
+RAY_LOGS = "/tmp/ray/session_latest/logs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """All findings; `worker` is None when Ray was not asked for."""
+
+    installed: list[Finding]
+    driver: list[Finding]
+    worker: list[Finding] | None
+    machine: list[Finding]
+
+    @property
+    def problems(self) -> list[str]:
+        """One line per thing that is off."""
+        places = {
+            "": [*self.installed, *self.machine],
+            "driver: ": self.driver,
+            "Ray worker: ": self.worker or [],
+        }
+        return [
+            f"{place}{finding.topic}: {finding.problem}"
+            for place, findings in places.items()
+            for finding in findings
+            if finding.problem
+        ]
+
+
+def diagnose(*, use_ray: bool) -> Diagnosis:
+    """Look at everything; starts a local Ray (or joins RAY_ADDRESS) for the worker's half when `use_ray`."""
+    driver = inspect_process()
+    return Diagnosis(
+        installed=[*_versions(), *_builds()],
+        driver=driver,
+        worker=inspect_worker() if use_ray else None,
+        machine=_machine(driver),
+    )
+
+
+def inspect_worker(timeout_s: float = WORKER_TIMEOUT_S) -> list[Finding]:
+    """`inspect_process` in a fresh Ray worker; one finding that says why when there is no worker to ask.
+
+    In a process of its own: Ray tries for ever to reach a cluster that RAY_ADDRESS names and that is gone.
+    """
+    command = [sys.executable, "-m", "verl_longshort.verl_plugin.inspection"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True)
+    except subprocess.TimeoutExpired:
+        address = os.environ.get("RAY_ADDRESS")
+        cluster = f"the cluster RAY_ADDRESS={address}" if address else "a local Ray"
+        return [_unreached(f"{cluster} gave no answer within {timeout_s:.0f} s; logs are in {RAY_LOGS}")]
+    except subprocess.CalledProcessError as error:
+        return [_unreached(f"{_last_line(error.stderr, error.returncode)}; Ray's logs are in {RAY_LOGS}")]
+    return [Finding(**finding) for finding in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _unreached(problem: str) -> Finding:
+    return Finding(topic=PLUGIN_TOPIC, value="not reached", problem=problem)
+
+
+def _last_line(text: str, status: int) -> str:
+    return (text.strip().splitlines() or [f"exit status {status}"])[-1]
+
+
+def render(diagnosis: Diagnosis, console: Console) -> None:
+    """Print the tables and, at the end, each problem in a line."""
+    console.print(_table("Installed", ["package", "version"], _rows([diagnosis.installed])))
+    columns = ["in this process", *(["in a Ray worker"] if diagnosis.worker is not None else [])]
+    sides = [diagnosis.driver, *([diagnosis.worker] if diagnosis.worker is not None else [])]
+    console.print(_table("Registered with verl", ["what", *columns], _rows(sides)))
+    console.print(_table("A run here", ["what", "value"], _rows([diagnosis.machine])))
+    for problem in diagnosis.problems:
+        console.print(f"[bold red]✗[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    if not diagnosis.problems:
+        console.print("[bold green]✓[/] nothing is off")
+
+
+def _versions() -> list[Finding]:
+    requirements = [*_requirements(DISTRIBUTION), *_requirements("verl")]
+    return [_version(name, requirements) for name in NEEDED] + [
+        Finding(topic=name, value=_installed(name) or "not installed (optional)") for name in OPTIONAL
+    ]
+
+
+def _requirements(distribution: str) -> list[Requirement]:
+    """What a distribution asks for, including what verl's trainer needs of verl."""
+    listed = (requires(distribution) or []) if _installed(distribution) else []
+    parsed = [Requirement(line) for line in listed]
+    return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": "verl-core"})]
+
+
+def _version(name: str, requirements: Iterable[Requirement]) -> Finding:
+    found = _installed(name)
+    if found is None:
+        return Finding(topic=name, value="missing", problem=f"not installed: pip install {name}")
+    for wanted in requirements:
+        if wanted.name.lower() == name.lower() and not wanted.specifier.contains(found, prereleases=True):
+            problem = f"{found} does not fit: pip install '{wanted.name}{wanted.specifier}'"
+            return Finding(topic=name, value=found, problem=problem)
+    return Finding(topic=name, value=found)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _builds() -> list[Finding]:
+    return [_build(name) for name in BUILT_FOR_TORCH if importlib.util.find_spec(name) is not None]
+
+
+def _build(name: str) -> Finding:
+    """Import it in a process of its own: a build for another torch fails there, sometimes by a crash."""
+    command = [sys.executable, "-c", f"import {name}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S, check=False)
+    build = _build_label(name)
+    if done.returncode == 0:
+        return Finding(topic=name, value=build)
+    reason = _last_line(done.stderr, done.returncode)
+    remedy = f"uninstall it, or pip install {name} --index-url {CPU_INDEX}"
+    problem = f"{build} does not load beside torch {version('torch')} ({reason}); {remedy}"
+    return Finding(topic=name, value=build, problem=problem)
+
+
+def _build_label(name: str) -> str:
+    """The version with its build, like 0.26.0+cu130, which the metadata of PyPI's wheels leaves out."""
+    spec = importlib.util.find_spec(name)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(folder) / "version.py"
+        label = re.search(r"__version__ = ['\"](.+?)['\"]", file.read_text()) if file.exists() else None
+        if label:
+            return label[1]
+    return _installed(name) or "unknown version"
+
+
+def _machine(driver: Iterable[Finding]) -> list[Finding]:
+    import torch
+
+    device = next((finding.value for finding in driver if finding.topic == DEVICE_TOPIC), "unknown")
+    engine = "vllm" if device == "cuda" and _installed("vllm") else "transformers"
+    return [
+        Finding(topic="device", value=device, problem=_unused_gpu(device, torch.version.cuda)),
+        Finding(topic="config", value=f"device={device}"),
+        Finding(topic="rollout engine", value=engine),
+        Finding(topic="torch built for", value=f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"),
+        Finding(topic="threads of torch", value=str(torch.get_num_threads())),
+    ]
+
+
+def _unused_gpu(device: str, torch_cuda: str | None) -> str:
+    if device != "cuda" or torch_cuda:
+        return ""
+    return (
+        "verl sees an NVIDIA GPU, but the installed torch is a CPU build; install torch for CUDA, or set "
+        "VERL_PLATFORM=cpu to leave the GPU alone"
+    )
+
+
+def _rows(sides: Sequence[Sequence[Finding]]) -> list[list[str]]:
+    topics = dict.fromkeys(finding.topic for side in sides for finding in side)
+    return [[topic, *(_cell(topic, side) for side in sides)] for topic in topics]
+
+
+def _cell(topic: str, side: Iterable[Finding]) -> str:
+    found = next((finding for finding in side if finding.topic == topic), None)
+    if found is None:
+        return "—"
+    return f"[red]{escape(found.value)} ✗[/]" if found.problem else escape(found.value)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table

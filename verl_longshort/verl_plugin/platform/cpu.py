@@ -1,0 +1,132 @@
+"""The CPU as a platform of verl, under the name "cpu".
+
+verl detects it by itself where no accelerator answers; `VERL_PLATFORM=cpu` asks for it on a machine that has
+one.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import torch
+import torch.distributed as dist
+from verl.plugin.platform import PlatformBase
+from verl.plugin.platform.platform_manager import PlatformRegistry
+
+from verl_longshort.verl_plugin.platform import device_module
+from verl_longshort.verl_plugin.platform.process_group import is_ray_worker, open_process_group
+
+PLATFORM_NAME = "cpu"
+
+logger = logging.getLogger(__name__)
+
+
+@PlatformRegistry.register(platform=PLATFORM_NAME)
+class PlatformCPU(PlatformBase):
+    """verl's view of a machine that computes on its CPU."""
+
+    @property
+    def device_name(self) -> str:
+        return "cpu"
+
+    @property
+    def vendor_name(self) -> str:
+        return "cpu"
+
+    @property
+    def device_module(self) -> ModuleType:
+        return device_module
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_platform_available(self, use_smi_check: bool = False) -> bool:
+        """True where no other registered platform answers.
+
+        verl takes the first platform that answers, in the order of registration, and another plug-in may
+        register an accelerator after this one; hence all are asked here.
+        """
+        others = (name for name in PlatformRegistry.registered_names() if name != PLATFORM_NAME)
+        return not any(_answers(name, use_smi_check) for name in others)
+
+    def current_device(self) -> torch.device:
+        return device_module.current_device()
+
+    def device_count(self) -> int:
+        return 1
+
+    def set_device(self, device_index: int) -> None:
+        """There is one CPU device to select, and it is selected."""
+
+    def synchronize(self, device_index: int | None = None) -> None:
+        """CPU work is done when the call returns."""
+
+    def manual_seed(self, seed: int) -> None:
+        device_module.manual_seed(seed)
+
+    def manual_seed_all(self, seed: int) -> None:
+        device_module.manual_seed_all(seed)
+
+    def set_allocator_settings(self, settings: str) -> None:
+        """A CPU has no caching allocator to set."""
+
+    def empty_cache(self) -> None:
+        """A CPU has no caching allocator to empty."""
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
+        return None, None
+
+    def communication_backend_name(self) -> str:
+        """The name is gloo; in one of verl's Ray workers the process group is open when this returns.
+
+        verl asks for the name to build the backend string that torch refuses on a CPU (see `process_group`),
+        and right after that it asks whether a group is open already. No other plug-in point lies between a
+        stock worker's start and its group: verl's trainers choose the worker classes themselves, so
+        subclasses of them would serve only a trainer of ours.
+        """
+        if is_ray_worker() and not dist.is_initialized():
+            open_process_group()
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:
+        """A name nobody sets: a CPU worker has no devices to hide."""
+        return "VERL_CPU_VISIBLE_DEVICES"
+
+    @contextmanager
+    def nvtx_range(self, msg: str) -> Iterator[None]:
+        yield
+
+    def profiler_start(self) -> None:
+        """NVIDIA's profiler has nothing to see here."""
+
+    def profiler_stop(self) -> None:
+        """NVIDIA's profiler has nothing to see here."""
+
+    def ray_resource_name(self) -> str:
+        """GPU, since verl counts no other resource but NPUs.
+
+        The slots are logical and come from `ray.init(num_gpus=<world size>)`; no device stands behind them.
+        """
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:
+        return []
+
+    def is_ipc_supported(self) -> bool:
+        return False
+
+    def cudart(self) -> None:
+        return None
+
+
+def _answers(name: str, use_smi_check: bool) -> bool:
+    platform = PlatformRegistry.get(name)
+    if platform is None:
+        return False
+    try:
+        return bool(platform().is_platform_available(use_smi_check=use_smi_check))
+    except Exception as error:
+        # verl's own detection takes a probe that raises for a platform that is not there.
+        logger.warning("verl platform %r could not be probed and counts as absent: %s", name, error)
+        return False

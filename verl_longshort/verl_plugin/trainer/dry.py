@@ -1,0 +1,255 @@
+"""What training runs need, read from their checked and resolved configuration.
+
+`pair_needs`, `single_needs` and `sft_needs` are called in a dry run where a real run would begin to work.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from verl_longshort.base.files import read_records
+from longshort_reward.protocol import ROLES
+from verl_longshort.base.dry_run import absolute, dry_run
+from verl_longshort.base.requirements import EngineUse, FineTuningWork, Requirements, PolicyUse, Product, ReinforcementWork, TrainedModel
+from verl_longshort.recipe.stage_needs import absolute_model
+from verl_longshort.config.pair import Pools, settings_of
+from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.verl_plugin.trainer.sft import count_trajectories
+from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, sequence_parallel
+
+_BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
+_EIGHT_BIT_MOMENTS = 0.5  # two moments of one byte, in units of fp32
+_SFT_PARTS = ("engine", "optim", "checkpoint", "profiler")
+_FLASH = "flash_attention_2"  # verl's default
+
+
+def pair_needs(config: DictConfig) -> Requirements:
+    """Of `longshort train`; `longshort.policy_configs` holds the resolved configuration of each policy."""
+    settings = settings_of(config)
+    schedule, shared = settings.schedule, settings.pools is Pools.SHARED
+    configs = {role.value: config.longshort.policy_configs[role.value] for role in ROLES}
+    policies = {role.value: _policy(configs[role.value], updates=schedule.updates(role)) for role in ROLES}
+    steps = _every(config.trainer.save_freq, schedule.total_steps)
+    most = settings.keep_checkpoints
+    # the best one is kept beside the newest
+    kept = len(steps) if most is None else min(len(steps), most + 1)
+    pools = 1 if shared or any(policy.trained is None for policy in policies.values()) else 2
+    served = [p.engine.gpus for p in policies.values() if p.trained is None]
+    work = _reinforce(config, policies, steps=schedule.total_steps, shared=shared, kept=kept)
+    return _needs("train", config, work, gpus=pools * _gpus(config) + sum(served), steps=steps)
+
+
+def single_needs(config: DictConfig) -> Requirements:
+    """Of `longshort train-single`."""
+    total = single_settings_of(config).steps
+    steps = _every(config.trainer.save_freq, total)
+    most = config.trainer.max_actor_ckpt_to_keep
+    kept = len(steps) if most is None else min(len(steps), most)
+    policies = {"": _policy(config, updates=total)}
+    work = _reinforce(config, policies, steps=total, shared=True, kept=kept)
+    return _needs("train-single", config, work, gpus=_gpus(config), steps=steps)
+
+
+def sft_needs(config: DictConfig) -> Requirements:
+    """Of `longshort sft`. Raises UserError for a part of the configuration that verl refuses."""
+    check_dataclasses(config, _SFT_PARTS, models=("model",))
+    data, trainer = config.data, config.trainer
+    whole = data.max_length * data.micro_batch_size_per_gpu
+    trained = _trained(
+        config.model,
+        config.engine,
+        config.optim,
+        gpus=trainer.nnodes * trainer.n_gpus_per_node,
+        tokens=data.max_token_len_per_gpu if data.use_dynamic_bsz else whole,
+        sequence_parallel=config.engine.ulysses_sequence_parallel_size,
+    )
+    work = FineTuningWork(
+        trained=trained,
+        records=count_trajectories(config),
+        epochs=trainer.total_epochs,
+        record_tokens=data.max_length,
+    )
+    product = Product(
+        path=absolute(str(config.longshort.output_dir)),
+        model=trained.model,
+        bytes_per_parameter=trained.state_bytes,
+    )
+    # the device is found out when the run starts; a recipe may settle it in the environment
+    dry = dry_run()
+    on_gpu = trainer.device == "cuda" and (dry is None or dry.gpus > 0)
+    return Requirements(
+        command="sft",
+        work=work,
+        gpus_per_node=trainer.n_gpus_per_node if on_gpu else 0,
+        nodes=trainer.nnodes,
+        products=(product,),
+        packages=_attention(config.model) if on_gpu else (),
+    )
+
+
+def _needs(command: str, config: DictConfig, work: ReinforcementWork, *, gpus: int, steps: Sequence[int]) -> Requirements:
+    root = absolute(str(config.trainer.default_local_dir))
+    products = [
+        Product(
+            path="/".join(part for part in (root, role, f"global_step_{step}", "actor/huggingface") if part),
+            model=policy.engine.model,
+        )
+        for role, policy in work.policies.items()
+        for step in steps
+        if policy.trained is not None
+    ]
+    on_gpu = config.trainer.device == "cuda"
+    engines = {"vllm", "sglang"} & {policy.engine.name for policy in work.policies.values()}
+    return Requirements(
+        command=command,
+        work=work,
+        gpus_per_node=gpus if on_gpu else 0,
+        nodes=config.trainer.nnodes,
+        products=(*products, Product(path=f"{root}/best.json")),
+        packages=(*sorted(engines), *_attention(config.actor_rollout_ref.model)) if on_gpu else (),
+        notes=_notes(config),
+    )
+
+
+def _reinforce(
+    config: DictConfig, policies: Mapping[str, PolicyUse], *, steps: int, shared: bool, kept: int
+) -> ReinforcementWork:
+    data, trainer = config.data, config.trainer
+    validations = len(_every(trainer.test_freq, steps)) + bool(trainer.get("val_before_train", True))
+    problems = _count(data.val_files)
+    if problems is not None and data.val_max_samples > 0:
+        problems = min(problems, data.val_max_samples)
+    return ReinforcementWork(
+        policies=policies,
+        shared_pool=shared,
+        steps=steps,
+        prompts=data.train_batch_size,
+        samples=config.actor_rollout_ref.rollout.n,
+        prompt_tokens=data.max_prompt_length,
+        new_tokens=data.max_response_length,
+        validations=validations,
+        validation_problems=problems,
+        checkpoints=kept,
+    )
+
+
+def _policy(config: DictConfig, *, updates: int) -> PolicyUse:
+    rollout = config.actor_rollout_ref.rollout
+    world = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    if not updates:
+        served = rollout.nnodes * rollout.n_gpus_per_node
+        return PolicyUse(engine=_engine(config, served), trained=None, updates=0)
+    trained = _actor(config, world)
+    saved = set(config.actor_rollout_ref.actor.checkpoint.save_contents)
+    parts = {"model": 1.0, "hf_model": 1.0, "optimizer": trained.optimizer_values}
+    values = sum(size for part, size in parts.items() if part in saved)
+    return PolicyUse(
+        engine=_engine(config, world),
+        trained=trained,
+        updates=updates,
+        checkpoint_bytes=values * trained.state_bytes,
+    )
+
+
+def _engine(config: DictConfig, gpus: int) -> EngineUse:
+    rollout = config.actor_rollout_ref.rollout
+    return EngineUse(
+        model=absolute_model(str(config.actor_rollout_ref.model.path)),
+        name=str(rollout.name),
+        gpus=gpus if config.trainer.device == "cuda" else 0,
+        tensor_parallel=rollout.tensor_model_parallel_size,
+        memory_share=rollout.gpu_memory_utilization,
+        max_length=rollout.max_model_len or _longest(config),
+        max_num_seqs=rollout.max_num_seqs,
+        bytes_per_value=_BYTES.get(str(rollout.dtype), 2),
+        sleeps=bool(rollout.free_cache_engine),
+    )
+
+
+def _actor(config: DictConfig, gpus: int) -> TrainedModel:
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+
+    own, longest = config.actor_rollout_ref, _longest(config)
+    actor, rollout = own.actor, own.rollout
+    padded = (actor.ppo_micro_batch_size_per_gpu or 1) * longest
+    scored = (rollout.log_prob_micro_batch_size_per_gpu or 1) * longest
+    return _trained(
+        own.model,
+        actor.fsdp_config,
+        actor.optim,
+        gpus=gpus,
+        tokens=actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else padded,
+        sequence_parallel=sequence_parallel(actor),
+        forward_tokens=rollout.log_prob_max_token_len_per_gpu if actor.use_dynamic_bsz else scored,
+        copies_logits=rollout.temperature != 1,
+        entropy=bool(actor.entropy_coeff or actor.calculate_entropy),
+        reference=need_reference_policy(config),
+        critic=absolute_model(str(config.critic.model.path)) if need_critic(config) else None,
+    )
+
+
+def _trained(
+    model: DictConfig, engine: DictConfig, optimizer: DictConfig, *, gpus: int, tokens: int, **more: Any
+) -> TrainedModel:
+    precision = engine.get("mixed_precision") or {}
+    fp32_moments = "8bit" not in str(optimizer.optimizer)
+    return TrainedModel(
+        model=absolute_model(str(model.path)),
+        gpus=gpus,
+        shards=gpus if engine.fsdp_size in (-1, 0) else min(engine.fsdp_size, gpus),
+        state_bytes=_BYTES.get(str(engine.model_dtype or "fp32"), 4),
+        compute_bytes=_BYTES.get(str(precision.get("param_dtype", "bf16")), 2),
+        optimizer_values=2.0 if fp32_moments else _EIGHT_BIT_MOMENTS,
+        param_offload=engine.param_offload,
+        optimizer_offload=engine.optimizer_offload,
+        cpu_policy=engine.offload_policy,
+        compiled=engine.use_torch_compile,
+        lora_rank=model.lora_rank,
+        tokens=tokens,
+        checkpointing=model.enable_gradient_checkpointing,
+        activation_offload=model.enable_activation_offload,
+        fused_head=model.use_fused_kernels,
+        chunked_entropy=engine.entropy_from_logits_with_chunking,
+        keeps_gradients_whole=engine.use_no_sync_for_gradient_accumulation,
+        **more,
+    )
+
+
+def _attention(model: DictConfig) -> tuple[str, ...]:
+    chosen = (model.override_config or {}).get("attn_implementation", _FLASH)
+    return ("flash_attn",) if chosen == _FLASH or model.use_remove_padding else ()
+
+
+def _notes(config: DictConfig) -> tuple[str, ...]:
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    problems = _count(config.data.train_files)
+    notes = []
+    if batch % mini:
+        notes.append(
+            f"data.train_batch_size={batch} is no multiple of ppo_mini_batch_size={mini}: verl fills each "
+            f"step up to {-(-batch // mini) * mini} prompts with padding"
+        )
+    if problems is not None and problems < batch:
+        notes.append(f"the training data has {problems} problems, fewer than one batch")
+    return tuple(notes)
+
+
+def _count(files: str | Sequence[str]) -> int | None:
+    paths = [files] if isinstance(files, str) else list(files)
+    rows = [row for path in paths for row in read_records(path, key="data", columns=())]
+    dry = dry_run()
+    return len(rows) if dry is None else dry.count(paths, rows)
+
+
+def _every(frequency: int, steps: int) -> list[int]:
+    """The steps at which verl saves or validates: every so many, and the last."""
+    return [s for s in range(1, steps + 1) if s % frequency == 0 or s == steps] if frequency > 0 else []
+
+
+def _gpus(config: DictConfig) -> int:
+    return int(config.trainer.n_gpus_per_node)
+
+
+def _longest(config: DictConfig) -> int:
+    return int(config.data.max_prompt_length + config.data.max_response_length)

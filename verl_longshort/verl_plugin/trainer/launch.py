@@ -1,0 +1,107 @@
+"""Starts a training run of the pair: compose, check, hand over to verl."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, open_dict
+
+from verl_longshort.config.compose import compose_config
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role
+from verl_longshort.base.dry_run import dry_run
+from verl_longshort.config.pair import Pools, settings_of
+from verl_longshort.verl_plugin.trainer import cluster, preflight
+from verl_longshort.verl_plugin.trainer.metrics_files import number_metrics_file
+from verl_longshort.verl_plugin.trainer.verl_checks import check_ppo
+
+CONFIG_NAME = "longshort_trainer"
+MODEL = "actor_rollout_ref.model.path"
+# verl's configuration of a reward model server; nothing reads it while there is none
+UNUSED = ("reward.reward_model",)
+
+
+def train(overrides: Sequence[str]) -> None:
+    """Train as `overrides` (Hydra's key=value on `config/longshort_trainer.yaml`) say, until the run ends.
+
+    A run that was killed goes on from its last checkpoint when it is started again with the same overrides.
+
+    Raises:
+        UserError: a setting or an input that cannot be used, before anything is started or written.
+    """
+    config = compose_config(CONFIG_NAME, overrides, unused=UNUSED)
+    policies = preflight.check(config)
+    with open_dict(config):
+        config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
+        config.longshort.policy_configs = policies
+    models = {}
+    for role, policy in config.longshort.policy_configs.items():
+        check_by_verl(policy, f"longshort.policies.{role}")
+        learns = settings_of(config).schedule.updates(Role(role)) > 0
+        check_ppo(policy, f"longshort.policies.{role}.", learns=learns)
+        models[f"longshort.policies.{role}.{MODEL}"] = policy.actor_rollout_ref.model.path
+    if (dry := dry_run()) is not None:
+        from verl_longshort.verl_plugin.trainer.dry import pair_needs
+
+        dry.finish(pair_needs(config))
+    pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
+    run_verl(config, pools=pools, models=models, command=("longshort", "train", *overrides))
+
+
+def check_by_verl(config: DictConfig, key: str) -> None:
+    """Let verl check a resolved configuration of its own. Raises UserError for `key` when it refuses."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    try:
+        reference, critic = need_reference_policy(config), need_critic(config)
+        # the critic's part loads its model, which need not exist yet in a dry run
+        critic = critic and dry_run() is None
+        validate_config(config=config, use_reference_policy=reference, use_critic=critic)
+    except (AssertionError, ValueError) as error:
+        raise UserError(key, "refused by verl", str(error)) from error
+
+
+def run_verl(
+    config: DictConfig,
+    *,
+    pools: int = 1,
+    models: Mapping[str, str] | None = None,
+    command: Sequence[str] = (),
+) -> None:
+    """Run verl's task runner on a checked configuration until the run ends.
+
+    Args:
+        config: the run; where its processes live and what of the environment they get is settled in it.
+        pools: resource pools, of trainer.nnodes x trainer.n_gpus_per_node devices each.
+        models: configuration key -> model, for the check that every node has them.
+        command: what starts this run again, for the report when it dies.
+
+    Raises:
+        UserError: the Ray cluster is not what the run needs, or as a process of the run raised it.
+        RunDiedError: a node or a process of the run died.
+    """
+    from ray.exceptions import RayError
+    from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+
+    from verl_longshort.verl_plugin.plugin import raise_load_error
+    from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
+
+    raise_load_error()
+    number_metrics_file(Path(config.trainer.default_local_dir))
+    cluster.point_at_cluster(config, pools=pools)
+    cluster.carry_environment(config, os.environ)
+    runner = WatchedRunner(TaskRunnerV1, config, pools=pools, models=models or {}, command=command)
+    try:
+        run_ppo(config, task_runner_class=runner)
+    except RayError as error:
+        explained = runner.explain(error)
+        if explained is error:
+            raise
+        raise explained from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if runner.connected:
+            raise
+        raise cluster.no_connection(config, error) from error
+    finally:
+        runner.stop_watching()

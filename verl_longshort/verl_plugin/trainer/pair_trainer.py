@@ -1,0 +1,307 @@
+"""`trainer.v1.trainer_mode=longshort`: one run, one environment, two policies, a schedule of rounds.
+
+The pair owns the data, the replay buffer, the schedule and the checkpoints; each policy owns its weights
+(`PolicyTrainer`). A step: submit prompts, wait for joint trajectories, split the rows by role, reward each
+row, let the round's learners learn from their rows, give every engine its weights.
+"""
+
+import copy
+import os
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, open_dict
+from transfer_queue import KVBatchMeta
+from verl.single_controller.ray import ResourcePoolManager
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.utils.config import validate_config
+from verl.utils.debug import marked_timer
+
+from longshort_reward.errors import UserError
+from verl_longshort.evaluation.metrics import accuracy_efficiency_score
+from verl_longshort.base.progress import report
+from longshort_reward.protocol import ROLES, Role
+from verl_longshort.verl_plugin.rollout.clients import PairClient
+from verl_longshort.config.pair import Pools, plain_dict, settings_of
+from verl_longshort.verl_plugin.trainer.activity import ActivityFile
+from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore, PairState, Validation
+from verl_longshort.verl_plugin.trainer.group_reward import pair_metrics, reward_rows, role_metrics
+from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
+from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
+from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
+from verl_longshort.verl_plugin.trainer.rows import joined, own_tokens, read_extra_fields, split_by_role, write_rewards
+
+Policy = PolicyTrainer | FrozenPolicy
+
+
+@register_trainer("longshort")
+class PairTrainer(PPOTrainerSync):
+    """Trains the long-thought and the short-thought policy on joint trajectories."""
+
+    def __init__(self, config: DictConfig) -> None:
+        config = copy.deepcopy(config)
+        with open_dict(config):
+            # PPOTrainer takes every mode that is not called "sync" for an asynchronous one
+            config.trainer.v1.trainer_mode = "sync"
+        self.settings = settings_of(config)
+        self.schedule = self.settings.schedule
+        self.store = CheckpointStore(config.trainer.default_local_dir)
+        self.activity = ActivityFile(config.trainer.default_local_dir, self.schedule.total_steps)
+        self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
+        self._validated: Validation | None = None
+        super().__init__(config)
+
+    # ---- construction ------------------------------------------------------------------------------
+
+    def _build_replay_buffer(self) -> WatchedReplayBuffer:
+        v1 = self.config.trainer.v1
+        return WatchedReplayBuffer(
+            timeout_s=self.settings.rollout_timeout_s,
+            trainer_mode=self.trainer_mode,
+            trainer_config=v1.get(self.trainer_mode, {}),
+            max_off_policy_threshold=v1.sampler.max_off_policy_threshold,
+            max_off_policy_strategy=v1.sampler.max_off_policy_strategy,
+            sampler_kwargs=v1.sampler.sampler_kwargs,
+            refill_fn=self._add_prompts_to_generate,
+        )
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        self.total_training_steps = self.schedule.total_steps
+        if self.steps_per_epoch < 1:
+            remedy = f"the training data has only {len(self.train_dataset)} problems; lower it or add data"
+            raise UserError("data.train_batch_size", self.config.data.train_batch_size, remedy)
+        with open_dict(self.config):
+            # the schedule alone decides how long a run is; verl stops at whichever comes first
+            self.config.trainer.total_epochs = -(-self.schedule.total_steps // self.steps_per_epoch)
+
+    def _setup(self) -> None:
+        self._init_tokenizer()
+        self._init_dataloader()
+        self._init_dump_executor()
+        self._load_checkpoint()
+        self.activity.now(self.global_steps, "starting")
+        pools = self._shared_pools() if self.settings.pools is Pools.SHARED else None
+        self.policies: dict[Role, Policy] = {role: self._make_policy(role, pools) for role in ROLES}
+        for policy in self.policies.values():
+            policy.init()
+            if policy.global_steps != self.global_steps and isinstance(policy, PolicyTrainer):
+                raise RuntimeError(
+                    f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}"
+                )
+        self.activity.place({role: policy.nodes() for role, policy in self.policies.items()})
+        # verl's validation and task runner ask the trainer for these
+        self.reward_loop_manager = self._trained()[0].reward_loop_manager
+        self.teacher_model_manager = None
+
+    def on_init_end(self) -> None:
+        """The policies gave their engines their weights in their own `init`."""
+
+    def _shared_pools(self) -> dict[str, Any]:
+        nodes = [self.config.trainer.n_gpus_per_node] * self.config.trainer.nnodes
+        manager = ResourcePoolManager(resource_pool_spec={"global_pool": nodes}, mapping={})
+        manager.create_resource_pool()
+        return manager.resource_pool_dict
+
+    def _make_policy(self, role: Role, pools: dict[str, Any] | None) -> Policy:
+        config = self._policy_config(role)
+        updates = self.schedule.updates(role)
+        if updates == 0:
+            return FrozenPolicy(role, config)
+        return PolicyTrainer(
+            role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools
+        )
+
+    def _policy_config(self, role: Role) -> DictConfig:
+        built = self.config.longshort.get("policy_configs")
+        if not built:
+            remedy = (
+                "start the run with `longshort train`: overrides per policy are merged before verl resolves"
+            )
+            raise UserError("longshort.policy_configs", built, remedy)
+        config = DictConfig(plain_dict(built[role.value]))
+        resumed = self.store.policy_folder(role, self.global_steps) if self.global_steps else None
+        point_at_checkpoint(config, resumed)
+        validate_config(
+            config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+        )
+        return config
+
+    def _trained(self) -> list[PolicyTrainer]:
+        return [p for p in self.policies.values() if isinstance(p, PolicyTrainer)]
+
+    def get_llm_client(self) -> PairClient:
+        """The clients of both policies, as one object that verl hands to the agent loops."""
+        configs = {role: policy.config.actor_rollout_ref.model for role, policy in self.policies.items()}
+        clients = {role: policy.get_llm_client() for role, policy in self.policies.items()}
+        return PairClient(clients=clients, model_configs=configs)
+
+    def get_teacher_client(self) -> None:
+        """No distillation."""
+
+    def _rollout_server_managers(self) -> list[Any]:
+        return [policy.llm_server_manager for policy in self.policies.values()]
+
+    def _start_profiling(self) -> None:
+        """Profile a policy with verl's own trainer: its profiler follows one worker group only."""
+
+    def _stop_profiling(self) -> None:
+        """See `_start_profiling`."""
+
+    # ---- a step ------------------------------------------------------------------------------------
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
+        """One training step; returns all rows, with the padding that verl added to the learners' rows."""
+        self.activity.now(self.global_steps, "generating trajectories")
+        self.prepare_step()
+        with marked_timer("gen", timing_raw, color="red"):
+            batch, sampled = self.replay_buffer.sample(
+                global_steps=self.global_steps,
+                partition_id="train",
+                batch_size=self.config.data.train_batch_size,
+            )
+        metrics.update(sampled)
+        self._sleep_engines()
+        rows = split_by_role(batch)
+        with marked_timer("reward", timing_raw, color="yellow"):
+            self._reward(rows, metrics)
+        self._learned = {}
+        for role in self.schedule.learners(self.global_steps):
+            with marked_timer(f"learn_{role}", timing_raw, color="blue"):
+                rows[role] = self._learn(role, rows[role], metrics)
+        return joined(list(rows.values()))
+
+    def _sleep_engines(self) -> None:
+        # a pool of its own has room for engine and training; only learners' weights are about to change
+        learners = self.schedule.learners(self.global_steps)
+        for role, policy in self.policies.items():
+            if self.settings.pools is Pools.SHARED or role in learners:
+                policy.sleep()
+
+    def _reward(self, rows: dict[Role, KVBatchMeta], metrics: dict[str, Any]) -> None:
+        facts = {role: [x["reward_extra_info"] for x in read_extra_fields(rows[role])] for role in ROLES}
+        keys = [key for role in ROLES for key in rows[role].keys]
+        both = [fact for role in ROLES for fact in facts[role]]
+        rewards = reward_rows(keys, both, self.settings.weights, self.global_steps)
+        for role in ROLES:
+            write_rewards(rows[role], rewards)
+        metrics.update(role_metrics(rewards))
+        metrics.update(pair_metrics(rows[Role.LONG].keys, facts[Role.LONG]))
+        metrics["pair/mu"] = self.settings.weights.mu.at(self.global_steps)
+
+    def _learn(self, role: Role, rows: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        policy = self.policies[role]
+        assert isinstance(policy, PolicyTrainer)
+        spoken = own_tokens(rows)
+        metrics[f"{role}/own_tokens"] = spoken
+        if not spoken:
+            # every trajectory ended in the partner's first turn; a loss over no token is not a number
+            return rows
+        self.activity.now(self.global_steps, f"{role} learns")
+        batch, learned, timing = policy.learn(rows, self.global_steps)
+        self._learned[role] = (batch, timing)
+        metrics.update({f"{role}/{name}": value for name, value in learned.items()})
+        return batch
+
+    def on_step_end(self) -> None:
+        """Give every engine its weights: learners' new ones, and the others what a sleeping engine lost."""
+        self.activity.now(self.global_steps, "giving the engines their weights")
+        with marked_timer("update_weights", self.timing_raw, color="red"):
+            for policy in self.policies.values():
+                policy.sync(self.global_steps)
+        round_name = self.schedule.rounds[self.schedule.round_of(self.global_steps)]
+        report(self.global_steps, self.schedule.total_steps, f"RL round {round_name}")
+
+    def _compute_metrics(
+        self,
+        batch: KVBatchMeta,
+        metrics: dict[str, Any],
+        timing_raw: dict[str, float],
+        global_steps: int,
+        epoch: int,
+    ) -> None:
+        metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
+        metrics["training/round"] = self.schedule.round_of(global_steps)
+        metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
+        for role, (rows, timing) in self._learned.items():
+            policy = self.policies[role]
+            assert isinstance(policy, PolicyTrainer)
+            own: dict[str, Any] = {}
+            times = {**timing, "gen": timing_raw["gen"], "step": timing_raw["step"]}
+            policy._compute_metrics(rows, own, times, global_steps=global_steps, epoch=epoch)
+            metrics.update({f"{role}/{name}": value for name, value in own.items()})
+
+    # ---- validation --------------------------------------------------------------------------------
+
+    def _val_metrics_update(
+        self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        metrics = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs
+        )
+        accuracy = float(torch.tensor(reward_extra_infos_dict["acc"]).mean())
+        tokens = float(torch.tensor(reward_extra_infos_dict["tokens"]).mean())
+        self._validated = Validation(step=self.global_steps, accuracy=accuracy, tokens=tokens)
+        metrics.update({"val/accuracy": accuracy, "val/tokens": tokens})
+        return metrics
+
+    def on_validate_begin(self) -> None:
+        """Say so."""
+        self.activity.now(self.global_steps, "validating")
+
+    def on_validate_end(self) -> None:
+        """Keep the checkpoint whose pair has the best accuracy-efficiency score against the starting pair."""
+        now = self._validated
+        assert now is not None, "verl ended a validation without metrics"
+        known = self.store.read_best()
+        start = Validation(**known["start"]) if known else now
+        best = Validation(**known["best"]) if known else None
+        kept = now.step == 0 or self.store.exists(now.step)
+        if kept and (best is None or _score(now, start) > _score(best, start)):
+            self.store.write_best(start, now, {r: p.exported(now.step) for r, p in self.policies.items()})
+        if self.settings.keep_checkpoints is not None:
+            self.store.prune(self.settings.keep_checkpoints)
+
+    # ---- checkpoints -------------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        self.activity.now(self.global_steps, "saving a checkpoint")
+        for policy in self.policies.values():
+            policy.save(self.global_steps)
+        folder = self.store.pair_folder(self.global_steps)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
+        rounds = [r.value for r in self.schedule.rounds]
+        self.store.commit(
+            PairState(step=self.global_steps, schedule=rounds, steps_per_round=self.schedule.steps_per_round)
+        )
+
+    def _load_checkpoint(self) -> None:
+        self.global_steps = 0
+        step = self._resume_step()
+        if step is None:
+            return
+        self.store.load(step, self.schedule)
+        self.global_steps = step
+        data = torch.load(self.store.pair_folder(step) / "data.pt", weights_only=False)
+        self.train_dataloader.load_state_dict(data)
+
+    def _resume_step(self) -> int | None:
+        trainer = self.config.trainer
+        if trainer.resume_mode == "disable":
+            return None
+        if trainer.resume_mode == "auto":
+            return self.store.latest()
+        folder = os.path.abspath(trainer.resume_from_path)
+        self.store = CheckpointStore(os.path.dirname(folder))
+        return int(folder.rsplit("global_step_", 1)[1])
+
+
+def _score(now: Validation, start: Validation) -> float:
+    if start.accuracy == 0 or start.tokens == 0:
+        # the score is relative to the start; a start that solves nothing leaves accuracy alone to compare
+        return now.accuracy
+    return accuracy_efficiency_score(
+        now.accuracy, now.tokens, base_accuracy=start.accuracy, base_length=start.tokens
+    )

@@ -1,0 +1,110 @@
+"""The verl configuration of each policy: the run's own, with that policy's overrides merged in.
+
+Merging comes before resolving: many of verl's keys interpolate others, and an override must reach them too.
+verl resolves a run's configuration before its trainer sees it, so the launcher builds these and stores them
+under `longshort.policy_configs`.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError
+
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
+from verl_longshort.core.schedule import Schedule
+from verl_longshort.config.pair import plain_dict
+
+_DERIVED = (
+    "reward.num_workers",
+    "trainer.default_local_dir",
+    "trainer.resume_mode",
+    "trainer.resume_from_path",
+)
+
+
+def build_policy_configs(config: DictConfig, schedule: Schedule) -> dict[str, Any]:
+    """Resolved plain containers, one per role.
+
+    Args:
+        config: the composed, unresolved configuration of the run.
+        schedule: a policy that it never teaches is a server on devices of its own.
+
+    Raises:
+        UserError: an override of a key that verl does not have, or one that the pair decides.
+    """
+    return {role.value: _build(config, role, serves_only=not schedule.updates(role)) for role in ROLES}
+
+
+def _build(config: DictConfig, role: Role, *, serves_only: bool) -> Any:
+    where = f"longshort.policies.{role}"
+    overrides = plain_dict(config.longshort.policies[role.value])
+    base = config.copy()
+    _check(overrides, base, where)
+    OmegaConf.set_struct(base, True)
+    try:
+        merged = OmegaConf.merge(base, overrides)
+    except ConfigKeyError as error:
+        raise UserError(where, overrides, str(error).splitlines()[0]) from error
+    assert isinstance(merged, DictConfig)
+    _adapt(merged, role)
+    if serves_only:
+        _place_server(merged, where)
+    resolved = plain_dict(merged)
+    del resolved["longshort"]
+    return resolved
+
+
+def _adapt(config: DictConfig, role: Role) -> None:
+    OmegaConf.set_struct(config, False)
+    # the engine's actors are named after the role: both policies number their replicas from 0
+    custom = config.actor_rollout_ref.rollout.get("custom") or {}
+    config.actor_rollout_ref.rollout.custom = {**custom, "role": role.value}
+    # the agent loop grades; verl's reward workers have fixed names and would clash
+    config.reward.num_workers = 0
+    config.trainer.v1.trainer_mode = "sync"
+    config.trainer.checkpoint_callback_class = None
+    config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute() / role.value)
+
+
+def _place_server(config: DictConfig, where: str) -> None:
+    rollout = config.actor_rollout_ref.rollout
+    # verl's default, weights made up at random, waits for a trainer that sends true ones
+    rollout.load_format = "auto"
+    if rollout.nnodes:
+        return
+    if config.trainer.device != "cpu":
+        remedy = "this policy learns in no round and is served on devices of its own: give their number"
+        raise UserError(f"{where}.actor_rollout_ref.rollout.nnodes", rollout.nnodes, remedy)
+    rollout.nnodes, rollout.n_gpus_per_node = 1, 1
+
+
+def point_at_checkpoint(config: DictConfig, folder: Path | None) -> None:
+    """Let a policy start from `folder`, or afresh when it is None."""
+    config.trainer.resume_mode = "disable" if folder is None else "resume_path"
+    config.trainer.resume_from_path = None if folder is None else str(folder)
+
+
+def _check(overrides: Mapping[str, Any], base: DictConfig, where: str) -> None:
+    for key, value in _leaves(overrides):
+        if key in _DERIVED:
+            raise UserError(f"{where}.{key}", value, f"the pair decides this; set {key} for the run")
+        parent, _, leaf = key.rpartition(".")
+        node = OmegaConf.select(base, parent) if parent else base
+        free = isinstance(node, DictConfig) and not node
+        if not free and not (isinstance(node, DictConfig) and leaf in node.keys()):  # noqa: SIM118
+            known = [str(k) for k in node.keys()] if isinstance(node, DictConfig) else []  # noqa: SIM118
+            near = get_close_matches(leaf, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "look it up in verl's ppo_trainer config"
+            raise UserError(f"{where}.{key}", value, f"verl has no such key; {hint}")
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,165 @@
+"""One policy of the pair: a complete verl trainer that is handed its rows instead of sampling them.
+
+`PolicyTrainer` owns what one verl policy owns (actor, reference, critic, rollout servers, weight sync,
+optimizer, checkpoint); verl's public `step()` does all the learning. `FrozenPolicy` is a policy that no round
+teaches: a server and nothing else.
+"""
+
+import os
+from typing import Any
+
+import ray
+from omegaconf import DictConfig, open_dict
+from verl.single_controller.ray import ResourcePoolManager
+from verl.trainer.ppo.v1 import PPOTrainerSync
+from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
+
+from longshort_reward.protocol import Role
+from verl_longshort.verl_plugin.trainer.activity import node_of_worker
+from verl_longshort.verl_plugin.trainer.replay import HandedRows
+
+
+class ExistingPools(ResourcePoolManager):
+    """A manager over pools that were made elsewhere and are shared."""
+
+    def create_resource_pool(self) -> None:
+        """Nothing to make."""
+
+
+class _NoData:
+    """The data position of a policy: the pair has it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class PolicyTrainer(PPOTrainerSync):
+    """A policy that learns in some rounds.
+
+    Args:
+        role: the role it plays.
+        config: its own resolved verl configuration.
+        updates: steps of the run in which it learns, the horizon of its learning rate.
+        total_steps: steps of the whole run.
+        pools: resource pools shared with the partner, or None for a pool of its own.
+    """
+
+    def __init__(
+        self, role: Role, config: DictConfig, *, updates: int, total_steps: int, pools: dict[str, Any] | None
+    ) -> None:
+        self.role = role
+        self._updates = updates
+        self._total_steps = total_steps
+        self._pools = pools
+        super().__init__(config)
+
+    def _build_replay_buffer(self) -> HandedRows:
+        return HandedRows()
+
+    def _init_dataloader(self) -> None:
+        self.train_dataloader = _NoData()
+        self.total_training_steps = self._total_steps
+        with open_dict(self.config):
+            self.config.actor_rollout_ref.actor.optim.total_training_steps = self._updates
+            self.config.critic.optim.total_training_steps = self._updates
+
+    def _init_dump_executor(self) -> None:
+        pass
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        made: ResourcePoolManager = self.resource_pool_manager  # type: ignore[has-type]
+        if self._pools is not None:
+            self.resource_pool_manager = ExistingPools(
+                resource_pool_spec=made.resource_pool_spec,
+                mapping=made.mapping,
+                resource_pool_dict=self._pools,
+            )
+            return
+        # placement groups are named after their pool: two pools of one name would be one
+        own = f"{self.role}_pool"
+        self.resource_pool_manager = ResourcePoolManager(
+            resource_pool_spec={own: made.resource_pool_spec["global_pool"]},
+            mapping=dict.fromkeys(made.mapping, own),
+        )
+
+    def prepare_step(self) -> dict[str, Any]:
+        """Nothing to submit: the pair does."""
+        return {}
+
+    def on_sample_end(self) -> None:
+        """Nothing to put to sleep: the pair has done it."""
+
+    def nodes(self) -> list[str]:
+        """The Ray node of each worker rank, by id."""
+        asked = [worker.__ray_call__.remote(node_of_worker) for worker in self.actor_rollout_wg.workers]
+        return list(ray.get(asked))
+
+    def learn(self, rows: Any, step: int) -> tuple[Any, dict[str, Any], dict[str, float]]:
+        """One verl step on `rows`; returns the rows with padding, metrics and timings."""
+        self.global_steps = step
+        self.replay_buffer.hand(rows)
+        metrics: dict[str, Any] = {}
+        timing: dict[str, float] = {}
+        batch = self.step(metrics, timing)
+        return batch, metrics, timing
+
+    def sync(self, step: int) -> None:
+        """Wake the servers and give them this policy's weights as version `step`."""
+        self.checkpoint_manager.update_weights(step)
+
+    def sleep(self) -> None:
+        """Free what the servers hold while weights change."""
+        self.checkpoint_manager.sleep_replicas()
+
+    def save(self, step: int) -> None:
+        """Write this policy's checkpoint."""
+        self.global_steps = step
+        self._save_checkpoint()
+
+    def exported(self, step: int) -> str:
+        """This policy as a Hugging Face folder: of the checkpoint of `step`, or its start (0)."""
+        if step == 0:
+            return str(self.config.actor_rollout_ref.model.path)
+        root = self.config.trainer.default_local_dir
+        return os.path.join(root, f"global_step_{step}", "actor", "huggingface")
+
+
+class FrozenPolicy:
+    """A policy that serves only: no worker group, no optimizer, nothing to save."""
+
+    def __init__(self, role: Role, config: DictConfig) -> None:
+        self.role = role
+        self.config = config
+        self.global_steps = 0
+
+    def init(self) -> None:
+        """Start its servers from the model path, each with a version number of its own."""
+        self.llm_server_manager = LLMServerManager.create(config=self.config)
+        self.sync(0)
+
+    def get_llm_client(self) -> LLMServerClient:
+        """The client of this policy's servers."""
+        return self.llm_server_manager.get_client()
+
+    def nodes(self) -> list[str]:
+        """It has no worker ranks."""
+        return []
+
+    def sync(self, step: int) -> None:
+        """Tell the servers the step, so that staleness metrics do not lie."""
+        servers = [s for replica in self.llm_server_manager.get_replicas() for s in replica.servers]
+        ray.get([server.set_global_steps.remote(step) for server in servers])
+
+    def sleep(self) -> None:
+        """A standalone server shares no memory with training: it stays awake."""
+
+    def save(self, step: int) -> None:
+        """Its weights are those of its model path: nothing to write."""
+
+    def exported(self, step: int) -> str:
+        """Its own model path."""
+        return str(self.config.actor_rollout_ref.model.path)

@@ -1,0 +1,152 @@
+"""Checks a training run before anything heavy is imported, started or written.
+
+Every check ends in a `UserError` that names the key, the value and the remedy.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import check_model, read_records
+from longshort_reward.protocol import ROLES
+from verl_longshort.base.dry_run import dry_run
+from verl_longshort.config.pair import PairSettings, settings_of
+from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore
+from verl_longshort.verl_plugin.trainer.cluster import asked_address, check_address
+from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
+
+COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
+_LEFT_ALONE = {
+    "trainer.total_training_steps": "the longshort block decides how long a run is; leave it null",
+    "reward.custom_reward_function.path": "the reward is set in longshort.reward; leave it null",
+    "trainer.v1.sampler.custom_sampler.path": "this trainer brings its own replay buffer; leave it null",
+}
+_OFF = {
+    "algorithm.filter_groups.enable": "dynamic group filtering is not supported; set false",
+    "reward.reward_model.enable": "a reward model is not supported; set false",
+    "distillation.enabled": "distillation is not supported; set false",
+}
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Check the composed, unresolved configuration of a run.
+
+    Returns:
+        The resolved configuration of each policy (`build_policy_configs`).
+
+    Raises:
+        UserError: for the first thing that cannot work.
+    """
+    settings = settings_of(config)
+    check_unsupported(config)
+    policies = build_policy_configs(config, settings.schedule)
+    for role in ROLES:
+        key = f"longshort.policies.{role}.actor_rollout_ref.model.path"
+        check_model(str(policies[role.value]["actor_rollout_ref"]["model"]["path"]), key=key)
+    check_data(config)
+    check_rollouts(policies, shared=settings.pools == "shared", device=config.trainer.device)
+    check_devices(config, pools=1 if settings.pools == "shared" else 2)
+    check_installed(policies)
+    _check_resume(config, settings, policies)
+    return policies
+
+
+def check_unsupported(config: DictConfig) -> None:
+    """Raise UserError for settings of verl that our trainers cannot use."""
+    for key, remedy in _LEFT_ALONE.items():
+        value = OmegaConf.select(config, key)
+        if value is not None:
+            raise UserError(key, value, remedy)
+    for key, remedy in _OFF.items():
+        value = OmegaConf.select(config, key)
+        if value:
+            raise UserError(key, value, remedy)
+
+
+def check_data(config: DictConfig) -> None:
+    """Raise UserError for training or validation data that cannot be used, or too little of it."""
+    train = _problems(config.data.train_files, "data.train_files")
+    _problems(config.data.val_files, "data.val_files")
+    batch = config.data.train_batch_size
+    dry = dry_run()
+    count = len(train) if dry is None else dry.count(config.data.train_files, train)
+    if batch <= 0 or (count is not None and batch > count):
+        raise UserError(
+            "data.train_batch_size", batch, f"must be from 1 to the number of problems, {count}"
+        )
+
+
+def _problems(files: str | Sequence[str], key: str) -> list[dict[str, Any]]:
+    paths = [files] if isinstance(files, str) else list(files)
+    rows = [row for path in paths for row in read_records(path, key=key, columns=COLUMNS)]
+    for number, row in enumerate(rows, start=1):
+        if row["reward_model"].get("ground_truth") is None:
+            raise UserError(
+                key, files, f"record {number} lacks reward_model.ground_truth: the answer to grade by"
+            )
+        if not any(message.get("role") == "user" for message in row["prompt"]):
+            raise UserError(
+                key, files, f"record {number} has no user message in its prompt: the problem goes there"
+            )
+        if row["extra_info"].get("index") is None:
+            raise UserError(key, files, f"record {number} lacks extra_info.index: number the problems")
+    return rows
+
+
+def check_devices(config: DictConfig, *, pools: int) -> None:
+    """Raise UserError when this machine has too few GPUs for so many resource pools, or is not enough."""
+    dry = dry_run()
+    if dry is None:
+        check_address(config)
+    if config.trainer.device != "cuda":
+        return
+    asked = config.trainer.n_gpus_per_node
+    here = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    present = here if dry is None else dry.gpus_per_node
+    elsewhere = dry is None and asked_address(config) is not None
+    if not elsewhere and asked * pools > present:
+        remedy = (
+            f"the run needs {asked * pools} GPUs ({pools} x {asked}) and this machine has {present}; "
+            "ask for fewer, or train on the CPU with device=cpu"
+        )
+        raise UserError("trainer.n_gpus_per_node", asked, remedy)
+
+
+def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:
+    """Raise UserError when the policies' checkpoints of `step` are not those of this run's ranks.
+
+    verl's FSDP checkpoints are a file per rank, and each rank reads its own.
+    """
+    for role, policy in policies.items():
+        ranks = policy["trainer"]["nnodes"] * policy["trainer"]["n_gpus_per_node"]
+        folder = root / role / f"global_step_{step}" / "actor"
+        there = {path.name for path in folder.glob("model_world_size_*_rank_*.pt")}
+        missing = {f"model_world_size_{ranks}_rank_{rank}.pt" for rank in range(ranks)} - there
+        if there and missing:
+            remedy = (
+                f"the checkpoint in {folder} lacks {min(missing)}: give as many ranks as wrote it "
+                f"({min(there).split('_')[3]}), and a folder that all nodes share"
+            )
+            raise UserError("trainer.nnodes x trainer.n_gpus_per_node", ranks, remedy)
+
+
+def _check_resume(config: DictConfig, settings: PairSettings, policies: Mapping[str, Any]) -> None:
+    trainer = config.trainer
+    if trainer.resume_mode == "disable":
+        return
+    store = CheckpointStore(trainer.default_local_dir)
+    step = store.latest() if trainer.resume_mode == "auto" else None
+    if trainer.resume_mode == "resume_path":
+        given = Path(str(trainer.resume_from_path))
+        if not (given / "pair.json").is_file():
+            raise UserError(
+                "trainer.resume_from_path", given, "is no checkpoint of a pair: it has no pair.json"
+            )
+        store, step = CheckpointStore(given.parent), int(given.name.rsplit("_", 1)[1])
+    if step is not None:
+        store.load(step, settings.schedule)
+        _check_shards(policies, store.root, step)

@@ -1,0 +1,117 @@
+"""Stands between verl's `run_ppo` and its task runner, where Ray is connected and nothing runs yet.
+
+There a run on an existing cluster is checked against the cluster, its task runner is put on the node of the
+command, and the nodes are watched until the run ends.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from omegaconf import DictConfig
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from longshort_reward.errors import UserError
+from verl_longshort.verl_plugin.trainer import failure
+from verl_longshort.verl_plugin.trainer.activity import forget
+from verl_longshort.verl_plugin.trainer.cluster import asked_address, check_capacity, device_groups
+from verl_longshort.verl_plugin.trainer.nodes import check_nodes, wait_until_free
+from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch
+
+logger = logging.getLogger(__name__)
+
+
+class WatchedRunner:
+    """Passed to `run_ppo` as its task runner class.
+
+    Args:
+        runner_class: verl's task runner, a Ray actor class.
+        config: the run's configuration.
+        pools: resource pools of the run, each of trainer.nnodes x trainer.n_gpus_per_node devices.
+        models: configuration key -> model, of what every node must be able to load.
+        command: what the user types to start this run again.
+    """
+
+    def __init__(
+        self,
+        runner_class: Any,
+        config: DictConfig,
+        *,
+        pools: int,
+        models: Mapping[str, str],
+        command: Sequence[str],
+    ) -> None:
+        self._class = runner_class
+        self._config = config
+        self._groups = device_groups(config, pools=pools)
+        self._models = models
+        self._command = command
+        self._root = Path(config.trainer.default_local_dir)
+        self._joins = asked_address(config) is not None
+        self._options: dict[str, Any] = {}
+        self._handle: Any = None
+        self.connected = False
+        """Whether `run_ppo` has connected to Ray."""
+        self._watch = NodeWatch(lambda: ray.kill(self._handle))
+
+    def options(self, **options: Any) -> "WatchedRunner":
+        """As of an actor class."""
+        self._options.update(options)
+        return self
+
+    def remote(self) -> Any:
+        """Check the cluster and start the task runner; `run_ppo` calls this when Ray is connected.
+
+        Raises:
+            UserError: the cluster is not what the run needs.
+        """
+        self.connected = True
+        forget(self._root)
+        if not self._joins:
+            self._handle = self._class.options(**self._options).remote()
+            return self._handle
+        self._check_cluster()
+        # soft: the command's node may have no CPU to give
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._handle = self._class.options(**self._options, scheduling_strategy=here).remote()
+        self._watch.start()
+        return self._handle
+
+    def stop_watching(self) -> None:
+        """The run is over."""
+        self._watch.stop()
+
+    def explain(self, error: RayError) -> Exception:
+        """What to raise for an error that Ray reports of the run: the most that is known about it."""
+        cause = root_cause(error)
+        if isinstance(cause, UserError):
+            return cause
+        if lost := self._lost_nodes():
+            address = ray.get_runtime_context().gcs_address
+            return failure.node_failure(lost, self._root, self._command, address)
+        if isinstance(cause, RayActorError) and not cause.actor_init_failed:
+            return failure.process_failure(cause, self._root, self._command)
+        return error
+
+    def _lost_nodes(self) -> list[failure.LostNode]:
+        if not (self._joins and self._handle):
+            return []
+        if not self._watch.lost():
+            logger.error("the run failed; waiting up to %.0f s for word of a dead node", NOTICE_S)
+        return self._watch.lost(wait_s=NOTICE_S)
+
+    def _check_cluster(self) -> None:
+        nodes = ray.nodes()
+        check_capacity(nodes, self._groups, ray.get_runtime_context().gcs_address)
+        check_nodes(nodes, self._root, self._models)
+        wait_until_free(sum(self._groups))
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception that a task raised, below all tasks that waited for it."""
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    return error

@@ -1,0 +1,101 @@
+"""Fine-tunes one role on joint trajectories with verl's own SFT trainer.
+
+`fine_tune(overrides)` checks what it was given in seconds, then trains: in this process for one device,
+through torchrun for several. The same module is what torchrun starts, so a multi-node run is
+
+    torchrun --nnodes 2 --nproc-per-node 8 ... -m verl_longshort.verl_plugin.trainer.sft longshort.role=long ...
+
+The result, `longshort.output_dir`, is a Hugging Face folder that is put in place in one step: a run that is
+killed leaves at most a folder named `.partial` beside it.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from verl_longshort.config.compose import compose_config
+from verl_longshort.data.trajectories import load_trajectories
+from longshort_reward.errors import UserError
+from verl_longshort.base.files import check_model
+from longshort_reward.protocol import ROLES, Role
+from verl_longshort.base.dry_run import dry_run, is_planned
+
+CONFIG_NAME = "sft"
+
+
+def fine_tune(overrides: Sequence[str]) -> None:
+    """Train as `overrides` (Hydra's key=value on `config/sft.yaml`) say.
+
+    Raises UserError before anything heavy is imported when a setting or an input cannot be used.
+    """
+    config = compose_config(CONFIG_NAME, overrides)
+    check(config)
+    if (dry := dry_run()) is not None:
+        from verl_longshort.verl_plugin.trainer.dry import sft_needs
+
+        dry.finish(sft_needs(config))
+    if _needs_torchrun(config):
+        arguments = ["--standalone", "--nproc-per-node", str(config.trainer.n_gpus_per_node)]
+        module = ["-m", "verl_longshort.verl_plugin.trainer.sft", *overrides]
+        os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments, *module])
+    from verl_longshort.verl_plugin.trainer.sft_run import train
+
+    train(overrides)
+
+
+def check(config: DictConfig) -> None:
+    """Raise UserError for a role, file, model path or batch that cannot be used. Light."""
+    role = config.longshort.role
+    if role not in tuple(ROLES):
+        raise UserError("longshort.role", role, "must be long or short")
+    check_model(str(config.model.path), key="model.path")
+    rows = count_trajectories(config)
+    batch = config.data.train_batch_size
+    # The trainer drops incomplete batches, so a batch larger than the data would train nothing.
+    if batch <= 0 or (rows is not None and batch > rows):
+        raise UserError(
+            "data.train_batch_size", batch, f"must be from 1 to the number of trajectories, {rows}"
+        )
+    devices = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    if batch % devices:
+        raise UserError(
+            "data.train_batch_size", batch, f"must be a multiple of the number of devices, {devices}"
+        )
+
+
+def count_trajectories(config: DictConfig) -> int | None:
+    """How many trajectories are trained on; None in a dry run when nobody knows yet. Raises UserError."""
+    files, most = config.data.train_files, config.data.train_max_samples
+    dry = dry_run()
+    if dry is not None and is_planned(files if isinstance(files, str) else files[0]):
+        rows = dry.count(files, ())
+    else:
+        rows = len(load_trajectories(files, Role(config.longshort.role)))
+    return rows if rows is None or most <= 0 else min(rows, most)
+
+
+def _needs_torchrun(config: DictConfig) -> bool:
+    if "RANK" in os.environ:
+        return False
+    if config.trainer.nnodes > 1:
+        raise UserError(
+            "trainer.nnodes",
+            config.trainer.nnodes,
+            "start every node yourself: torchrun --nnodes ... -m verl_longshort.verl_plugin.trainer.sft key=value ...",
+        )
+    return bool(config.trainer.n_gpus_per_node > 1)
+
+
+def _main() -> int:
+    try:
+        fine_tune(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,63 @@
+"""The reward of a single model: that of a pair with one role, `eta EM + lambda FM + mu LM`. Knows no verl.
+
+The functions are those of the pair (`longshort_reward`): a control differs in nothing but being alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from longshort_reward import Outcome, RewardWeights, RoleReward, synergy_reward
+
+from longshort_reward.protocol import Role
+
+SPEAKER = Role.LONG
+"""The one role: it is never credited for asking again, which is the short one's."""
+
+_TERMS = ("total", "em", "fm", "lm")
+
+
+def group_of(key: str) -> str:
+    """The problem of a row of the replay buffer, whose key is `{uid}_{session}_{index}`."""
+    return key.rsplit("_", 2)[0]
+
+
+def reward_answers(
+    keys: Sequence[str], facts: Sequence[Mapping[str, Any]], weights: RewardWeights, step: int
+) -> dict[str, RoleReward]:
+    """Key -> reward of every answer; `facts`, one per key, are what the agent loop recorded.
+
+    All answers to a problem must be there: LM compares them.
+    """
+    groups: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for key, fact in zip(keys, facts, strict=True):
+        groups[group_of(key)][key] = fact
+    rewards: dict[str, RoleReward] = {}
+    for group in groups.values():
+        rewarded = synergy_reward([_outcome(fact) for fact in group.values()], weights, step)
+        rewards.update(zip(group, (roles[SPEAKER] for roles in rewarded), strict=True))
+    return rewards
+
+
+def answer_metrics(
+    rewards: Mapping[str, RoleReward], facts: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Means over a step, named `single/…`; the terms are unweighted."""
+    metrics = {f"single/{name}": float(np.mean([f[name] for f in facts])) for name in ("tokens", "format")}
+    metrics["single/accuracy"] = float(np.mean([fact["acc"] for fact in facts]))
+    metrics["single/answered"] = float(np.mean([fact["answered"] for fact in facts]))
+    for term in _TERMS:
+        metrics[f"single/reward/{term}"] = float(np.mean([getattr(r, term) for r in rewards.values()]))
+    return metrics
+
+
+def _outcome(fact: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        correct=fact["acc"] > 0.5,
+        format_ok={SPEAKER.value: fact["format"] > 0.5},
+        tokens=int(fact["tokens"]),
+        rethinks=0,
+        fault_role=None,
+        stop_reason=fact["stop_reason"],
+    )

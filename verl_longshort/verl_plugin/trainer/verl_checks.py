@@ -1,0 +1,130 @@
+"""What verl would refuse only minutes into a run, found before anything is started.
+
+`check_ppo` builds verl's own typed objects from a policy's configuration and checks what verl asserts in its
+workers; `check_dataclasses` does the first half for any configuration. Both import verl, no CUDA.
+"""
+
+from collections.abc import Sequence
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from longshort_reward.errors import UserError
+
+_REFUSALS = (
+    *(AssertionError, ValueError, TypeError, NotImplementedError),
+    *(OmegaConfBaseException, HydraException),
+)
+# Hydra instantiates these; the reference's keys are renamed first, as verl's worker does it
+_PARTS = (
+    *("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"),
+    *("algorithm", "critic"),
+)
+_SCORING = "rollout.log_prob_max_token_len_per_gpu"
+_MODELS = ("actor_rollout_ref.model", "critic.model")
+_REFERENCE_NAMES = {
+    "log_prob_micro_batch_size": "ppo_micro_batch_size",
+    "log_prob_micro_batch_size_per_gpu": "ppo_micro_batch_size_per_gpu",
+    "log_prob_use_dynamic_bsz": "use_dynamic_bsz",
+    "log_prob_max_token_len_per_gpu": "ppo_max_token_len_per_gpu",
+}
+
+
+def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:
+    """Check the resolved configuration of one policy.
+
+    Args:
+        config: verl's whole PPO configuration.
+        where: put before the keys in messages.
+        learns: False for a policy that only serves.
+
+    Raises:
+        UserError: the first key that cannot work.
+    """
+    typed = config.copy()
+    _prepare(typed)
+    check_dataclasses(config, (), where=where, models=_MODELS)
+    check_dataclasses(typed, _PARTS, where=where)
+    _check_engine(config, where, learns=learns)
+    if learns:
+        _check_batches(config, where)
+
+
+def check_dataclasses(
+    config: DictConfig, parts: Sequence[str], *, where: str = "", models: Sequence[str] = ()
+) -> None:
+    """Let verl build its typed objects of `parts`.
+
+    A model's object would load its tokenizer, so of `models` only the names and types of keys are checked.
+
+    Raises:
+        UserError: naming the part, after `where`, that verl refuses.
+    """
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.config import HFModelConfig
+
+    for part in (*models, *parts):
+        node = OmegaConf.select(config, part)
+        try:
+            if part in models:
+                OmegaConf.merge(OmegaConf.structured(HFModelConfig), node)
+            else:
+                omega_conf_to_dataclass(node)
+        except _REFUSALS as error:
+            reason = str(error.__cause__ or error).strip().splitlines()
+            raise UserError(f"{where}{part}", "refused by verl", reason[0] if reason else "") from error
+
+
+def _prepare(config: DictConfig) -> None:
+    own = config.actor_rollout_ref
+    with open_dict(config):
+        own.ref.ppo_mini_batch_size = own.actor.ppo_mini_batch_size
+        for old, new in _REFERENCE_NAMES.items():
+            own.ref[new] = own.ref.pop(old, None)
+        # its object would load the model, which is checked by itself
+        config.critic.pop("model")
+
+
+def _check_engine(config: DictConfig, where: str, *, learns: bool) -> None:
+    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
+    gpus = trainer.nnodes * trainer.n_gpus_per_node if learns else rollout.nnodes * rollout.n_gpus_per_node
+    split = rollout.tensor_model_parallel_size * rollout.data_parallel_size
+    if gpus % split:
+        key = f"{where}actor_rollout_ref.rollout.tensor_model_parallel_size"
+        remedy = f"engines of {split} GPUs do not fill the {gpus} that the policy has: give a divisor"
+        raise UserError(key, rollout.tensor_model_parallel_size, remedy)
+    longest = _longest(config)
+    if rollout.max_model_len is not None and rollout.max_model_len < longest:
+        remedy = f"trajectories may have {longest} tokens with their prompt: raise it, or leave it null"
+        raise UserError(f"{where}actor_rollout_ref.rollout.max_model_len", rollout.max_model_len, remedy)
+
+
+def _check_batches(config: DictConfig, where: str) -> None:
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    split = sequence_parallel(actor)
+    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    if gpus % split:
+        key = f"{where}actor_rollout_ref.actor.ulysses_sequence_parallel_size"
+        raise UserError(key, split, f"must divide the policy's {gpus} GPUs")
+    rows, groups = actor.ppo_mini_batch_size * rollout.n, gpus // split
+    if rows % groups:
+        key = f"{where}actor_rollout_ref.actor.ppo_mini_batch_size"
+        remedy = f"times rollout.n = {rows} trajectories, which {groups} GPUs cannot share equally"
+        raise UserError(key, actor.ppo_mini_batch_size, remedy)
+    longest = _longest(config)
+    for part, name in ((actor, "actor.ppo_max_token_len_per_gpu"), (rollout, _SCORING)):
+        most = part[name.partition(".")[2]]
+        if actor.use_dynamic_bsz and most * split < longest:
+            remedy = f"must hold the longest trajectory: {longest} tokens with its prompt, over {split} GPUs"
+            raise UserError(f"{where}actor_rollout_ref.{name}", most, remedy)
+
+
+def sequence_parallel(actor: DictConfig) -> int:
+    """GPUs that share a sequence: verl takes the actor's own, deprecated key when that is above 1."""
+    own = int(actor.get("ulysses_sequence_parallel_size") or 1)
+    return own if own > 1 else int(actor.fsdp_config.ulysses_sequence_parallel_size)
+
+
+def _longest(config: DictConfig) -> int:
+    return int(config.data.max_prompt_length + config.data.max_response_length)

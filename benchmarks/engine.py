@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from longshort_reward.protocol import STOP_STRINGS, Role
 from rich.console import Console
 from rich.table import Table
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from verl_longshort.engines.transformers_engine import TransformersEngine
 from verl_longshort.world.tiny_model import build_model
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from longshort_reward.protocol import STOP_STRINGS, Role
-from verl_longshort.engines.transformers_engine import TransformersEngine
 
 TURNS = 2
 PARTNER_TOKENS = 12

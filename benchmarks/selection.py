@@ -71,12 +71,7 @@ def hard_thoughts(record: Record) -> list[int]:
     """Indexes of the thoughts that hold a hard step's own work."""
     labelled: list[Record] = record.get("labels") or record["thoughts"]
     labels = [label["text"] for label in labelled if label["kind"] == "hard"]
-    found = {
-        index
-        for text in labels
-        for index, thought in enumerate(record["thoughts"])
-        if text in thought["text"]
-    }
+    found = {index for text in labels for index, thought in enumerate(record["thoughts"]) if text in thought["text"]}
     return sorted(found)
 
 
@@ -92,13 +87,9 @@ def _share(part: int, whole: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Precision and recall of the rules; see the module's docstring."
-    )
+    parser = argparse.ArgumentParser(description="Precision and recall of the rules; see the module's docstring.")
     parser.add_argument("files", nargs="+", type=Path)
-    records = [
-        record for file in parser.parse_args().files for record in read_stage(file, Weighed, key="files")
-    ]
+    records = [record for file in parser.parse_args().files for record in read_stage(file, Weighed, key="files")]
     table = Table("rule", "precision", "recall", *PLACES, "tokens kept", title=f"{len(records)} chains")
     for name, choice in CHOICES.items():
         outcome = Outcome()

@@ -26,11 +26,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from verl_longshort.data.rollouts import Gate, Prober
-from verl_longshort.data.stage import stage_block
-from verl_longshort.world.tiny_tokenizer import VOCABULARY, build_tokenizer
 from verl_longshort.data.weigh import CONFIG_NAME, Weigher
 from verl_longshort.data.weigh_settings import WeighSettings
 from verl_longshort.engines.transformers_engine import TransformersEngine
+from verl_longshort.world.tiny_tokenizer import VOCABULARY, build_tokenizer
 
 WORDS = [word for word in VOCABULARY if word.isalpha()]
 
@@ -43,9 +42,7 @@ def make_chains(count: int, thoughts: int, tokens: int) -> list[dict[str, Any]]:
             "problem": f"start {index % 10} ; a 3 ?",
             "ground_truth": "4",
             "separator": " ",
-            "thoughts": [
-                {"text": " ".join(draw.choices(WORDS, k=tokens)), "kind": ""} for _ in range(thoughts)
-            ],
+            "thoughts": [{"text": " ".join(draw.choices(WORDS, k=tokens)), "kind": ""} for _ in range(thoughts)],
         }
         for index in range(count)
     ]
@@ -149,9 +146,7 @@ def _settings(options: argparse.Namespace, folder: str) -> WeighSettings:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Compare ways to weigh thoughts; see the module's docstring."
-    )
+    parser = argparse.ArgumentParser(description="Compare ways to weigh thoughts; see the module's docstring.")
     parser.add_argument("--chains", type=int, default=6)
     parser.add_argument("--thoughts", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=20, help="of a thought")

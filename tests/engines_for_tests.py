@@ -8,8 +8,8 @@ import torch
 from tokenizers_for_tests import word_level
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from verl_longshort.engines.transformers_engine import TransformersEngine
 from verl_longshort.core.trajectory import Generation
+from verl_longshort.engines.transformers_engine import TransformersEngine
 
 VOCABULARY = 64
 EOS = 1

@@ -36,9 +36,7 @@ def completion(*texts: str, finish_reason: str = "stop", tokens: int = 3) -> JSO
 
 
 def failure(status: int, **headers: str) -> Response:
-    return Response(
-        "no", status_code=status, headers={key.replace("_", "-"): v for key, v in headers.items()}
-    )
+    return Response("no", status_code=status, headers={key.replace("_", "-"): v for key, v in headers.items()})
 
 
 def cut() -> Response:

@@ -73,9 +73,7 @@ def write_evaluation(
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def record(
-    index: int, sample: int, *, mode: str, correct: bool, text: str, benchmark: str = "test"
-) -> dict[str, Any]:
+def record(index: int, sample: int, *, mode: str, correct: bool, text: str, benchmark: str = "test") -> dict[str, Any]:
     """One trajectory."""
     turns = [
         {"role": role, "text": words.format(text=text), "tokens": tokens + index, "fault": None}

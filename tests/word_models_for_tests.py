@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
+from longshort_reward.protocol import ANSWER_CLOSE, ANSWER_OPEN, RETHINK, THINK_CLOSE, THINK_OPEN
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from longshort_reward.protocol import ANSWER_CLOSE, ANSWER_OPEN, RETHINK, THINK_CLOSE, THINK_OPEN
 
 _ANSWER = {ANSWER_OPEN: "\\boxed{", "\\boxed{": "4", "4": "}", "}": ANSWER_CLOSE}
 _THINK = {"?": THINK_OPEN, THINK_OPEN: "so", "so": THINK_CLOSE}

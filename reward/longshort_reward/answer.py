@@ -177,9 +177,7 @@ def ground_truth_text(ground_truth: Any) -> str:
         return text
     if isinstance(ground_truth, bool) or not isinstance(ground_truth, numbers.Real):
         kind = type(ground_truth).__name__
-        raise TypeError(
-            f"ground_truth = {ground_truth!r}: is a {kind}; give one answer as a string or a number"
-        )
+        raise TypeError(f"ground_truth = {ground_truth!r}: is a {kind}; give one answer as a string or a number")
     if isinstance(ground_truth, numbers.Rational):
         return str(ground_truth)
     value = float(ground_truth)

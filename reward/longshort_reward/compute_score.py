@@ -8,11 +8,11 @@ from typing import Any
 
 from longshort_reward.answer import judge_answer
 from longshort_reward.checks import check_keys, number
+from longshort_reward.errors import UserError
 from longshort_reward.format import format_match
 from longshort_reward.judges import Verdict
-from longshort_reward.schedule import RewardWeights
-from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, parse_trajectory
+from longshort_reward.schedule import RewardWeights
 
 _WHERE = "reward.custom_reward_function.reward_kwargs"
 _KNOWN = ("eta", "lambda", "answer_timeout_s")
@@ -74,7 +74,5 @@ def _read(kwargs: dict[str, Any]) -> dict[str, float]:
     return {
         "eta": number(eta, f"{_WHERE}.eta"),
         "lambda": number(lambda_, f"{_WHERE}.lambda"),
-        "answer_timeout_s": number(
-            kwargs.get("answer_timeout_s", 5.0), f"{_WHERE}.answer_timeout_s", above=0
-        ),
+        "answer_timeout_s": number(kwargs.get("answer_timeout_s", 5.0), f"{_WHERE}.answer_timeout_s", above=0),
     }

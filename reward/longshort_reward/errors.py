@@ -1,4 +1,4 @@
-"""Exceptions whose message is all a user needs: mistakes in what was given, and runs that lost a machine."""
+"""The exception whose message is all a user needs: a mistake in what was given."""
 
 
 class UserError(Exception):
@@ -16,10 +16,3 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.key} = {self.value!s}: {self.remedy}"
-
-
-class RunDiedError(Exception):
-    """A run ended because a node or a process of it died; no setting is wrong.
-
-    The message says what died, what was going on and how to go on. The command line exits with status 1.
-    """

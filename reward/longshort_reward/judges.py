@@ -129,9 +129,7 @@ class Judges:
         try:
             slot = self._slots.get(timeout=_QUEUE_LIMIT_S)
         except queue.Empty:
-            raise RuntimeError(
-                f"no answer judge came free in {_QUEUE_LIMIT_S:g} s: lower answer_timeout_s"
-            ) from None
+            raise RuntimeError(f"no answer judge came free in {_QUEUE_LIMIT_S:g} s: lower answer_timeout_s") from None
         try:
             yield slot
         except BaseException:

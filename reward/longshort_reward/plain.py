@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _LARGEST_POWER_DIGITS = 1e6
-_WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*\{([^{}]*)\}"
-)
+_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*\{([^{}]*)\}")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _REWRITES = tuple(
     (re.compile(pattern), new)
@@ -209,9 +207,7 @@ def _number(text: str) -> _Number | None:
     body = _CURRENCY.sub("", body).removesuffix("%")
     body = _DEGREES.sub("", body)
     if found := _DECIMAL.fullmatch(body):
-        value = Fraction(re.sub("[, ]", "", found["digits"])) * Fraction(10) ** int(
-            found["e"] or found["ten"] or 0
-        )
+        value = Fraction(re.sub("[, ]", "", found["digits"])) * Fraction(10) ** int(found["e"] or found["ten"] or 0)
         return _Number(value=sign * value, decimal="." in body or value.denominator > 1, percent=percent)
     if found := _REPEATING.fullmatch(body):
         fixed, again = found["fixed"], found["again"]

@@ -233,8 +233,7 @@ An example. Problem: How many positive divisors of 360 are not perfect squares?
 """.strip()
 _LONG_TAIL = "You are the long-thought assistant. Write your next turn: <think> ... </think>."
 _SHORT_TAIL = (
-    "You are the short-thought assistant. "
-    "Write your next turn: <answer> ... </rethink> or <answer> ... </answer>."
+    "You are the short-thought assistant. Write your next turn: <answer> ... </rethink> or <answer> ... </answer>."
 )
 
 DEFAULT_PROMPTS = RolePrompts(

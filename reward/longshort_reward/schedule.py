@@ -74,9 +74,7 @@ class RewardWeights:
             UserError: a key is unknown or missing, or a value cannot be used; it names the key under `where`.
         """
         check_keys(block, where, known=("eta", "lambda", "mu", "rethink"), required=("mu",))
-        given = {
-            key: number(block[key], f"{where}.{key}") for key in ("eta", "lambda", "rethink") if key in block
-        }
+        given = {key: number(block[key], f"{where}.{key}") for key in ("eta", "lambda", "rethink") if key in block}
         return cls(
             eta=given.get("eta", cls.eta),
             lambda_=given.get("lambda", cls.lambda_),

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from math import fsum
 
 from longshort_reward.length import length_match
-from longshort_reward.schedule import RewardWeights
 from longshort_reward.protocol import ROLES, Role
+from longshort_reward.schedule import RewardWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,7 @@ class RoleReward:
     """`total` is the mean of the role's other rewards in the group, whatever the terms; see `is_neutral`."""
 
 
-def synergy_reward(
-    group: Sequence[Outcome], weights: RewardWeights, step: int
-) -> list[dict[Role, RoleReward]]:
+def synergy_reward(group: Sequence[Outcome], weights: RewardWeights, step: int) -> list[dict[Role, RoleReward]]:
     """Rewards of all trajectories of ONE problem, in the order of `group`, per role.
 
     Args:
@@ -89,9 +87,7 @@ def is_neutral(outcome: Outcome, role: Role) -> bool:
     return outcome.fault_role == role.partner or role not in outcome.format_ok
 
 
-def _own(
-    outcome: Outcome, role: Role, lm: float, credit: float, weights: RewardWeights, step: int
-) -> RoleReward:
+def _own(outcome: Outcome, role: Role, lm: float, credit: float, weights: RewardWeights, step: int) -> RoleReward:
     em = float(outcome.correct)
     fm = float(outcome.format_ok.get(role, False))
     asked_well = role is Role.SHORT and outcome.correct and outcome.rethinks > 0

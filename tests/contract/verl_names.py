@@ -90,10 +90,7 @@ TOUCHES: dict[str, list[Touch]] = {
             is_ipc_supported="",
             cudart="",
         ),
-        *[
-            attribute(PLATFORM, f"PlatformBase.{name}")
-            for name in ("device_name", "vendor_name", "device_module")
-        ],
+        *[attribute(PLATFORM, f"PlatformBase.{name}") for name in ("device_name", "vendor_name", "device_module")],
         called("verl.utils.distributed", "initialize_global_process_group_ray", "timeout_second backend"),
         called("verl.utils.device", "get_nccl_backend"),
     ],
@@ -192,9 +189,7 @@ TOUCHES: dict[str, list[Touch]] = {
         *overridden(ROLLOUT, "BaseRollout", resume="tags", release="", update_weights=None),
         called(ROLLOUT, "BaseRollout", "config model_config device_mesh"),
         called("verl.workers.rollout.utils", "ensure_async_iterator"),
-        called(
-            CONFIGS, "RolloutConfig", "name custom free_cache_engine max_num_seqs max_model_len dtype seed"
-        ),
+        called(CONFIGS, "RolloutConfig", "name custom free_cache_engine max_num_seqs max_model_len dtype seed"),
     ],
     "rollout/vllm_replica.py": [
         *overridden(VLLM_SERVER, "vLLMReplica", _get_server_name_prefix=""),
@@ -225,8 +220,7 @@ TOUCHES: dict[str, list[Touch]] = {
         called(
             AGENT_LOOP,
             "AgentLoopOutput",
-            "prompt_ids response_ids response_mask response_logprobs reward_score num_turns metrics "
-            "extra_fields",
+            "prompt_ids response_ids response_mask response_logprobs reward_score num_turns metrics extra_fields",
         ),
     ],
 }

@@ -14,9 +14,9 @@ from typing import Any
 
 import ray
 import transfer_queue as tq
+from longshort_reward.protocol import Role
 from verl.trainer.ppo.v1 import register_trainer
 
-from longshort_reward.protocol import Role
 from verl_longshort.verl_plugin.rollout.clients import tokenizer_of
 from verl_longshort.verl_plugin.trainer.pair_trainer import PairTrainer
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, split_by_role

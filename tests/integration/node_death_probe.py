@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role
 from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayError
 
-from longshort_reward.errors import RunDiedError, UserError
-from longshort_reward.protocol import Role
+from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.trainer import watch
 from verl_longshort.verl_plugin.trainer.activity import ActivityFile, node_of_worker
 from verl_longshort.verl_plugin.trainer.cluster import asked_address, carry_environment, point_at_cluster

@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 from harness import QUIET, RUN_MARK, Finished, marked, run_command, sums, write_rows
-
 from longshort_reward.protocol import ROLES, Role
 
 HERE = Path(__file__).parent

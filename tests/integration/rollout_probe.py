@@ -25,9 +25,7 @@ PROMPT = [2, 9, 10, 11]
 
 def policy_config(model: str, role: str, *overrides: str) -> DictConfig:
     given = [f"longshort.policies.{r}.actor_rollout_ref.model.path={model}" for r in ("long", "short")]
-    config = compose_config(
-        "longshort_trainer", ["device=cpu", *given, *overrides], unused=("data.", "reward.")
-    )
+    config = compose_config("longshort_trainer", ["device=cpu", *given, *overrides], unused=("data.", "reward."))
     OmegaConf.set_struct(config, False)
     config.actor_rollout_ref.model.path = model
     config.actor_rollout_ref.rollout.custom = {"role": role}
@@ -96,9 +94,7 @@ async def probe(model: str) -> dict[str, Any]:
     small_buckets = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=0"
     learning = policy_config(model, "long", small_buckets)
     trainer = Trainer.remote(learning)
-    hybrid, frozen = await asyncio.gather(
-        start(learning, [trainer]), start(policy_config(model, "short"), None)
-    )
+    hybrid, frozen = await asyncio.gather(start(learning, [trainer]), start(policy_config(model, "short"), None))
     seen["addresses"] = [hybrid.server_address, frozen.server_address]
     seen["before"] = await hybrid.server_handle.weights_checksum.remote()
     await hybrid.sleep()

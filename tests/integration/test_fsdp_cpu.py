@@ -25,9 +25,7 @@ def ranks(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Fa
 
 
 @pytest.mark.parametrize("kind", ["actor", "reference"])
-def test_language_model_computes_what_transformers_does(
-    ranks: list[Facts], tiny_model: Path, kind: str
-) -> None:
+def test_language_model_computes_what_transformers_does(ranks: list[Facts], tiny_model: Path, kind: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     expected = model(input_ids=torch.arange(6)[None]).logits.flatten()[:8].tolist()
     for rank in ranks:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from harness import read_metrics
+from longshort_reward.protocol import ROLES, Role
 from pair_runs import PairRun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from longshort_reward.protocol import ROLES, Role
-from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore
-from verl_longshort.verl_plugin.trainer.metrics_files import metrics_files
+from verl_longshort.base.metrics_files import metrics_files
+from verl_longshort.core.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.integration
 

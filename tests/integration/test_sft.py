@@ -61,9 +61,7 @@ def start(base: Path, work: Path, *overrides: str) -> "subprocess.Popen[str]":
     command += [f"data.train_files={data}", f"longshort.output_dir={work / 'out'}", "data.train_batch_size=4"]
     command += ["longshort.environment.prompts={long:'',short:''}", *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", progress.VARIABLE: str(work / "progress.json")}
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def loss(folder: Path, data: Path) -> float:

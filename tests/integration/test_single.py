@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from harness import read_metrics, run_command
+from longshort_reward.protocol import Role
 from safetensors.torch import load_file
 
-from longshort_reward.protocol import Role
-from verl_longshort.verl_plugin.trainer.metrics_files import metrics_files
+from verl_longshort.base.metrics_files import metrics_files
 
 pytestmark = pytest.mark.integration
 

@@ -97,9 +97,7 @@ def test_grpo(tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ppo_with_critic_and_reference_on_two_ranks(
-    tiny_model: Path, tiny_rows: Path, tmp_path: Path
-) -> None:
+def test_ppo_with_critic_and_reference_on_two_ranks(tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
     done = train(tiny_model, tiny_rows, tmp_path, *WITH_CRITIC)
     metrics = read_metrics(tmp_path / "metrics.jsonl")
     for step in metrics.values():

@@ -108,9 +108,7 @@ class ClusterRun(PairRun):
         extra = {"LONGSHORT_HALT_AT": at} if halted else {}
         with ThreadPoolExecutor(1) as pool:
             environment = {**self.environment(), **extra}
-            future = pool.submit(
-                run_command, self.command(), log=log, timeout_s=FATE_S, environment=environment
-            )
+            future = pool.submit(run_command, self.command(), log=log, timeout_s=FATE_S, environment=environment)
             while not self._has_come(at):
                 assert not future.done(), future.result().tail
                 time.sleep(0.05)

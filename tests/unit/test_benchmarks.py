@@ -10,14 +10,14 @@ from benchmark_files_for_tests import FILES, BenchmarkFile, gpqa_row, write_rows
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
 
 from verl_longshort.config.compose import compose_config
-from longshort_reward.errors import UserError
+from verl_longshort.config.pair import plain_dict
 from verl_longshort.problems import benchmarks
 from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, HubFile
-from verl_longshort.problems.settings import KEYS, ProblemSettings
 from verl_longshort.problems.schemas import answer_text
-from verl_longshort.config.pair import plain_dict
+from verl_longshort.problems.settings import KEYS, ProblemSettings
 
 FIXED = ["longshort.name=x", "longshort.output_dir=x"]
 
@@ -178,9 +178,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     "error",
     [
-        GatedRepoError(
-            "401: gated", response=httpx.Response(401, request=httpx.Request("GET", "https://hub"))
-        ),
+        GatedRepoError("401: gated", response=httpx.Response(401, request=httpx.Request("GET", "https://hub"))),
         LocalEntryNotFoundError("no connection"),
         ConnectionError(),
     ],

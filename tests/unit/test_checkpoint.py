@@ -1,9 +1,9 @@
 import pytest
-
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
+
+from verl_longshort.core.checkpoint import CheckpointStore, PairState, Validation
 from verl_longshort.core.schedule import Schedule
-from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore, PairState, Validation
 
 SCHEDULE = Schedule.parse(["long", "short"], 2)
 

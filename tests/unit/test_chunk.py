@@ -17,16 +17,17 @@ import pytest
 from engines_for_tests import build_model
 from fastapi import Response
 from llm_server_for_tests import Body, Endpoint, completion, failure, serve
+from longshort_reward.errors import UserError
 from rich.console import Console
 from tokenizers_for_tests import word_level
 
-from verl_longshort.data.chunk import chunk
-from verl_longshort.world.make_world import chain_record
+from verl_longshort.base.errors import UnavailableError
+from verl_longshort.base.stage import execute
 from verl_longshort.data.records import Chunked, read_stage
 from verl_longshort.data.rewriting import concise_forms
+from verl_longshort.stages.chunk import ChunkStage
+from verl_longshort.world.make_world import chain_record
 from verl_longshort.world.world import Split, generate_problems
-from longshort_reward.errors import UserError
-from verl_longshort.llm.client import UnavailableError
 
 PARAGRAPHS = ("Let x be 2.", "So x + 1 = 3.", "Wait, is x 2?", "Yes.", "The answer is 3.")
 
@@ -42,7 +43,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def run(*overrides: str) -> str:
     shown = io.StringIO()
-    chunk(overrides, Console(file=shown, width=100))
+    execute(ChunkStage(), Console(file=shown, width=100), overrides=overrides)
     return shown.getvalue()
 
 

@@ -8,13 +8,13 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role
 from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
-from longshort_reward.errors import UserError
-from longshort_reward.protocol import Role
+from verl_longshort.core.checkpoint import CheckpointStore, PairState
 from verl_longshort.verl_plugin.trainer import activity, cluster, failure, nodes, preflight, watch
-from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore, PairState
 from verl_longshort.verl_plugin.trainer.runner import root_cause
 
 
@@ -103,9 +103,7 @@ def test_too_few_nodes_devices_or_cpus_are_named():
         cluster.check_capacity([node("1")], [2], "a:1")
 
 
-@given(
-    st.lists(st.integers(0, 8), max_size=5), st.integers(1, 4), st.integers(0, 6), st.integers(0, 24)
-)
+@given(st.lists(st.integers(0, 8), max_size=5), st.integers(1, 4), st.integers(0, 6), st.integers(0, 24))
 def test_equal_groups_fit_just_when_the_nodes_hold_as_many(gpus, size, count, cpus):
     there = [node(str(i), gpus=g, cpus=cpus) for i, g in enumerate(gpus)]
     holds = sum(min(g, cpus // 3) // size for g in gpus)

@@ -12,24 +12,26 @@ from fastapi import Response
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_server_for_tests import Body, Endpoint, completion, serve
-from rich.console import Console
-
-from verl_longshort.data.gaps import Gap, as_turns, fill_gaps, find_gaps
-from verl_longshort.world.make_world import chain_record
-from verl_longshort.data.rewriting import rewrite_messages
-from verl_longshort.data.synthesis import coldstart, in_val
-from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from verl_longshort.data.trajectories import load_trajectories
-from verl_longshort.world.world import Split, generate_problems
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role, parse_trajectory, parse_turn
+from rich.console import Console
+
+from verl_longshort.base.stage import execute
+from verl_longshort.data.gaps import Gap, as_turns, fill_gaps, find_gaps
+from verl_longshort.data.rewriting import rewrite_messages
+from verl_longshort.data.synthesis import in_val
+from verl_longshort.data.trajectories import load_trajectories
+from verl_longshort.stages.coldstart import ColdStartStage
+from verl_longshort.world.make_world import chain_record
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
+from verl_longshort.world.world import Split, generate_problems
 
 WORLD_KEPT = ("restate", "hard")
 
 
 def run(*overrides: str) -> str:
     shown = io.StringIO()
-    coldstart(overrides, Console(file=shown, width=100))
+    execute(ColdStartStage(), Console(file=shown, width=100), overrides=overrides)
     return shown.getvalue()
 
 
@@ -199,9 +201,7 @@ def prose_records(tokenizer: Path) -> list[dict[str, Any]]:
         "separator": "\n\n",
         "thoughts": [
             {"text": text, "kind": kind}
-            for text, kind in zip(
-                [*PROSE[:3], "So \\boxed{6}."], ["plan", "step", "check", "conclude"], strict=True
-            )
+            for text, kind in zip([*PROSE[:3], "So \\boxed{6}."], ["plan", "step", "check", "conclude"], strict=True)
         ],
     }
     choices = ([True, False, True, False], [True, True, False, True], [False, False, False, False])
@@ -234,9 +234,7 @@ async def fill(body: Body) -> Response:
     return completion(json.dumps([{"gap": k, "text": text} for k, text in enumerate(texts, start=1)]))
 
 
-def test_a_model_fills_all_gaps_of_a_record_at_once(
-    tmp_path: Path, tokenizer: Path, bytes_tokenizer: Path
-) -> None:
+def test_a_model_fills_all_gaps_of_a_record_at_once(tmp_path: Path, tokenizer: Path, bytes_tokenizer: Path) -> None:
     source = write(tmp_path / "selected.jsonl", prose_records(tokenizer))
     with serve(fill) as endpoint:
         run(*by_model(source, endpoint, bytes_tokenizer))
@@ -274,15 +272,11 @@ def test_the_model_sees_what_stays_and_only_the_kind_of_the_rest(tokenizer: Path
     assert "frac{6}{2} = 3$, since" not in message["content"]
 
 
-def test_a_model_that_answers_wrong_is_dropped(
-    tmp_path: Path, tokenizer: Path, bytes_tokenizer: Path
-) -> None:
+def test_a_model_that_answers_wrong_is_dropped(tmp_path: Path, tokenizer: Path, bytes_tokenizer: Path) -> None:
     async def respond(body: Body) -> Response:
         if len(gaps_asked_about(body)) == 1:
             return completion(json.dumps([{"gap": 1, "text": "\\boxed{7}"}]))
-        return (
-            await fill(body) if "We want 2x.\n\n[GAP" in body["messages"][0]["content"] else completion("no")
-        )
+        return await fill(body) if "We want 2x.\n\n[GAP" in body["messages"][0]["content"] else completion("no")
 
     source = write(tmp_path / "selected.jsonl", prose_records(tokenizer))
     with serve(respond) as endpoint:

@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.evaluation.early_stop_settings import EarlyStop
-from verl_longshort.recipe.plan import load_plan
 from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.evaluation.early_stop_settings import EarlyStop
+from verl_longshort.recipe.plan import load_plan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAIRS = {"controls": "tiny", "qwen7b_controls": "qwen7b", "llama8b_controls": "llama8b"}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from longshort_reward.errors import UserError
 from rich.console import Console
 
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import check_model, read_records
 from verl_longshort.base.dry_run import VARIABLE, DryRun, dry_run
+from verl_longshort.base.files import check_model, read_records
+from verl_longshort.base.requirements import Product, ReinforcementWork, Requirements
 from verl_longshort.planner.plan_recipe import plan_recipe
-from verl_longshort.base.requirements import Requirements, Product, ReinforcementWork
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,8 +119,7 @@ def stage(name, command, *outputs):
 WORLD = stage("world", "longshort world --out ${output}/world", "world")
 CHUNK = stage(
     "chunk",
-    "longshort chunk chains=world longshort.input=${output}/world/${chains} "
-    "longshort.output=${output}/t.jsonl",
+    "longshort chunk chains=world longshort.input=${output}/world/${chains} longshort.output=${output}/t.jsonl",
     "t.jsonl",
 )
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from verl_longshort.world.tiny_tokenizer import build_tokenizer
 from longshort_reward.errors import UserError
+from longshort_reward.protocol import THINK_CLOSE
+
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.evaluation.early_stop import EarlyStopSolver, settled
 from verl_longshort.evaluation.early_stop_settings import EarlyStop
-from longshort_reward.protocol import THINK_CLOSE
-from verl_longshort.core.trajectory import Generation
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer()
 PROBE = "</think> <answer>"
@@ -32,9 +32,7 @@ class Scripted:
     def __init__(self, thoughts: list[str]) -> None:
         self.thoughts = list(thoughts)
 
-    async def __call__(
-        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
-    ) -> Generation:
+    async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         context = TOKENIZER.decode(prompt_ids)
         if context.endswith(PROBE):
             digit = next(word for word in reversed(context.split()) if word.isdigit())

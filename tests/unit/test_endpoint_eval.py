@@ -7,17 +7,22 @@ import pytest
 from benchmark_files_for_tests import FILES, gpqa_row, write_rows
 from fastapi.responses import JSONResponse
 from llm_server_for_tests import Body, Respond, completion, failure, in_turn, serve
+from longshort_reward.errors import UserError
 from test_runner import data, models, overrides, pair  # noqa: F401 (fixtures)
 from word_models_for_tests import FOLLOWING
 
-from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from longshort_reward.errors import UserError
-from verl_longshort.base.journal import read_record_file
-from verl_longshort.evaluation.runner import evaluate
+from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.files import Record
-from verl_longshort.llm.client import UnavailableError
+from verl_longshort.base.journal import read_record_file
+from verl_longshort.base.stage import execute
+from verl_longshort.stages.eval import EvalStage
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 QUICK = ["longshort.endpoint.attempts=1", "longshort.endpoint.timeout_s=20"]
+
+
+def evaluate(overrides):
+    return execute(EvalStage(), overrides=overrides)
 
 
 def word_server(*, trims: bool = False, **hidden: Any) -> Respond:
@@ -81,9 +86,7 @@ def test_a_single_model_behind_an_endpoint_begins_with_the_tag_of_its_mode(
     chosen = f"longshort.mode={mode}"
     inside = evaluate(overrides("inside", data, chosen, single=models["single"]))
     with serve(word_server()) as endpoint:
-        outside = evaluate(
-            overrides("outside", data, chosen, *at(endpoint.url, "single"), single=models["single"])
-        )
+        outside = evaluate(overrides("outside", data, chosen, *at(endpoint.url, "single"), single=models["single"]))
     assert (outside.accuracy, outside.tokens) == (inside.accuracy, inside.tokens)
     assert {record["text"] for record in records(data.parent, "outside").values()} == {
         record["text"] for record in records(data.parent, "inside").values()
@@ -195,9 +198,7 @@ MISTAKES = {
         "longshort.endpoint.tokenizer.long = ./no: no such folder"
     ),
     "longshort.mode=early_stop,longshort.endpoint.base_url.single=x,longshort.models.single=x/y/z,"
-    "longshort.endpoint.tokenizer.single={short}": (
-        "longshort.mode = early_stop: needs the model in this process"
-    ),
+    "longshort.endpoint.tokenizer.single={short}": ("longshort.mode = early_stop: needs the model in this process"),
 }
 
 

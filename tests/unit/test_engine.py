@@ -43,9 +43,7 @@ def some_prompts(count: int, *, longest: int = 40) -> list[list[int]]:
     return [[draw.randrange(VOCABULARY) for _ in range(draw.randint(1, longest))] for _ in range(count)]
 
 
-def test_logprobs_are_those_of_a_full_forward_pass(
-    model: PreTrainedModel, engine: TransformersEngine
-) -> None:
+def test_logprobs_are_those_of_a_full_forward_pass(model: PreTrainedModel, engine: TransformersEngine) -> None:
     """Rows of many lengths join and leave, and three turns go on from kept caches."""
 
     async def trajectory(index: int, prompt: list[int]) -> tuple[float, int]:
@@ -98,9 +96,7 @@ def test_greedy_equals_generate_of_transformers(model: PreTrainedModel, engine: 
         assert tokens == generated(model, prompt)
 
 
-def test_greedy_logprobs_are_of_the_unscaled_logits(
-    model: PreTrainedModel, engine: TransformersEngine
-) -> None:
+def test_greedy_logprobs_are_of_the_unscaled_logits(model: PreTrainedModel, engine: TransformersEngine) -> None:
     made = run(ask(engine, [3, 4, 5], temperature=0))
     assert made.logprobs == pytest.approx(reference_logprobs(model, [3, 4, 5], made.token_ids), abs=TOLERANCE)
 
@@ -110,9 +106,7 @@ ARRIVAL = st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5), s
 
 @hypothesis_settings(max_examples=15)
 @given(arrivals=st.lists(ARRIVAL, min_size=1, max_size=10), capacity=st.integers(1, 4))
-def test_seeded_output_does_not_depend_on_the_batch(
-    arrivals: list[tuple[int, int, int, int]], capacity: int
-) -> None:
+def test_seeded_output_does_not_depend_on_the_batch(arrivals: list[tuple[int, int, int, int]], capacity: int) -> None:
     """Whatever arrives when, each seeded request gives what it gives alone."""
     model = SCHEDULED
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from engines_for_tests import EOS, ask, build_engine, build_model, reference_logprobs, run
+from longshort_reward.errors import UserError
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 
-from longshort_reward.errors import UserError
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.transformers_engine import TransformersEngine
 from verl_longshort.engines.weights import PackedTensor, checksum, missing_weights
-from verl_longshort.core.trajectory import Generation
 
 ENDLESS = {"max_tokens": 250, "ignore_eos": True}
 
@@ -44,9 +44,7 @@ async def until(condition: Callable[[], bool]) -> None:
     await asyncio.wait_for(wait(), 30)
 
 
-async def started(
-    engine: TransformersEngine, count: int, **sampling: Any
-) -> list["asyncio.Task[Generation]"]:
+async def started(engine: TransformersEngine, count: int, **sampling: Any) -> list["asyncio.Task[Generation]"]:
     """Requests that are running and have generated something."""
     tasks = [asyncio.create_task(ask(engine, [i + 2, 5], name=str(i), **sampling)) for i in range(count)]
     before = engine.stats["steps"]
@@ -108,9 +106,7 @@ def test_request_that_does_not_fit_names_the_numbers(engine: TransformersEngine)
         run(ask(engine, []))
 
 
-def test_prompt_longer_than_one_prefill_piece(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompt_longer_than_one_prefill_piece(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verl_longshort.engines.batch._PREFILL_COLUMNS", 16)
     monkeypatch.setattr("verl_longshort.engines.batch._PREFILL_TOKENS", 40)
     prompts = [list(range(2, 2 + n)) for n in (3, 50, 16, 17, 1, 33)]

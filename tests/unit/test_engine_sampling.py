@@ -14,9 +14,9 @@ VERL_SENDS = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty
 def test_what_verl_sends_is_accepted() -> None:
     params = SamplingParams.parse({**VERL_SENDS, "stop": ["</think>"], "max_tokens": 5})
     assert params == SamplingParams(logprobs=True, stop=("</think>",), max_tokens=5)
-    assert SamplingParams.parse(
-        {"max_new_tokens": 3, "stop": "x", "stop_token_ids": [4, 4]}
-    ) == SamplingParams(max_tokens=3, stop=("x",), stop_token_ids=frozenset({4}))
+    assert SamplingParams.parse({"max_new_tokens": 3, "stop": "x", "stop_token_ids": [4, 4]}) == SamplingParams(
+        max_tokens=3, stop=("x",), stop_token_ids=frozenset({4})
+    )
 
 
 @pytest.mark.parametrize("value", [None, False])

@@ -8,8 +8,8 @@ import torch
 from engines_for_tests import ask, build_engine, build_model, run
 from tokenizers_for_tests import byte_level, normalising, word_level
 
-from verl_longshort.engines.transformers_engine import TransformersEngine
 from verl_longshort.engines.stopping import StopStrings
+from verl_longshort.engines.transformers_engine import TransformersEngine
 
 TOKENIZERS = [byte_level, normalising, word_level]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from verl_longshort.core.environment import Environment, Limits, State, StopReason
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Closing, Role, parse_trajectory
+
+from verl_longshort.core.environment import Environment, Limits, State, StopReason
 
 LONG, SHORT = Role.LONG, Role.SHORT
 THOUGHT = "<think>12 < 15</think>"
@@ -113,9 +113,7 @@ def test_the_turn_cap_is_named_before_the_budget() -> None:
         (99, (StopReason.TOKEN_BUDGET, None)),
     ],
 )
-def test_a_cut_turn_without_a_closing_tag(
-    text: str, budget: int, expected: tuple[StopReason, Role | None]
-) -> None:
+def test_a_cut_turn_without_a_closing_tag(text: str, budget: int, expected: tuple[StopReason, Role | None]) -> None:
     state = play(text, tokens=min(budget, 100), finished=False, token_budget=budget)
     assert outcome(state) == expected
     assert not state.turns[-1].ok

@@ -1,8 +1,8 @@
 import pytest
 import torch
 from longshort_reward import Ramp, RewardWeights
-
 from longshort_reward.protocol import Role
+
 from verl_longshort.verl_plugin.trainer.group_reward import Row, pair_metrics, reward_rows, role_metrics
 
 WEIGHTS = RewardWeights(mu=Ramp(start=0.0, end=0.2, begin_step=0, end_step=10), rethink=0.1)

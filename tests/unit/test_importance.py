@@ -146,9 +146,7 @@ def test_weights_are_of_one_piece() -> None:
     weights = weigh_thoughts(tokens, counts)
     assert [weight.m for weight in weights] == pytest.approx(joint_metric(tokens, [c.rate for c in counts]))
     assert [weight.delta for weight in weights] == [0.0, 0.25, 0.0]
-    assert all(
-        weight.low <= count.rate <= weight.high for weight, count in zip(weights, counts[1:], strict=True)
-    )
+    assert all(weight.low <= count.rate <= weight.high for weight, count in zip(weights, counts[1:], strict=True))
     assert weights[0].keep
     assert weights[0].flip == 0
 

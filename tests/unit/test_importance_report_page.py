@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from rich.console import Console
 from weighed_for_tests import HOSTILE, prose, weighed
 
+from verl_longshort.base.files import write_jsonl
 from verl_longshort.cli import main
-from verl_longshort.data.records import write_jsonl
 from verl_longshort.report.importance.chains import read_chains
 from verl_longshort.report.importance.figures import FIGURES, light_colours
 from verl_longshort.report.importance.reader import examples, payload
@@ -124,9 +124,7 @@ def test_reader_shows_what_the_record_says(tmp_path: Path) -> None:
 
 
 def test_half_of_the_examples_end_wrong_as_far_as_there_are(tmp_path: Path) -> None:
-    records = [
-        weighed([5], [0, 5 if index % 5 else 0], name=str(index), problem=str(index)) for index in range(20)
-    ]
+    records = [weighed([5], [0, 5 if index % 5 else 0], name=str(index), problem=str(index)) for index in range(20)]
     write_jsonl(tmp_path / "w.jsonl", records)
     found = read_chains([tmp_path / "w.jsonl"], rule="m")
     drawn = examples(found, count=6, seed=1)

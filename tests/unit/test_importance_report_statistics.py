@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
 from scipy import stats
 from weighed_for_tests import prose, weighed
 
+from verl_longshort.base.files import write_jsonl
 from verl_longshort.data.importance import wilson
-from verl_longshort.data.records import Record, write_jsonl
-from longshort_reward.errors import UserError
+from verl_longshort.data.records import Record
 from verl_longshort.report.importance.chains import WeighedChain, label_kinds, read_chains
 from verl_longshort.report.importance.intervals import mean_interval, share_interval
 from verl_longshort.report.importance.positions import (
@@ -153,9 +154,7 @@ def test_no_thought_and_no_prefix_is_lost(lengths: list[int], seed: int) -> None
 
 def test_noise_counts_decisions_not_first_thoughts() -> None:
     record = weighed([10] * 4, [0, 1, 2, 3, 4])
-    for thought, flip, delta_flip in zip(
-        record["thoughts"], [0.9, 0.3, 0.05, 0.2], [0.4, 0.1, 0.1, 0.1], strict=True
-    ):
+    for thought, flip, delta_flip in zip(record["thoughts"], [0.9, 0.3, 0.05, 0.2], [0.4, 0.1, 0.1, 0.1], strict=True):
         thought |= {"flip": flip, "delta_flip": delta_flip}
     row = noise(chains(record, keep=[[True, True, False, False]]), 0.1)
     shares = [row.decisions, row.kept, row.compressed, row.delta]
@@ -174,12 +173,16 @@ def test_bound_against_the_gap_to_the_highest_before() -> None:
 
 def test_kinds_by_the_chunker_and_by_the_generator() -> None:
     record = weighed(
-        [10, 10, 10], [0, 1, 5, 5], texts=["a b", "c", "d"], kinds=["step", "check", ""], labels=[
+        [10, 10, 10],
+        [0, 1, 5, 5],
+        texts=["a b", "c", "d"],
+        kinds=["step", "check", ""],
+        labels=[
             {"text": "a", "kind": "restate"},
             {"text": "b", "kind": "hard"},
             {"text": "c", "kind": "hard"},
             {"text": "d", "kind": "final"},
-        ]
+        ],
     )
     (chain,) = chains(record)
     assert chain.labels == ("restate + hard", "hard", "final")

@@ -21,9 +21,7 @@ COMMANDS = (
     r"\(x\)",
     r"\u",
 )
-TEXTS = st.lists(st.sampled_from([*COMMANDS, "so", "a\nb", "a < b", "é", "{", "]", "'"]), min_size=1).map(
-    " ".join
-)
+TEXTS = st.lists(st.sampled_from([*COMMANDS, "so", "a\nb", "a < b", "é", "{", "]", "'"]), min_size=1).map(" ".join)
 
 
 def reply(*texts: str) -> str:

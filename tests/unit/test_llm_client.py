@@ -12,11 +12,12 @@ from engines_for_tests import build_engine, build_model
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from llm_server_for_tests import Body, Endpoint, completion, cut, failure, in_turn, serve
+from longshort_reward.errors import UserError
 from tokenizers_for_tests import word_level
 
-from longshort_reward.errors import UserError
+from verl_longshort.base.errors import UnavailableError
 from verl_longshort.llm.asking import Asker, BadReplyError, NoReplyError
-from verl_longshort.llm.client import LLMClient, RefusedError, Reply, Sampling, UnavailableError
+from verl_longshort.llm.client import LLMClient, RefusedError, Reply, Sampling
 from verl_longshort.llm.endpoint import EndpointClient
 from verl_longshort.llm.in_process import EngineClient
 from verl_longshort.llm.memory import ReplyMemory
@@ -106,9 +107,7 @@ def test_the_wait_that_the_server_asks_for_is_kept() -> None:
         assert time.monotonic() - begin >= 0.4
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(400, RefusedError), (413, RefusedError), (401, UnavailableError)]
-)
+@pytest.mark.parametrize(("status", "error"), [(400, RefusedError), (413, RefusedError), (401, UnavailableError)])
 def test_what_will_not_pass_is_not_asked_again(status: int, error: type[Exception]) -> None:
     with serve(in_turn([failure(status)])) as endpoint, pytest.raises(error, match=f"status {status}: no"):
         ask(endpoint)

@@ -25,9 +25,7 @@ def test_base_scores_zero(share: float, length: float) -> None:
 
 
 @given(shares, shares, lengths, lengths, lengths)
-def test_shorter_never_scores_less(
-    share: float, base: float, base_length: float, one: float, two: float
-) -> None:
+def test_shorter_never_scores_less(share: float, base: float, base_length: float, one: float, two: float) -> None:
     def score(length: float) -> float:
         return accuracy_efficiency_score(share, length, base_accuracy=base, base_length=base_length)
 
@@ -144,7 +142,5 @@ def test_a_benchmark_drawn_alone_varies_more_than_with_one_that_does_not() -> No
 def test_the_score_of_several_benchmarks_is_that_of_their_means() -> None:
     own = [([[1], [1], [0]], [[10.0]] * 3), ([[1], [0]], [[30.0]] * 2)]
     base = [([[1], [0], [0]], [[50.0]] * 3), ([[1], [0]], [[70.0]] * 2)]
-    expected = accuracy_efficiency_score(
-        (2 / 3 + 0.5) / 2, 20, base_accuracy=(1 / 3 + 0.5) / 2, base_length=60
-    )
+    expected = accuracy_efficiency_score((2 / 3 + 0.5) / 2, 20, base_accuracy=(1 / 3 + 0.5) / 2, base_length=60)
     assert mean_score_interval(own, base).value == pytest.approx(expected)

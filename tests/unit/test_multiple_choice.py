@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from verl_longshort.problems.benchmarks import Source, load_benchmark
 from verl_longshort.evaluation.grading import grade
+from verl_longshort.problems.benchmarks import Source, load_benchmark
 from verl_longshort.problems.schemas import SCHEMAS, Problem, Reader, find_schema
 
 OPTIONS = ("6 eV", "10^-3 eV", "none, it decays", "7 eV")
@@ -59,8 +59,7 @@ def test_every_letter_is_right_equally_often_over_problems() -> None:
 
 def test_orders_of_two_problems_are_independent() -> None:
     pairs = Counter(
-        tuple(read(gpqa_row(3), index=index, seed=seed).ground_truth for index in (0, 1))
-        for seed in range(4000)
+        tuple(read(gpqa_row(3), index=index, seed=seed).ground_truth for index in (0, 1)) for seed in range(4000)
     )
     assert len(pairs) == 16
     assert stats.chisquare(list(pairs.values())).pvalue > 0.001

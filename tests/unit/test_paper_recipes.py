@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from verl_longshort.config.compose import compose_config
+from verl_longshort.config.pair import plain_dict, settings_of
+from verl_longshort.core.schedule import Round
 from verl_longshort.data.chunk import ChunkSettings
 from verl_longshort.data.prepare_settings import ChainSettings, ProblemSettings
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 from verl_longshort.recipe.plan import Plan, load_plan
-from verl_longshort.core.schedule import Round
-from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -217,9 +217,7 @@ def test_every_pair_is_evaluated_on_its_own_gpu(recipe):
         settings = block(commands, f"evaluate-{name}")
         assert settings["name"] == name
         for role in ("long", "short"):
-            assert settings["models"][role].endswith(
-                f"pair/{role}/global_step_{steps * number}/actor/huggingface"
-            )
+            assert settings["models"][role].endswith(f"pair/{role}/global_step_{steps * number}/actor/huggingface")
     gpus = [commands[f"evaluate-{name}"][-1] for name in ROUNDS]
     assert sorted(gpus) == [f"gpu={number}" for number in range(6)]
 

@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.requirements import EngineUse, PolicyUse, ReinforcementWork, TrainedModel
-from verl_longshort.recipe.assumptions import GIB, Assumptions, defaults
 from verl_longshort.planner.memory import (
     activations,
     cached_tokens,
@@ -19,6 +18,7 @@ from verl_longshort.planner.memory import (
 )
 from verl_longshort.planner.shapes import KNOWN, ModelShape
 from verl_longshort.planner.tables import GENERATING, SENDING, TableMaker
+from verl_longshort.recipe.assumptions import GIB, Assumptions, defaults
 
 ASSUMPTIONS = Assumptions.parse(dict(defaults()))
 QWEN = KNOWN["Qwen/Qwen2.5-7B"]
@@ -187,9 +187,7 @@ def test_twice_the_shards_take_half_the_memory(one):
 
 
 def pair(shared=True, **changes):
-    policies = {
-        role: PolicyUse(engine=engine(), trained=trained(**changes), updates=10) for role in ("long", "short")
-    }
+    policies = {role: PolicyUse(engine=engine(), trained=trained(**changes), updates=10) for role in ("long", "short")}
     return ReinforcementWork(
         policies=policies,
         shared_pool=shared,

@@ -6,19 +6,28 @@ import json
 from pathlib import Path
 
 import pytest
+from longshort_reward.errors import UserError
 from rich.console import Console
 
-from longshort_reward.errors import UserError
-from verl_longshort.base.requirements import EngineUse, FineTuningWork, GenerationWork, Requirements, PolicyUse, Product, ReinforcementWork, TrainedModel
-from verl_longshort.recipe.plan import Stage
+from verl_longshort.base.requirements import (
+    EngineUse,
+    FineTuningWork,
+    GenerationWork,
+    PolicyUse,
+    Product,
+    ReinforcementWork,
+    Requirements,
+    TrainedModel,
+)
 from verl_longshort.planner import models
-from verl_longshort.recipe.assumptions import Assumptions, defaults
 from verl_longshort.planner.checks import problems
 from verl_longshort.planner.estimate import CheckedStage, estimate
 from verl_longshort.planner.machine import Machine
 from verl_longshort.planner.shapes import KNOWN
 from verl_longshort.planner.show import show
 from verl_longshort.planner.work import WorkMaker
+from verl_longshort.recipe.assumptions import Assumptions, defaults
+from verl_longshort.recipe.plan import Stage
 
 BASE = "Qwen/Qwen2.5-7B-Instruct"
 LAPTOP = Machine(
@@ -55,9 +64,7 @@ def engine(**changes):
 
 
 def reinforce(speaker=None, learner=None, **changes):
-    one = PolicyUse(
-        engine=speaker or engine(), trained=learner or trained(), updates=210, checkpoint_bytes=16
-    )
+    one = PolicyUse(engine=speaker or engine(), trained=learner or trained(), updates=210, checkpoint_bytes=16)
     policies = {"l": one, "s": one}
     sizes = {"steps": 420, "prompts": 96, "samples": 8, "prompt_tokens": 2048, "new_tokens": 4608}
     rest = {"validations": 7, "validation_problems": 500, "checkpoints": 6}
@@ -206,9 +213,9 @@ def test_hours_of_fine_tuning():
 
 def test_twice_the_gpus_take_half_the_time_of_learning_and_generation():
     once, twice = (
-        maker(
-            assume__startup_minutes=1e-9, assume__step_overhead_s=1e-9, assume__disk_gb_per_s=1e9
-        ).reinforce(reinforce(engine(gpus=gpus), trained(gpus=gpus)))
+        maker(assume__startup_minutes=1e-9, assume__step_overhead_s=1e-9, assume__disk_gb_per_s=1e9).reinforce(
+            reinforce(engine(gpus=gpus), trained(gpus=gpus))
+        )
         for gpus in (8, 16)
     )
     assert once.generated == twice.generated > 0

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from longshort_reward.errors import UserError
 from verl.plugin.platform.platform_manager import PlatformRegistry
 from verl.utils.distributed import initialize_global_process_group_ray
 
 from verl_longshort.verl_plugin import plugin
-from longshort_reward.errors import UserError
 from verl_longshort.verl_plugin.platform import device_module
 from verl_longshort.verl_plugin.platform.cpu import PLATFORM_NAME, PlatformCPU
 from verl_longshort.verl_plugin.platform.process_group import GROUP_VARIABLES, open_process_group
@@ -69,9 +69,7 @@ def test_a_load_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("policy", "loads"), [("auto", True), ("a, LongShort", True), ("none", False)])
-def test_a_policy_that_leaves_the_plugin_out_is_told(
-    monkeypatch: pytest.MonkeyPatch, policy: str, loads: bool
-) -> None:
+def test_a_policy_that_leaves_the_plugin_out_is_told(monkeypatch: pytest.MonkeyPatch, policy: str, loads: bool) -> None:
     monkeypatch.setenv(plugin.POLICY_VARIABLE, policy)
     with nullcontext() if loads else pytest.raises(UserError, match=plugin.POLICY_VARIABLE):
         plugin.raise_load_error()

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from longshort_reward.errors import UserError
 
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
-from longshort_reward.errors import UserError
 from verl_longshort.config.pair import settings_of
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.preflight import _check_shards
@@ -130,9 +130,7 @@ def test_a_missing_required_key(run, tmp_path):
 
 def test_an_override_of_one_policy_reaches_what_interpolates_it(run):
     extra = ["+longshort.policies.long.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=3"]
-    config = compose_config(
-        "longshort_trainer", [*(f"{k}={v}" for k, v in run.items()), *extra], unused=UNUSED
-    )
+    config = compose_config("longshort_trainer", [*(f"{k}={v}" for k, v in run.items()), *extra], unused=UNUSED)
     built = build_policy_configs(config, settings_of(config).schedule)
     assert built["long"]["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] == 3
     assert built["short"]["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] is None

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from llm_server_for_tests import Body, Endpoint, completion, failure, serve
+from longshort_reward.errors import UserError
 
+from verl_longshort.base.dry_run import VARIABLE, DryRun
+from verl_longshort.base.rejected import RejectedError
+from verl_longshort.base.requirements import Product
 from verl_longshort.cli import main
-from verl_longshort.problems import sources
 from verl_longshort.data.reasoning import chain_of, read_written, written_in_row
 from verl_longshort.data.records import Chain, read_stage
-from verl_longshort.data.stage import SetAsideError
-from longshort_reward.errors import UserError
-from verl_longshort.base.dry_run import VARIABLE, DryRun
-from verl_longshort.base.requirements import Product
+from verl_longshort.problems import sources
 
 NOUNS = ["apples", "bridges", "candles", "dragons", "engines", "falcons", "gardens", "hammers"]
 
@@ -83,9 +83,7 @@ def fails(result, *parts: str) -> None:
 
 
 def test_chains_of_a_file_are_joined_by_the_problem(run, tmp_path):
-    given = write(
-        tmp_path / "r1.jsonl", [{"problem": text(i).upper(), "response": thinking(i)} for i in range(30)]
-    )
+    given = write(tmp_path / "r1.jsonl", [{"problem": text(i).upper(), "response": thinking(i)} for i in range(30)])
     result = run(chains=given)
     assert result.exit_code == 0, result.output
     made = chains(tmp_path)
@@ -173,9 +171,7 @@ def test_what_files_call_a_chain(row):
 
 
 def test_a_row_without_a_chain_is_named(run, tmp_path):
-    bad = write(
-        tmp_path / "r1.jsonl", [{"problem": text(0), "response": thinking(0)}, {"problem": text(1), "x": 1}]
-    )
+    bad = write(tmp_path / "r1.jsonl", [{"problem": text(0), "response": thinking(0)}, {"problem": text(1), "x": 1}])
     fails(run(chains=bad), "longshort.chains", "r1.jsonl, record 2", "reasoning_content")
     assert not (tmp_path / "chains.jsonl").exists()
 
@@ -184,7 +180,7 @@ def test_thinking_ends_at_the_last_tag():
     assert read_written("<think>a</think>b").reasoning == "a"
     assert read_written("a</think>b").reasoning == "a"
     assert read_written("<think>a").reasoning == ""
-    with pytest.raises(SetAsideError, match="does not end"):
+    with pytest.raises(RejectedError, match="does not end"):
         chain_of(read_written("no tags at all"))
     with pytest.raises(UserError, match="no chain under"):
         written_in_row({"problem": "?"}, key="k", where="w")
@@ -278,9 +274,7 @@ def test_a_data_set_of_the_hub_is_sampled(run, tmp_path, monkeypatch):
 
 
 def test_a_dry_run_reads_nothing_and_tells_what_will_be(run, tmp_path, monkeypatch):
-    dry = DryRun.prepare(
-        tmp_path / "dry", products=[Product(path=str(tmp_path / "val.parquet"))], gpus_per_node=8
-    )
+    dry = DryRun.prepare(tmp_path / "dry", products=[Product(path=str(tmp_path / "val.parquet"))], gpus_per_node=8)
     monkeypatch.setenv(VARIABLE, str(dry.folder))
     val = tmp_path / "val.parquet"
     known = {"llm__model": "owner/r1", "source": "owner/name", "held_out": f"[math500,{val}]"}

@@ -117,9 +117,7 @@ def test_what_is_held_out_is_dropped_and_counted(run, tmp_path):
     rows.append(math_row(0, problem=f"{long} then?"))
     rows[4]["problem"] = f"  {text(3).upper()}. "
     rows[3]["problem"] = "something else entirely"
-    result = run(
-        source=write(tmp_path / "some.jsonl", rows), held_out=f"[{write(tmp_path / 'held.jsonl', held)}]"
-    )
+    result = run(source=write(tmp_path / "some.jsonl", rows), held_out=f"[{write(tmp_path / 'held.jsonl', held)}]")
     assert result.exit_code == 0, result.output
     counts = json.loads((tmp_path / "out/card.json").read_text())["counts"]
     assert counts["dropped: held out, same"] == 1

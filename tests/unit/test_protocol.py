@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from longshort_reward.protocol import (
     DEFAULT_PROMPTS,
     OPENINGS,
@@ -23,13 +22,9 @@ LONG, SHORT = Role.LONG, Role.SHORT
 NOT_TAGS = ("<", ">", "<<", "<thin", "</answer", "<<think>", "<Think>", "<rethink>", "< think>", "</ think>")
 
 roles = st.sampled_from(ROLES)
-pieces = st.sampled_from(
-    [*TAGS, *NOT_TAGS, "a < b > c", "12", "∑ₙ ≤ ∞", "é", " ", "\n", "", "\u3000", "\\boxed{4}"]
-)
+pieces = st.sampled_from([*TAGS, *NOT_TAGS, "a < b > c", "12", "∑ₙ ≤ ∞", "é", " ", "\n", "", "\u3000", "\\boxed{4}"])
 texts = st.lists(pieces | st.text(max_size=5), max_size=9).map("".join)
-bodies = st.lists(
-    st.sampled_from(["a < b", "x > 2", "<thin", "<<answer>", "</answer", "∞"]), min_size=1, max_size=3
-)
+bodies = st.lists(st.sampled_from(["a < b", "x > 2", "<thin", "<<answer>", "</answer", "∞"]), min_size=1, max_size=3)
 
 
 @st.composite
@@ -110,9 +105,7 @@ def test_faults(role: Role, text: str, fault: Fault, closing: Closing | None) ->
 
 
 @given(roles, texts)
-def test_a_turn_is_good_exactly_when_it_is_an_opening_tag_a_body_and_a_closing_tag(
-    role: Role, text: str
-) -> None:
+def test_a_turn_is_good_exactly_when_it_is_an_opening_tag_a_body_and_a_closing_tag(role: Role, text: str) -> None:
     assert parse_turn(role, text).ok == _is_good(role, text.strip())
 
 

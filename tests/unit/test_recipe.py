@@ -12,19 +12,17 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from longshort_reward.errors import UserError
 from rich.console import Console
 
-from longshort_reward.errors import UserError
+from verl_longshort.base.run_record import read_record
 from verl_longshort.recipe.display import clock, pace, recipe_seconds_left, seconds_left
 from verl_longshort.recipe.launcher import run_recipe
 from verl_longshort.recipe.plan import load_plan
-from verl_longshort.recipe.record import read_record
 from verl_longshort.recipe.stage import StageRun, Status
 
 
-def stage(
-    name: str, command: str | list[str], outputs: list[str] | None = None, minutes: float = 0.01
-) -> dict:
+def stage(name: str, command: str | list[str], outputs: list[str] | None = None, minutes: float = 0.01) -> dict:
     return {"name": name, "minutes": minutes, "command": command, "outputs": outputs or []}
 
 
@@ -216,9 +214,7 @@ REPORT = (
 def test_progress_gives_the_time_left(recipe: Recipe) -> None:
     recipe.write(stage("first", ["python", "-c", REPORT], minutes=1), stage("second", "true", minutes=2))
     plan = load_plan(recipe.path, [])
-    first, second = (
-        StageRun(stage, fingerprint="x", output=plan.output, environment={}) for stage in plan.stages
-    )
+    first, second = (StageRun(stage, fingerprint="x", output=plan.output, environment={}) for stage in plan.stages)
     assert recipe_seconds_left([[first], [second]]) == pytest.approx(180)
     first.start()
     while not first.fraction:

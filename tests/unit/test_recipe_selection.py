@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from longshort_reward.errors import UserError
 from rich.console import Console
 
-from longshort_reward.errors import UserError
 from verl_longshort.recipe.launcher import run_recipe
 from verl_longshort.recipe.plan import Selection, load_plan
 
@@ -77,9 +77,7 @@ def test_an_unknown_stage_is_named(recipe, tmp_path):
 
 def test_what_a_recipe_says_wins_over_what_it_includes(write, tmp_path):
     write("common.yaml", output="?", word="low", other={"a": 1, "b": "${word}"}, stages=[stage("a")])
-    path = write(
-        "model.yaml", include="common.yaml", output=str(tmp_path / "out"), word="high", other={"a": 2}
-    )
+    path = write("model.yaml", include="common.yaml", output=str(tmp_path / "out"), word="high", other={"a": 2})
     plan = load_plan(path, [])
     assert plan.stages[0].command[-1] == f"echo high >> {tmp_path}/out/a.txt"
     assert plan.settings["other"] == {"a": 2, "b": "high"}

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
 from run_for_tests import EVIL, PROBLEMS, make_run, metrics, write_evaluation, write_training
 
-from verl_longshort.cli import main
-from longshort_reward.errors import UserError
 from verl_longshort.base.progress import VARIABLE
+from verl_longshort.cli import main
 from verl_longshort.report.comparison import comparison_rows
 from verl_longshort.report.curves import curves_section
 from verl_longshort.report.facts import facts_section
@@ -152,9 +152,7 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     assert "Nothing measured yet" in text
 
 
-def test_the_stage_that_makes_the_report_is_not_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stage_that_makes_the_report_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path)
     marker = {"fingerprint": "f", "status": "running", "mark": "m", "seconds": 0.0}
     (tmp_path / "stages" / "report.json").write_text(json.dumps(marker))

@@ -64,9 +64,7 @@ def is_local(url: str) -> bool:
     return url.startswith(("file:", "data:"))
 
 
-ALL = pytest.mark.parametrize(
-    "opened", [(width, scheme) for width in WIDTHS for scheme in SCHEMES], indirect=True
-)
+ALL = pytest.mark.parametrize("opened", [(width, scheme) for width in WIDTHS for scheme in SCHEMES], indirect=True)
 
 
 @ALL

@@ -222,9 +222,7 @@ def test_the_limit_holds_in_threads_and_a_time_out_is_counted(caplog):
         assert [future.result() for future in stuck] == [Verdict.TIMED_OUT] * 3
     assert time.monotonic() - started < 30
     assert answer_failures()[Verdict.TIMED_OUT] == before + 3
-    assert (
-        sum("timed_out" in record.message for record in caplog.records if record.levelname == "WARNING") <= 1
-    )
+    assert sum("timed_out" in record.message for record in caplog.records if record.levelname == "WARNING") <= 1
 
 
 def test_a_judge_that_dies_is_replaced():

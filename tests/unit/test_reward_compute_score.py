@@ -7,7 +7,6 @@ import sys
 import longshort_reward
 import pytest
 from longshort_reward import compute_score
-
 from longshort_reward.errors import UserError
 
 JOINT = r"<think>2+2</think><answer>\boxed{4}</answer>"
@@ -93,9 +92,7 @@ def test_the_package_imports_nothing_heavy():
         "heavy = {'verl', 'torch', 'ray', 'transformers', 'numpy', 'sympy', 'omegaconf'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -139,9 +136,7 @@ def test_it_runs_in_a_ray_actor():
             async def run(self, texts):
                 loop = asyncio.get_running_loop()
                 jobs = [
-                    loop.run_in_executor(
-                        None, lambda t=t: compute_score("d", t, r"2\sqrt{3}", answer_timeout_s=1)
-                    )
+                    loop.run_in_executor(None, lambda t=t: compute_score("d", t, r"2\sqrt{3}", answer_timeout_s=1))
                     for t in texts
                 ]
                 return await asyncio.gather(*jobs)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Outcome, Ramp, RewardWeights, direct_accuracy, synergy_reward
-
 from longshort_reward.protocol import ROLES, Role
 
 FLAT_MU = Ramp(start=0.2, end=0.2, begin_step=0, end_step=0)

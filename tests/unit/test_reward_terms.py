@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Ramp, RewardWeights, format_match, length_match
-
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, parse_trajectory
 

@@ -9,24 +9,30 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from longshort_reward.errors import UserError
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 from word_models_for_tests import FOLLOWING, save_model
 
+from verl_longshort.base.concurrency import run_bounded
+from verl_longshort.base.journal import RecordFile, read_record_file
+from verl_longshort.base.stage import execute
 from verl_longshort.cli import main
-from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from longshort_reward.errors import UserError
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.evaluation import runner
 from verl_longshort.evaluation.cells import overview
-from verl_longshort.base.journal import RecordFile, read_record_file
-from verl_longshort.evaluation.runner import evaluate, run_bounded
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import SingleSolver
 from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.evaluation.table import as_markdown, load_rows, report
-from verl_longshort.core.trajectory import Generation
+from verl_longshort.stages.eval import EvalStage
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 PROBLEMS = [(f"start {digit} ; a {digit} ?", str(2 * digit % 10)) for digit in range(6)]
+
+
+def evaluate(overrides):
+    return execute(EvalStage(), overrides=overrides)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +99,7 @@ MODES = {
 
 
 @pytest.mark.parametrize(("mode", "text", "tokens"), [(mode, *rest) for mode, rest in MODES.items()])
-def test_a_single_model_is_evaluated(
-    data: Path, models: dict[str, Path], mode: str, text: str, tokens: int
-) -> None:
+def test_a_single_model_is_evaluated(data: Path, models: dict[str, Path], mode: str, text: str, tokens: int) -> None:
     summary = evaluate(overrides(mode, data, f"longshort.mode={mode}", single=models["single"]))
     assert summary.accuracy.value == pytest.approx(1 / 6)
     assert summary.tokens_by_role == {"single": tokens}
@@ -143,9 +147,7 @@ def records_by_id(path: Path) -> dict[str, str]:
     return {record["id"]: record["text"] for record in read_record_file(path)[1]}
 
 
-def test_a_killed_evaluation_goes_on(
-    data: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_evaluation_goes_on(data: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = data.parent / "L0S0.jsonl"
     more = ["longshort.samples=2", "longshort.temperature=5.0"]
     evaluate(pair("L0S0", data, models, *more))

@@ -1,9 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role
+
 from verl_longshort.core.schedule import Round, Schedule
 
 PAPER = ["long", "long", "short", "long", "short", "long"]

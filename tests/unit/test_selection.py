@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
 
 from verl_longshort.data.selection import RULES, select
-from longshort_reward.errors import UserError
 
 LN10 = 2.3026
 

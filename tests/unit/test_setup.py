@@ -41,9 +41,7 @@ class Project:
         (self.bin / name).chmod(0o755)
 
     def start(self, command: str) -> "subprocess.Popen[str]":
-        tools = [
-            shutil.which(tool) for tool in ("bash", "dirname", "cksum", "flock", "cat", "mkdir", "mv", "cut")
-        ]
+        tools = [shutil.which(tool) for tool in ("bash", "dirname", "cksum", "flock", "cat", "mkdir", "mv", "cut")]
         tools += [shutil.which(tool) for tool in ("cp", "touch", "sleep")]
         for tool in filter(None, tools):
             link = self.bin / Path(tool).name
@@ -126,9 +124,7 @@ def test_no_suitable_python_is_said(project: Project) -> None:
 
 def test_a_failed_install_is_tried_again(project: Project) -> None:
     project.python("python3")
-    (project.bin / "python3").write_text(
-        (project.bin / "python3").read_text().replace("sleep 0", "exit 1", 1)
-    )
+    (project.bin / "python3").write_text((project.bin / "python3").read_text().replace("sleep 0", "exit 1", 1))
     assert project.run("longshort_setup")[0] == 1
     project.python("python3")
     shutil.copy(project.bin / "python3", project.folder / ".venv/bin/python")

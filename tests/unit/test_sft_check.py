@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from longshort_reward.errors import UserError
 
 from verl_longshort.config.compose import compose_config
-from longshort_reward.errors import UserError
 from verl_longshort.verl_plugin.trainer.sft import check
 
 RECORD = {

@@ -8,15 +8,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from verl.utils.dataset.dataset_utils import SFTTensorCollator
-
-from verl_longshort.data.sft_dataset import TrajectoryDataset
-from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from verl_longshort.data.trajectories import load_trajectories
-from verl_longshort.core.environment import Environment, Limits
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role, RolePrompts
+from verl.utils.dataset.dataset_utils import SFTTensorCollator
+
+from verl_longshort.core.environment import Environment, Limits
 from verl_longshort.core.trajectory import Generation, Participant, run_trajectory
+from verl_longshort.data.sft_dataset import TrajectoryDataset
+from verl_longshort.data.trajectories import load_trajectories
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 PROBLEM = "start 7 ; a ( 5 1 ) ; b 9 ?"
 TURNS = [

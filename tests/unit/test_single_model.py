@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-
-from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from verl_longshort.core.environment import StopReason
 from longshort_reward.protocol import ANSWER_CLOSE
+
+from verl_longshort.core.environment import StopReason
 from verl_longshort.core.single_model import SingleAnswer, SingleMode, answer_alone, opening_ids, well_formed
 from verl_longshort.core.trajectory import Generation
+from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer()
 

@@ -28,9 +28,7 @@ answers = st.lists(
 
 
 @given(st.lists(answers, min_size=1, max_size=4), st.floats(0, 1), st.integers(0, 2 * STEPS))
-def test_it_is_the_sum_of_its_terms_within_each_group(
-    groups: list[list[dict[str, Any]]], mu: float, step: int
-) -> None:
+def test_it_is_the_sum_of_its_terms_within_each_group(groups: list[list[dict[str, Any]]], mu: float, step: int) -> None:
     keys = [f"u-{g}_{s}_0" for g, group in enumerate(groups) for s in range(len(group))]
     every = [fact for group in groups for fact in group]
     rewards = reward_answers(keys, every, weights(mu), step)

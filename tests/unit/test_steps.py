@@ -29,9 +29,7 @@ def restored(steps: Steps) -> str:
     return steps.separator.join(steps.texts)
 
 
-@given(
-    st.one_of(PARAGRAPHS, st.text()), st.sampled_from([TEXT.splitter, r"(?<= \.)\s+", r"\s", r"(?=a)", "x*"])
-)
+@given(st.one_of(PARAGRAPHS, st.text()), st.sampled_from([TEXT.splitter, r"(?<= \.)\s+", r"\s", r"(?=a)", "x*"]))
 @example("\n\na\n\nb\n\n", TEXT.splitter)
 def test_steps_give_the_chain_back(chain: str, splitter: str) -> None:
     steps = split_steps(chain, re.compile(splitter))
@@ -83,10 +81,7 @@ def test_blocks_that_do_not_cover_the_steps_are_refused() -> None:
 def partitions(draw: st.DrawFn) -> list[Block]:
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=6))
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
-    return [
-        Block(first=start, last=start + size - 1, kind="step")
-        for start, size in zip(starts, sizes, strict=True)
-    ]
+    return [Block(first=start, last=start + size - 1, kind="step") for start, size in zip(starts, sizes, strict=True)]
 
 
 def items(blocks: list[Block], base: int = 1) -> list[dict[str, Any]]:
@@ -146,10 +141,7 @@ def test_a_hostile_reply_is_refused(blocks: list[Block], data: st.DataObject) ->
         bad[place]["kind"] = data.draw(st.sampled_from([None, "", " ", 3]))
     else:
         bad[place][change] = data.draw(NUMBERS)
-    assume(
-        bad != good
-        or [type(v) for i in bad for v in i.values()] != [type(v) for i in good for v in i.values()]
-    )
+    assume(bad != good or [type(v) for i in bad for v in i.values()] != [type(v) for i in good for v in i.values()])
     with pytest.raises(BadReplyError):
         read_blocks(json.dumps(bad), blocks[-1].last + 1)
 

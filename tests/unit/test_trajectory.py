@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, STOP_STRINGS, Role, RolePrompts, parse_trajectory
 from tokenizers_for_tests import byte_level, normalising, word_level
 from transformers import PreTrainedTokenizerFast
 
 from verl_longshort.core.environment import Environment, Limits, StopReason
-from longshort_reward.errors import UserError
-from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, STOP_STRINGS, Role, RolePrompts, parse_trajectory
-from verl_longshort.core.trajectory import Generation, Participant, Trajectory, run_trajectory
 from verl_longshort.core.role_view import decode_turn
+from verl_longshort.core.trajectory import Generation, Participant, Trajectory, run_trajectory
 
 LONG, SHORT = Role.LONG, Role.SHORT
 NO_PROMPTS = RolePrompts(long="", short="")
@@ -35,32 +35,22 @@ Script = Sequence[str | Generation]
 class Scripted:
     """Plays one turn of a script per call and keeps what it was asked."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, script: Script, pause: Callable[[], Awaitable[Any]]
-    ):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, script: Script, pause: Callable[[], Awaitable[Any]]):
         self.tokenizer, self.script, self.pause = tokenizer, list(script), pause
         self.calls: list[dict[str, Any]] = []
 
-    async def __call__(
-        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
-    ) -> Generation:
+    async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         self.calls.append({"request_id": request_id, "prompt_ids": prompt_ids, "sampling": sampling})
         await self.pause()
         turn = self.script[len(self.calls) - 1]
-        return (
-            turn
-            if isinstance(turn, Generation)
-            else generation(self.tokenizer, turn, version=len(self.calls))
-        )
+        return turn if isinstance(turn, Generation) else generation(self.tokenizer, turn, version=len(self.calls))
 
 
 async def no_pause() -> None:
     await asyncio.sleep(0)
 
 
-def generation(
-    tokenizer: PreTrainedTokenizerFast, text: str, finish: str = "stop", **extra: Any
-) -> Generation:
+def generation(tokenizer: PreTrainedTokenizerFast, text: str, finish: str = "stop", **extra: Any) -> Generation:
     ids = tokenizer.encode(text, add_special_tokens=False)
     if finish == "stop":
         ids.append(tokenizer.eos_token_id)
@@ -87,9 +77,7 @@ async def run(
     limits: Limits = LIMITS,
     prompts: RolePrompts = NO_PROMPTS,
 ) -> Trajectory:
-    participants = {
-        role: Participant(tokenizer=model.tokenizer, generate=model) for role, model in models.items()
-    }
+    participants = {role: Participant(tokenizer=model.tokenizer, generate=model) for role, model in models.items()}
     return await run_trajectory(problem, participants, Environment(limits), prompts, sampling or {})
 
 
@@ -145,15 +133,11 @@ def test_tokens_in_are_tokens_out_for_any_pair_of_tokenizers(tokenizers: tuple[A
         assert view.own_turns == [turn.token_ids for turn in expected]
         assert view.response_logprobs is not None
         own = zip(view.response_mask, view.response_logprobs, strict=True)
-        assert [value for mask, value in own if mask] == [
-            value for turn in expected for value in turn.logprobs or []
-        ]
+        assert [value for mask, value in own if mask] == [value for turn in expected for value in turn.logprobs or []]
         first, second = (call["prompt_ids"] for call in model.calls)
         assert second[: len(first)] == first
         assert view.context_ids[: len(second)] == second
-        assert squeezed(decode_turn(model.tokenizer, view.response_ids)) == squeezed(
-            trajectory.state.final_text
-        )
+        assert squeezed(decode_turn(model.tokenizer, view.response_ids)) == squeezed(trajectory.state.final_text)
 
 
 def test_the_partner_reads_the_stripped_turn() -> None:
@@ -312,9 +296,7 @@ def test_any_tokens_make_a_consistent_trajectory(data: st.DataObject) -> None:
     finishes = st.sampled_from(["stop", "stop", "stop", "length", "aborted"])
 
     def script(build: Callable[[], PreTrainedTokenizerFast], usual: list[str]) -> Script:
-        drawn = data.draw(
-            st.lists(st.tuples(st.sampled_from(usual) | turns, finishes), min_size=4, max_size=4)
-        )
+        drawn = data.draw(st.lists(st.tuples(st.sampled_from(usual) | turns, finishes), min_size=4, max_size=4))
         return [generation(build(), text, finish) for text, finish in drawn]
 
     models = pair(script(tokenizers[0], [THOUGHT]), script(tokenizers[1], [ASK, ANSWER]), tokenizers)

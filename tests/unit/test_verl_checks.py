@@ -1,10 +1,10 @@
 """What verl would refuse minutes into a run is refused before it."""
 
 import pytest
+from longshort_reward.errors import UserError
 from omegaconf import DictConfig
 
 from verl_longshort.config.compose import compose_config
-from longshort_reward.errors import UserError
 from verl_longshort.config.pair import settings_of
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.verl_checks import check_ppo

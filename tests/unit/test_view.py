@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import DEFAULT_PROMPTS, TAGS, Role, RolePrompts
 from tokenizers import AddedToken
 from tokenizers_for_tests import CHAT_ML, WORDS, byte_level, normalising, word_level
 from transformers import PreTrainedTokenizerFast
 
-from longshort_reward.errors import UserError
-from longshort_reward.protocol import DEFAULT_PROMPTS, TAGS, Role, RolePrompts
 from verl_longshort.core.role_view import RoleView, check_tokenizer, decode_turn, render_prompt
 
 Build = Callable[[], PreTrainedTokenizerFast]
@@ -162,9 +162,7 @@ def test_decoding_drops_special_tokens_only() -> None:
 def fresh(chat_template: str = CHAT_ML) -> PreTrainedTokenizerFast:
     """A copy that a test may change."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=type(byte_level().backend_tokenizer).from_str(
-            byte_level().backend_tokenizer.to_str()
-        ),
+        tokenizer_object=type(byte_level().backend_tokenizer).from_str(byte_level().backend_tokenizer.to_str()),
         eos_token="<|im_end|>",
         chat_template=chat_template,
     )

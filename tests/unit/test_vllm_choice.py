@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from longshort_reward.errors import UserError
 from vllm_for_tests import FakeVllm
 
-from verl_longshort.config.compose import compose_config
-from longshort_reward.errors import UserError
 from verl_longshort.base.dry_run import DryRun
+from verl_longshort.config.compose import compose_config
 from verl_longshort.engines import factory as engines
 from verl_longshort.engines.factory import KEYS, EngineName, EngineSettings, open_engine
 from verl_longshort.engines.vllm_engine import VllmEngine
@@ -112,9 +112,7 @@ def test_every_command_has_the_keys(command: str) -> None:
     assert {key: block[key] for key in KEYS} == {**BLOCK, "engine": "vllm"}
 
 
-@pytest.mark.parametrize(
-    ("given", "together", "share"), [(None, 1, 0.9), (None, 2, 0.45), (0.3, 2, 0.3)]
-)
+@pytest.mark.parametrize(("given", "together", "share"), [(None, 1, 0.9), (None, 2, 0.45), (0.3, 2, 0.3)])
 def test_engines_of_one_command_divide_the_memory(
     monkeypatch: pytest.MonkeyPatch, given: float | None, together: int, share: float
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.protocol import STOP_STRINGS, Fault, Role, parse_turn
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -16,13 +17,12 @@ from tokenizers_for_tests import byte_level, word_level
 from transformers import PreTrainedTokenizerFast
 from vllm_for_tests import END, AsyncEngineArgs, FakeVllm, RequestOutputKind
 
-from longshort_reward.protocol import STOP_STRINGS, Fault, Role, parse_turn
+from verl_longshort.core.role_view import decode_turn
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.sampling import SamplingParams
 from verl_longshort.engines.stopping import StopStrings
 from verl_longshort.engines.vllm_engine import VllmEngine
 from verl_longshort.engines.vllm_sampling import arguments, for_request, turn_seed
-from verl_longshort.core.trajectory import Generation
-from verl_longshort.core.role_view import decode_turn
 
 PROMPT = [3, 4, 5, 6]
 
@@ -43,9 +43,7 @@ def engine(fake: FakeVllm) -> Iterator[VllmEngine]:
 
 def ask(engine: VllmEngine, prompt: list[int] = PROMPT, **sampling: Any) -> Generation:
     async def work() -> Generation:
-        return await asyncio.wait_for(
-            engine.generate(request_id="one", prompt_ids=prompt, sampling=sampling), 30
-        )
+        return await asyncio.wait_for(engine.generate(request_id="one", prompt_ids=prompt, sampling=sampling), 30)
 
     return asyncio.run(work())
 
@@ -67,9 +65,7 @@ def test_how_vllm_is_started(fake: FakeVllm, engine: VllmEngine) -> None:
 
 def test_several_gpus_and_their_memory(fake: FakeVllm) -> None:
     options = {"enforce_eager": True}
-    made = VllmEngine(
-        "x", max_num_seqs=1, tensor_parallel_size=2, gpu_memory_utilization=0.4, options=options
-    )
+    made = VllmEngine("x", max_num_seqs=1, tensor_parallel_size=2, gpu_memory_utilization=0.4, options=options)
     made.close()
     (args,) = fake.args
     assert (args.tensor_parallel_size, args.gpu_memory_utilization, args.enforce_eager) == (2, 0.4, True)
@@ -174,8 +170,6 @@ def test_a_failing_start_passes_through(fake: FakeVllm) -> None:
 
 
 # ---------------------------------------------------------------- stop strings and seeds
-
-
 
 
 def test_a_tag_inside_a_token_ends_both_engines_at_that_token(fake: FakeVllm, engine: VllmEngine) -> None:

@@ -18,16 +18,16 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES
 from verl.workers.config import RolloutConfig
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
 from verl_longshort.config.compose import compose_config
-from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES
+from verl_longshort.config.pair import settings_of
+from verl_longshort.engines.vllm_sampling import turn_seed
 from verl_longshort.verl_plugin.rollout import names
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
-from verl_longshort.engines.vllm_sampling import turn_seed
-from verl_longshort.config.pair import settings_of
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
 
@@ -77,10 +77,10 @@ def on_stand_ins(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     for ours in ("vllm_adapter", "vllm_replica"):
         monkeypatch.delitem(sys.modules, f"verl_longshort.verl_plugin.rollout.{ours}", raising=False)
     monkeypatch.setenv("VERL_RAY_JOB_ID", "")
-    monkeypatch.setattr(
-        ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: JOB)
-    )
-    found = [importlib.import_module(f"verl_longshort.verl_plugin.rollout.{n}") for n in ("vllm_adapter", "vllm_replica")]
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: JOB))
+    found = [
+        importlib.import_module(f"verl_longshort.verl_plugin.rollout.{n}") for n in ("vllm_adapter", "vllm_replica")
+    ]
     for ours in ("vllm_adapter", "vllm_replica"):
         monkeypatch.delitem(sys.modules, f"verl_longshort.verl_plugin.rollout.{ours}")
     return found[0], found[1]
@@ -234,9 +234,7 @@ def test_pools_of_their_own_may_use_all_memory(model: Path) -> None:
     check(model, f"{ROLLOUT}.gpu_memory_utilization=0.9", shared=False)
 
 
-def test_vllm_must_be_there(
-    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_vllm_must_be_there(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = policies(model)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="vLLM is not installed"):

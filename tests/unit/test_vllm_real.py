@@ -15,9 +15,9 @@ import torch
 from tokenizers_for_tests import byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.transformers_engine import TransformersEngine
 from verl_longshort.engines.vllm_engine import VllmEngine
-from verl_longshort.core.trajectory import Generation
 
 WATCHDOG_S = 120
 PROMPT = list(range(40, 60))
@@ -138,9 +138,7 @@ def test_what_does_not_fit_is_refused(engines: Engines) -> None:
 def test_requests_of_two_event_loops_and_a_cancelled_one(engines: Engines) -> None:
     async def cancelled() -> None:
         keys = {"max_tokens": 900, "ignore_eos": True}
-        task = asyncio.create_task(
-            engines.vllm.generate(request_id="c", prompt_ids=PROMPT, sampling=keys)
-        )
+        task = asyncio.create_task(engines.vllm.generate(request_id="c", prompt_ids=PROMPT, sampling=keys))
         await asyncio.sleep(0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

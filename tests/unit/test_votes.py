@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from longshort_reward.errors import UserError
+
+from verl_longshort.base.files import Record
+from verl_longshort.base.journal import RecordFile
 from verl_longshort.evaluation.aha import MARKERS, has_aha
 from verl_longshort.evaluation.cells import details, overview
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
-from verl_longshort.base.journal import RecordFile
 from verl_longshort.evaluation.summary import summarise
 from verl_longshort.evaluation.table import as_markdown, load_rows
 from verl_longshort.evaluation.votes import majority, pass_at
-from verl_longshort.base.files import Record
 
 RIGHT = "4"
 
@@ -115,9 +115,7 @@ def test_every_marker_counts(marker: str, before: str) -> None:
     assert has_aha([f"{before}{marker.capitalize()}, so"])
 
 
-def record(
-    benchmark: str, index: int, sample: int, *, correct: bool, tokens: int, text: str = "so"
-) -> Record:
+def record(benchmark: str, index: int, sample: int, *, correct: bool, tokens: int, text: str = "so") -> Record:
     return {
         "id": f"{benchmark}/{index}/{sample}",
         "benchmark": benchmark,
@@ -210,11 +208,7 @@ def test_a_table_of_several_benchmarks(tmp_path: Path) -> None:
 
 
 def test_benchmarks_may_have_different_numbers_of_samples() -> None:
-    more = [
-        record("aime24", index, sample, correct=sample == 0, tokens=9)
-        for index in (0, 1)
-        for sample in range(5)
-    ]
+    more = [record("aime24", index, sample, correct=sample == 0, tokens=9) for index in (0, 1) for sample in range(5)]
     summary = summarise("x", records()[:20] + more)
     assert (summary.samples, list(summary.pass_at)) == (5, [2, 4, 5])
     assert summary.pass_at[5].value == pytest.approx((0.5 + 1) / 2)

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 from engines_for_tests import run
+from longshort_reward.errors import UserError
 from rich.console import Console
 
+from verl_longshort.base.files import write_jsonl
+from verl_longshort.base.stage import execute
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.data import weigh as stage
-from verl_longshort.data.records import Weighed, read_stage, write_jsonl
+from verl_longshort.data.records import Weighed, read_stage
 from verl_longshort.data.rollouts import Gate, Joining, Prober, Rollout, Tally
+from verl_longshort.data.weigh import summary
+from verl_longshort.stages.weigh import WeighStage
 from verl_longshort.world.tiny_model import build_model
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from verl_longshort.data.weigh import summary, weigh
-from longshort_reward.errors import UserError
-from verl_longshort.core.trajectory import Generation
 
 JOINING = Joining(direct="<answer>", open="<think> ", close=" </think> <answer>", stop="</answer>")
 
@@ -31,6 +34,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_model(tokenizer, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def weigh(overrides, console):
+    return execute(WeighStage(), console, overrides=overrides)
 
 
 def chain(digit: int) -> dict[str, Any]:
@@ -101,17 +108,13 @@ def test_records_are_what_the_next_stage_reads(settings: list[str], tmp_path: Pa
 
 def test_the_same_seed_gives_the_same_file(settings: list[str], tmp_path: Path) -> None:
     first = weigh(settings, quiet())
-    other = weigh(
-        [*settings, f"longshort.output={tmp_path / 'again.jsonl'}", "longshort.max_num_seqs=3"], quiet()
-    )
+    other = weigh([*settings, f"longshort.output={tmp_path / 'again.jsonl'}", "longshort.max_num_seqs=3"], quiet())
     assert drawn(other) == same(first)
     seeded = weigh([*settings, f"longshort.output={tmp_path / 'third.jsonl'}", "longshort.seed=1"], quiet())
     assert drawn(seeded) != same(first)
 
 
-def test_what_is_done_is_not_done_again(
-    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_done_is_not_done_again(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = weigh(settings, quiet())
     journal = tmp_path / "weighed.journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
@@ -184,9 +187,7 @@ class Oracle:
         self.tokenizer = build_tokenizer()
         self.asked: list[str] = []
 
-    async def generate(
-        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
-    ) -> Generation:
+    async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         self.asked.append(request_id)
         await asyncio.sleep(0)
         shown = self.tokenizer.decode(prompt_ids).count(" .")

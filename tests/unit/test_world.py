@@ -68,9 +68,7 @@ def test_each_step_has_one_working_thought_of_its_kind(seed: int) -> None:
     problem = problem_of(seed)
     work = [t for t in long_cot(problem, random.Random(0)) if t.kind in (ThoughtKind.HARD, ThoughtKind.EASY)]
     assert [thought.step for thought in work] == list(range(len(problem.steps)))
-    assert [k for k, thought in enumerate(work) if thought.kind == ThoughtKind.HARD] == list(
-        problem.hard_steps
-    )
+    assert [k for k, thought in enumerate(work) if thought.kind == ThoughtKind.HARD] == list(problem.hard_steps)
 
 
 @given(SEEDS)

@@ -1,33 +1,22 @@
-"""How a command takes part in the dry run of a recipe.
+"""The dry run of a recipe, as one stage's process sees it.
 
 `longshort recipe FILE --dry-run` runs the commands of all stages with `LONGSHORT_DRY_RUN` set to a folder. A
-command that sees it checks its settings and inputs exactly as in a real run, tells what it needs, and ends:
-
-    settings = WeighSettings.parse(...)                       # the same checks
-    records = read_stage(settings.input, ...)                 # empty for a file that does not exist yet
-    if (dry := dry_run()) is not None:
-        dry.finish(weigh_needs(settings, dry.count(settings.input, records)))
-
-Inputs that a stage before will write do not exist yet: `planned` finds what is to be known about them, and
-`read_records`, `read_stage` and `check_model` accept them. Light: no verl, no torch.
+command then checks its settings and inputs exactly as in a real run, tells what it requires, and ends
+(`base.stage.execute`). Inputs that an earlier stage will write do not exist yet: `DryRun.planned` finds what is known
+about them, and `base.files` accepts them. Light: no verl, no torch.
 """
 
 import json
 import os
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from verl_longshort.base.requirements import Requirements, Product
+from verl_longshort.base.requirements import Product, Requirements
 
 VARIABLE = "LONGSHORT_DRY_RUN"
-AWARE = frozenset(
-    {"world", "tiny-base", "chunk", "weigh", "coldstart", "sft", "train", "train-single"}
-    | {"eval", "table", "prepare", "report", "importance-report"}
-)
-"""Commands that take part. Others are not run in a dry run, and the plan says so."""
 _PLANNED = "planned.json"
 
 
@@ -35,7 +24,7 @@ class DryRun:
     """The dry run of one stage, told through files in a folder.
 
     `planned.json` holds what the stages before will have written, and the GPUs of a node; each command of the
-    stage adds a file of its needs.
+    stage adds a file of its requirements.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,27 +63,19 @@ class DryRun:
             return None
         return Product(path=wanted, model=known[max(above, key=len)].model)
 
-    def count(self, path: str | Path | Sequence[str | Path], records: Sized) -> int | None:
-        """How many records there will be: those that were read, or those planned; None when nobody knows."""
-        paths = [path] if isinstance(path, str | Path) else list(path)
-        planned = [product for product in map(self.planned, paths) if product is not None]
-        counts = [product.records for product in planned]
-        return None if None in counts else len(records) + sum(count for count in counts if count)
-
-    def finish(self, needs: Requirements) -> NoReturn:
-        """Tell what the command needs, and end the process well: it is not to do its work."""
-        file = self.folder / f"{len(self.told()):03d}.json"
-        file.write_text(json.dumps(asdict(needs)), encoding="utf-8")
+    def finish(self, requirements: Requirements) -> NoReturn:
+        """Tell what the command requires, and end the process well: it is not to do its work."""
+        file = self.folder / f"{len(self.reported()):03d}.json"
+        file.write_text(json.dumps(asdict(requirements)), encoding="utf-8")
         raise SystemExit(0)
 
-    def refuse_unaware(self, command: str) -> None:
-        """End the process when `command` takes no part in dry runs: it must not do its work."""
-        if command not in AWARE:
-            note = "was neither run nor checked: it knows no dry run"
-            self.finish(Requirements(command=command, checked=False, notes=(note,)))
+    def refuse(self, command: str) -> NoReturn:
+        """End the process of a command that is no stage: it must not do its work in a dry run."""
+        note = "was neither run nor checked: it does not support dry runs"
+        self.finish(Requirements(command=command, checked=False, notes=(note,)))
 
-    def told(self) -> list[Requirements]:
-        """The needs of the stage's commands so far, in their order."""
+    def reported(self) -> list[Requirements]:
+        """The requirements of the stage's commands so far, in their order."""
         files = sorted(self.folder.glob("[0-9]*.json"))
         return [_parse(Requirements, json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
@@ -105,14 +86,20 @@ class DryRun:
 
     def _products(self) -> Iterator[Product]:
         yield from _parse(tuple[Product, ...], self._plan["products"])
-        for needs in self.told():
-            yield from needs.products
+        for requirements in self.reported():
+            yield from requirements.products
 
 
 def dry_run() -> DryRun | None:
     """The dry run that this process takes part in; None in a real run."""
     folder = os.environ.get(VARIABLE)
     return DryRun(Path(folder)) if folder else None
+
+
+def planned_gpus() -> int | None:
+    """GPUs that the plan gives a command without settings for them; None in a real run."""
+    dry = dry_run()
+    return None if dry is None else dry.gpus
 
 
 def is_planned(path: str | Path) -> bool:

@@ -1,33 +1,60 @@
-"""Checks what a command was given, in seconds and before any heavy import.
+"""Files: reading records with every row checked, writing in one step, models by path.
 
-`read_records` reads a JSONL, JSON, parquet or CSV file of records, `check_model` a model path. Both raise
-`UserError` with the key under which the user gave the path. `model_identity` tells apart what a path holds at
-two times.
+`read_records` reads a JSONL, JSON, parquet or CSV file, `check_model` checks a model path. Both raise `UserError` with
+the key under which the user gave the path, in seconds and before any heavy import.
 """
 
 import csv
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.dry_run import dry_run, is_planned
 
 Record = dict[str, Any]
+Item = TypeVar("Item")
 KINDS = "a .jsonl, .json, .parquet or .csv file"
 
 
-def read_records(path: str | Path, *, key: str, columns: Iterable[str]) -> list[Record]:
+class Records(list[Item]):
+    """The records of a file. In a dry run a file that an earlier stage will write has none yet.
+
+    `expected` is how many there will be when the work begins; None when that is not known before the run.
+    """
+
+    def __init__(self, items: Iterable[Item] = (), *, expected: int | None = 0) -> None:
+        super().__init__(items)
+        self.expected = expected if not self else len(self)
+
+    @classmethod
+    def planned(cls, path: str | Path) -> "Records[Item]":
+        """Those of a file that an earlier stage will write."""
+        dry = dry_run()
+        product = None if dry is None else dry.planned(path)
+        return cls(expected=None if product is None else product.records)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Records[Item]"]) -> "Records[Item]":
+        """The records of several files."""
+        joined = cls([record for part in parts for record in part])
+        counts = [part.expected for part in parts]
+        joined.expected = None if None in counts else sum(count for count in counts if count)
+        return joined
+
+
+def read_records(path: str | Path, *, key: str, columns: Iterable[str]) -> Records[Record]:
     """All records of a `.jsonl`, `.json`, `.parquet` or `.csv` file as plain Python values, of a CSV file as
     text; each has all of `columns`.
 
-    None in a dry run for a file that a stage before writes. Raises UserError when the file is missing, empty,
-    of another kind or lacks a column.
+    Raises UserError when the file is missing, empty, of another kind or lacks a column.
     """
     file = Path(path).expanduser()
     if is_planned(file):
-        return []
+        return Records.planned(file)
     if not file.is_file():
         raise UserError(key, path, f"no such file: give the path of {KINDS}")
     records = _read(file, key)
@@ -38,7 +65,43 @@ def read_records(path: str | Path, *, key: str, columns: Iterable[str]) -> list[
         if absent:
             found = ", ".join(sorted(record)) or "none"
             raise UserError(key, path, f"record {number} lacks the column '{absent[0]}' (it has: {found})")
-    return records
+    return Records(records)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a file in one step: a reader sees the old one, the new one, or none, never half of it.
+
+    `durable`: the text is on the disk when this returns, also if the machine loses power.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Write JSON in one step."""
+    write_text(path, json.dumps(content, indent=indent, default=str) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    """Write all records in one step, one JSON object per line."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def sibling_path(path: Path, suffix: str) -> Path:
+    """The path of a file that belongs to `path`, such as `thoughts.rejects.jsonl` to `thoughts.jsonl`."""
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.{suffix}.jsonl")
+
+
+def check_exists(path: Path, *, key: str) -> None:
+    """Raise UserError when `path` does not exist, nor will when the stages before have run."""
+    if not (path.exists() or is_planned(path)):
+        raise UserError(key, path, "neither exists nor will")
 
 
 def check_model(path: str, *, key: str) -> None:
@@ -117,12 +180,8 @@ def _read_jsonl(file: Path, key: str) -> list[Record]:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(
-                    key, file, f"line {number} is not JSON ({error.msg}): write the file again"
-                ) from error
+                raise UserError(key, file, f"line {number} is not JSON ({error.msg}): write the file again") from error
             if not isinstance(record, dict):
-                raise UserError(
-                    key, file, f"line {number} is not a JSON object: one record per line is expected"
-                )
+                raise UserError(key, file, f"line {number} is not a JSON object: one record per line is expected")
             records.append(record)
     return records

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.files import Record
 
 
@@ -70,9 +71,7 @@ def _resume(path: Path, header: dict[str, Any]) -> list[Record]:
     changed = [key for key in header if before.get(key) != header[key]]
     if changed:
         was, now = before.get(changed[0]), header[changed[0]]
-        raise UserError(
-            f"longshort.{changed[0]}", now, f"{path} was made with {was}: remove it or choose another name"
-        )
+        raise UserError(f"longshort.{changed[0]}", now, f"{path} was made with {was}: remove it or choose another name")
     return [json.loads(line) for line in lines[1:]]
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, Node, OmegaConf
-
 from longshort_reward.errors import UserError
+from omegaconf import DictConfig, Node, OmegaConf
 
 CONFIG_DIR = Path(__file__).parent
 
@@ -45,9 +44,7 @@ def verl_config_dir() -> Path:
     """Where the installed verl keeps its Hydra configs. Raises UserError when verl is not installed."""
     spec = importlib.util.find_spec("verl")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "verl", "not installed", "install it with `pip install verl-longshort[cpu]` or `[gpu]`"
-        )
+        raise UserError("verl", "not installed", "install it with `pip install verl-longshort[cpu]` or `[gpu]`")
     return Path(spec.submodule_search_locations[0]) / "trainer" / "config"
 
 

@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from longshort_reward import RewardWeights
-from omegaconf import DictConfig, OmegaConf
-
 from longshort_reward.compat import StrEnum
-from verl_longshort.core.environment import Limits
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, Role, RolePrompts
+from omegaconf import DictConfig, OmegaConf
+
+from verl_longshort.core.environment import Limits
 from verl_longshort.core.schedule import Schedule
 
 
@@ -147,7 +147,5 @@ def positive_seconds(value: Any, key: str) -> float:
 
 def _keep(value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError(
-            "longshort.keep_checkpoints", value, "must be a whole number from 1 on, or null for all"
-        )
+        raise UserError("longshort.keep_checkpoints", value, "must be a whole number from 1 on, or null for all")
     return value

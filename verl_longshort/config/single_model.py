@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from longshort_reward import RewardWeights
+from longshort_reward.errors import UserError
 from omegaconf import DictConfig
 
-from longshort_reward.errors import UserError
 from verl_longshort.config.pair import check_keys, parse_weights, plain_dict, positive_seconds
 from verl_longshort.core.single_model import SingleMode
 

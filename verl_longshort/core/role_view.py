@@ -35,9 +35,7 @@ def decode_turn(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
 def render_prompt(tokenizer: Tokenizer, system: str, problem: str) -> list[int]:
     """Token ids of the chat of system message (none if empty) and problem, open for the assistant's text."""
     messages = _messages(system, problem)
-    ids = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids):
         raise TypeError(
             f"apply_chat_template gave {type(ids).__name__} instead of a list of token ids; "
@@ -115,13 +113,9 @@ class RoleView:
         Raises ValueError when the numbers differ, or when some turns have log-probs and others have not.
         """
         if logprobs is not None and len(logprobs) != len(token_ids):
-            raise ValueError(
-                f"{self.role}: {len(logprobs)} log-probs for {len(token_ids)} tokens; need one each"
-            )
+            raise ValueError(f"{self.role}: {len(logprobs)} log-probs for {len(token_ids)} tokens; need one each")
         if self._has_logprobs not in (None, logprobs is not None):
-            raise ValueError(
-                f"{self.role}: log-probs given for some turns only; ask the engine for all or none"
-            )
+            raise ValueError(f"{self.role}: log-probs given for some turns only; ask the engine for all or none")
         self._has_logprobs = logprobs is not None
         self._own.append(slice(len(self._ids), len(self._ids) + len(token_ids)))
         self._append(token_ids, 1, logprobs if logprobs is not None else [0.0] * len(token_ids))

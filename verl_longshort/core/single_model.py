@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from longshort_reward.answer import last_boxed
-
 from longshort_reward.compat import StrEnum
-from verl_longshort.core.environment import StopReason
 from longshort_reward.protocol import ANSWER_CLOSE, ANSWER_OPEN, THINK_OPEN, Closing, Role, parse_trajectory
-from verl_longshort.core.trajectory import Generate
+
+from verl_longshort.core.environment import StopReason
 from verl_longshort.core.role_view import Tokenizer, decode_turn, render_prompt
+from verl_longshort.core.trajectory import Generate
 
 _LOOK_BACK = 8  # tokens of the prompt in which the chat template may have written the opening tag
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from verl_longshort.core.environment import Environment, State
 from longshort_reward.protocol import ROLES, STOP_STRINGS, Role, RolePrompts
+
+from verl_longshort.core.environment import Environment, State
 from verl_longshort.core.role_view import RoleView, Tokenizer, check_tokenizer, decode_turn
 
 FINISH_REASONS = ("stop", "length", "aborted")
@@ -33,9 +34,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         if self.finish_reason not in FINISH_REASONS:
-            raise ValueError(
-                f"finish_reason is {self.finish_reason!r}; give one of {', '.join(FINISH_REASONS)}"
-            )
+            raise ValueError(f"finish_reason is {self.finish_reason!r}; give one of {', '.join(FINISH_REASONS)}")
 
 
 class Generate(Protocol):
@@ -45,9 +44,7 @@ class Generate(Protocol):
     one before, so an engine can keep its KV cache under that name. `sampling` has vLLM's names.
     """
 
-    async def __call__(
-        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
-    ) -> Generation: ...
+    async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +153,4 @@ def _check_arguments(participants: Mapping[Role, Participant], sampling: Mapping
         raise ValueError(f"participants lacks {', '.join(missing)}; give one Participant for each role")
     taken = [key for key in _SET_HERE if key in sampling]
     if taken:
-        raise ValueError(
-            f"sampling sets {', '.join(taken)}; leave that out, the protocol and the limits decide"
-        )
+        raise ValueError(f"sampling sets {', '.join(taken)}; leave that out, the protocol and the limits decide")

@@ -8,17 +8,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from verl_longshort.data.stage import SetAside
-from verl_longshort.data.synthesis_settings import SynthesisSettings
-from verl_longshort.base.files import Record
 from longshort_reward.protocol import Role
+
+from verl_longshort.base.files import Record
+from verl_longshort.base.rejected import Rejected
+from verl_longshort.data.synthesis_settings import SynthesisSettings
 
 
 def card_numbers(
     settings: SynthesisSettings,
     train: Sequence[Record],
     val: Sequence[Record],
-    dropped: Sequence[SetAside],
+    dropped: Sequence[Rejected],
 ) -> dict[str, Any]:
     """Everything on the card, as JSON values. Means are over all trajectories, lengths in tokens."""
     done = [*train, *val]

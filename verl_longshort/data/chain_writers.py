@@ -7,14 +7,14 @@ from typing import Protocol
 
 from longshort_reward import match_answer
 
-from verl_longshort.problems.overlap import words
-from verl_longshort.problems.problems import Problem, problem_text
-from verl_longshort.data.reasoning import Written, chain_of, read_written, written_in_row
-from verl_longshort.problems.sources import Source, load_source
-from verl_longshort.data.stage import SetAsideError
 from verl_longshort.base.files import Record
+from verl_longshort.base.rejected import RejectedError
+from verl_longshort.data.reasoning import Written, chain_of, read_written, written_in_row
 from verl_longshort.llm.asking import Asker
 from verl_longshort.llm.client import RefusedError
+from verl_longshort.problems.overlap import words
+from verl_longshort.problems.problems import Problem, problem_text
+from verl_longshort.problems.sources import Source, load_source
 
 _KEY = "longshort.chains"
 
@@ -23,7 +23,7 @@ class Writer(Protocol):
     """Makes the chain record of a problem."""
 
     async def __call__(self, problem: Problem) -> Record:
-        """Raises SetAsideError for a problem that gets no right chain."""
+        """Raises RejectedError for a problem that gets no right chain."""
         ...
 
 
@@ -60,11 +60,11 @@ class FileWriter:
 
     async def __call__(self, problem: Problem) -> Record:
         """See `Writer`."""
-        failure = SetAsideError("no chain for this problem")
+        failure = RejectedError("no chain for this problem")
         for written in self._written.of(problem.text):
             try:
                 return await checked(problem, written, self._timeout_s)
-            except SetAsideError as error:
+            except RejectedError as error:
                 failure = error
         raise failure
 
@@ -79,13 +79,13 @@ class ModelWriter:
 
     async def __call__(self, problem: Problem) -> Record:
         """See `Writer`. Raises UnavailableError when the model gives no answers at all."""
-        failure = SetAsideError("no chain for this problem")
+        failure = RejectedError("no chain for this problem")
         for attempt in range(self._asker.attempts):
             try:
                 return await checked(problem, await self._ask(problem, attempt), self._timeout_s)
             except RefusedError as error:
-                raise SetAsideError("refused by the model", str(error)) from error
-            except SetAsideError as error:
+                raise RejectedError("refused by the model", str(error)) from error
+            except RejectedError as error:
                 failure = error
         raise failure
 
@@ -98,17 +98,17 @@ class ModelWriter:
         messages = [{"role": "user", "content": said}]
         (reply,) = await asker.memory.ask(asker.client, chain_id(problem), messages, sampling)
         if not reply.complete:
-            raise SetAsideError("cut", f"{reply.finish_reason} after {reply.tokens} tokens")
+            raise RejectedError("cut", f"{reply.finish_reason} after {reply.tokens} tokens")
         if reply.reasoning:
             return Written(reasoning=reply.reasoning.strip(), answer=reply.text.strip())
         return read_written(reply.text)
 
 
 async def checked(problem: Problem, written: Written, timeout_s: float) -> Record:
-    """The chain record. Raises SetAsideError when the chain cannot be used or misses the answer."""
+    """The chain record. Raises RejectedError when the chain cannot be used or misses the answer."""
     chain = chain_of(written)
     if not await asyncio.to_thread(match_answer, chain, problem.answer, timeout_s=timeout_s):
-        raise SetAsideError("wrong final answer", f"not {problem.answer[:60]}: {chain[-80:]}")
+        raise RejectedError("wrong final answer", f"not {problem.answer[:60]}: {chain[-80:]}")
     return {
         "id": chain_id(problem),
         "problem": problem.text,

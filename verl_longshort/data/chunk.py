@@ -9,21 +9,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from longshort_reward.compat import StrEnum
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import TAGS
 from rich.console import Console
 
-from longshort_reward.compat import StrEnum
-from verl_longshort.data.llm_chunker import LLMChunker
-from verl_longshort.data.records import Chain, read_stage, write_jsonl
-from verl_longshort.data.rule_chunker import RuleChunker
-from verl_longshort.data.stage import SetAside, SetAsideError, beside, stage_block, summary_table, work_on_all
-from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import Record
-from verl_longshort.llm.settings import LLMSettings, open_asker
-from longshort_reward.protocol import TAGS
-from verl_longshort.base.dry_run import dry_run
-from verl_longshort.recipe.stage_needs import chunk_needs
+from verl_longshort.base.files import Record, sibling_path, write_jsonl
+from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
 from verl_longshort.config.pair import check_keys
+from verl_longshort.data.llm_chunker import LLMChunker
+from verl_longshort.data.rule_chunker import RuleChunker
+from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
+from verl_longshort.data.summary_table import summary_table
+from verl_longshort.llm.settings import LLMSettings, open_asker
 
 _KEYS = ("input", "output", "method", "seed", "splitter", "markers", "llm")
 
@@ -64,27 +62,17 @@ class ChunkSettings:
         )
 
 
-def chunk(overrides: Sequence[str], console: Console) -> None:
-    """Cut the chains as `overrides` (Hydra's key=value on `config/chunk.yaml`) say; print a summary.
-
-    Raises UserError, before a model is loaded, when a setting or an input cannot be used, and when not a
-    single chain could be cut.
-    """
-    settings = ChunkSettings.parse(stage_block("chunk", overrides))
-    chains = read_stage(settings.input, Chain, key="longshort.input")
-    if (dry := dry_run()) is not None:
-        dry.finish(chunk_needs(settings, dry.count(settings.input, chains)))
+def chunk(settings: ChunkSettings, chains: Sequence[Record], console: Console) -> None:
+    """Cut the chains, write the thoughts, print a summary. Raises UserError when no chain could be cut."""
     done, aside, asked = asyncio.run(_chunk_all(settings, chains))
-    write_jsonl(beside(settings.output, "rejects"), [rejected.to_record() for rejected in aside])
+    write_jsonl(sibling_path(settings.output, "rejects"), [rejected.to_record() for rejected in aside])
     if not done:
         raise UserError("longshort.input", settings.input, f"no chain could be cut; {_first(aside)}")
     write_jsonl(settings.output, done)
     console.print(summary_table("chunk", _summary(done, aside, asked)))
 
 
-async def _chunk_all(
-    settings: ChunkSettings, chains: Sequence[Record]
-) -> tuple[list[Record], list[SetAside], int]:
+async def _chunk_all(settings: ChunkSettings, chains: Sequence[Record]) -> tuple[list[Record], list[Rejected], int]:
     if settings.llm is None:
         rules = RuleChunker(settings.markers)
 
@@ -92,7 +80,7 @@ async def _chunk_all(
             return rules.blocks(steps)
 
         return *await _cut_all(settings, chains, by_rules), 0
-    async with open_asker(settings.llm, beside(settings.output, "replies")) as asker:
+    async with open_asker(settings.llm, sibling_path(settings.output, "replies")) as asker:
         model = LLMChunker(asker)
 
         async def by_model(record: Record, steps: Steps) -> list[Block]:
@@ -103,12 +91,12 @@ async def _chunk_all(
 
 async def _cut_all(
     settings: ChunkSettings, chains: Sequence[Record], chunker: Chunker
-) -> tuple[list[Record], list[SetAside]]:
+) -> tuple[list[Record], list[Rejected]]:
     async def work(record: Record) -> Record:
         # Found out here: weighing takes long, and no turn can hold such a thought.
         tags = [tag for tag in TAGS if tag in record["chain"]]
         if tags:
-            raise SetAsideError("a protocol tag in the chain", f"{tags[0]}: give the text between the tags")
+            raise RejectedError("a protocol tag in the chain", f"{tags[0]}: give the text between the tags")
         steps = split_steps(record["chain"], settings.splitter)
         return chunked(record, steps, await chunker(record, steps))
 
@@ -121,7 +109,7 @@ def chunked(record: Record, steps: Steps, blocks: Sequence[Block]) -> Record:
     return {**record, **labels, "separator": steps.separator, "thoughts": join_blocks(steps, blocks)}
 
 
-def _summary(done: Sequence[Record], aside: Sequence[SetAside], asked: int) -> dict[str, object]:
+def _summary(done: Sequence[Record], aside: Sequence[Rejected], asked: int) -> dict[str, object]:
     counts = sorted(len(record["thoughts"]) for record in done)
     kinds = Counter(thought["kind"] for record in done for thought in record["thoughts"])
     return {
@@ -133,7 +121,7 @@ def _summary(done: Sequence[Record], aside: Sequence[SetAside], asked: int) -> d
     }
 
 
-def _first(aside: Sequence[SetAside]) -> str:
+def _first(aside: Sequence[Rejected]) -> str:
     return f"the first one, {aside[0].id}: {aside[0].reason}, {aside[0].detail}"
 
 

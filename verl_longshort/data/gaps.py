@@ -44,9 +44,7 @@ def find_gaps(keep: Sequence[bool]) -> list[Gap]:
     return [*gaps, Gap(first=len(keep), last=len(keep) - 1)] if keep[-1] else gaps
 
 
-def fill_gaps(
-    texts: Sequence[str], keep: Sequence[bool], fillings: Sequence[str], *, separator: str
-) -> list[Piece]:
+def fill_gaps(texts: Sequence[str], keep: Sequence[bool], fillings: Sequence[str], *, separator: str) -> list[Piece]:
     """The pieces in order: kept thoughts as they are, each gap as its filling.
 
     What then stands beside a piece of the same role is merged with it. An empty filling leaves its gap out.

@@ -163,9 +163,7 @@ def decisions(tokens: ArrayLike, counts: Sequence[Count]) -> Flags:
     return running_maximum(joint_metric(tokens, [count.rate for count in counts]))
 
 
-def weigh_thoughts(
-    tokens: Sequence[int], counts: Sequence[Count], *, confidence: float = CONFIDENCE
-) -> list[Weight]:
+def weigh_thoughts(tokens: Sequence[int], counts: Sequence[Count], *, confidence: float = CONFIDENCE) -> list[Weight]:
     """All of this module for one chain: n lengths and n + 1 counts give n weights.
 
     `confidence` is that of interval and bound. Raises ValueError when the numbers do not fit together.

@@ -44,9 +44,7 @@ class LLMChunker:
     async def blocks(self, record_id: str, problem: str, steps: Steps) -> list[Block]:
         """The blocks of a chain's steps. Raises NoReplyError when no reply was valid."""
         count = len(steps.texts)
-        return await self._asker.ask(
-            record_id, chunk_messages(problem, steps), lambda reply: read_blocks(reply, count)
-        )
+        return await self._asker.ask(record_id, chunk_messages(problem, steps), lambda reply: read_blocks(reply, count))
 
 
 def chunk_messages(problem: str, steps: Steps) -> list[Message]:
@@ -84,9 +82,7 @@ def _blocks(value: Any) -> list[Block]:
         raise _NotBlocksError
     if not all({"start", "end"} <= item.keys() for item in value):
         raise _NotBlocksError
-    return [
-        Block(first=_number(item["start"]), last=_number(item["end"]), kind=_kind(item)) for item in value
-    ]
+    return [Block(first=_number(item["start"]), last=_number(item["end"]), kind=_kind(item)) for item in value]
 
 
 def _number(value: Any) -> int:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.data.stage import SetAside
+from verl_longshort.base.rejected import Rejected
 
 _SECRET = "api_key"
 
@@ -18,7 +18,7 @@ class Card:
 
     title: str
     counts: Mapping[str, int]
-    dropped: Sequence[SetAside]
+    dropped: Sequence[Rejected]
     made_with: Mapping[str, Any]
     """Its settings."""
 

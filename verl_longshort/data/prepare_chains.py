@@ -8,43 +8,37 @@ import asyncio
 import random
 from collections.abc import Iterator, Sequence
 
+from longshort_reward.errors import UserError
 from rich.console import Console
 
-from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer, WrittenChains
-from verl_longshort.problems.overlap import KnownProblems, words
-from verl_longshort.data.prepare_card import Card
-from verl_longshort.data.prepare_needs import chain_needs
-from verl_longshort.data.prepare_settings import ChainSettings
-from verl_longshort.problems.problems import Problem, hold_out, read_problem, refuse_known
-from verl_longshort.data.records import write_jsonl
-from verl_longshort.problems.sources import Source, load_source
-from verl_longshort.data.stage import SetAside, SetAsideError, beside, stage_block, summary_table, work_on_all
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import Record
-from verl_longshort.llm.settings import open_asker
+from verl_longshort.base.files import Record, sibling_path, write_jsonl
 from verl_longshort.base.progress import report
-from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
+from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer, WrittenChains
+from verl_longshort.data.prepare_card import Card
+from verl_longshort.data.prepare_settings import ChainSettings
+from verl_longshort.data.summary_table import summary_table
+from verl_longshort.llm.settings import open_asker
+from verl_longshort.problems.overlap import KnownProblems, words
+from verl_longshort.problems.problems import Problem, hold_out, read_problem, refuse_known
+from verl_longshort.problems.sources import Source, load_source
 
 _KEY = "longshort.source"
 _REPORT_EVERY = 1000
 
 
-def prepare_chains(overrides: Sequence[str], console: Console) -> None:
-    """Write the chains as `overrides` (Hydra's key=value on `config/prepare_chains.yaml`) say.
+def prepare_chains(settings: ChainSettings, console: Console) -> None:
+    """Write the chains.
 
-    Raises UserError, before a model is asked, when a setting or a source cannot be used, and when no chain is
-    right.
+    Raises UserError, before a model is asked, when a source cannot be used, and when no chain is right.
     """
-    settings = ChainSettings.parse(stage_block("prepare_chains", overrides))
-    if (dry := dry_run()) is not None:
-        dry.finish(chain_needs(settings))
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     written = None if settings.chains is None else WrittenChains.load(settings.chains)
     problems, aside = sample(settings, known, written)
     if not problems:
         raise UserError(_KEY, settings.source or settings.chains, f"no problem can be used{_first(aside)}")
     done, wrong, asked = asyncio.run(_write_all(settings, problems, written))
-    write_jsonl(beside(settings.output, "rejects"), [record.to_record() for record in [*aside, *wrong]])
+    write_jsonl(sibling_path(settings.output, "rejects"), [record.to_record() for record in [*aside, *wrong]])
     if not done:
         raise UserError(_KEY, settings.source or settings.chains, f"no chain is right{_first(wrong)}")
     write_jsonl(settings.output, done)
@@ -56,10 +50,10 @@ def prepare_chains(overrides: Sequence[str], console: Console) -> None:
 
 def sample(
     settings: ChainSettings, known: KnownProblems, written: WrittenChains | None
-) -> tuple[list[Problem], list[SetAside]]:
+) -> tuple[list[Problem], list[Rejected]]:
     """As many problems as are wanted, in an order that the seed decides, and what was passed over."""
     taken: list[Problem] = []
-    aside: list[SetAside] = []
+    aside: list[Rejected] = []
     before = KnownProblems(settings.similarity)
     for source, index in _in_random_order(settings, written):
         try:
@@ -68,8 +62,8 @@ def sample(
                 continue
             refuse_known(problem.text, known, "held out")
             refuse_known(problem.text, before, "taken before")
-        except SetAsideError as error:
-            aside.append(SetAside(id=f"{source.name}#{index + 1}", reason=error.reason, detail=error.detail))
+        except RejectedError as error:
+            aside.append(Rejected(id=f"{source.name}#{index + 1}", reason=error.reason, detail=error.detail))
             continue
         before.add(problem.text, problem.id)
         taken.append(problem)
@@ -94,16 +88,16 @@ def _in_random_order(settings: ChainSettings, written: WrittenChains | None) -> 
 
 async def _write_all(
     settings: ChainSettings, problems: Sequence[Problem], written: WrittenChains | None
-) -> tuple[list[Record], list[SetAside], int]:
+) -> tuple[list[Record], list[Rejected], int]:
     if written is not None:
         return *await _work(problems, FileWriter(written, settings.answer_timeout_s)), 0
     assert settings.llm is not None
-    async with open_asker(settings.llm, beside(settings.output, "replies")) as asker:
+    async with open_asker(settings.llm, sibling_path(settings.output, "replies")) as asker:
         writer = ModelWriter(asker, settings.instruction, settings.answer_timeout_s)
         return *await _work(problems, writer), asker.memory.asked
 
 
-async def _work(problems: Sequence[Problem], writer: Writer) -> tuple[list[Record], list[SetAside]]:
+async def _work(problems: Sequence[Problem], writer: Writer) -> tuple[list[Record], list[Rejected]]:
     by_id = {problem.id: problem for problem in problems}
 
     async def work(record: Record) -> Record:
@@ -112,5 +106,5 @@ async def _work(problems: Sequence[Problem], writer: Writer) -> tuple[list[Recor
     return await work_on_all([{"id": name} for name in by_id], work, doing="chains")
 
 
-def _first(aside: Sequence[SetAside]) -> str:
+def _first(aside: Sequence[Rejected]) -> str:
     return f"; the first one, {aside[0].id}: {aside[0].reason}, {aside[0].detail}" if aside else ""

@@ -8,32 +8,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from longshort_reward.errors import UserError
 from rich.console import Console
 
-from verl_longshort.problems.overlap import KnownProblems
-from verl_longshort.data.prepare_card import Card
-from verl_longshort.data.prepare_needs import problem_needs
-from verl_longshort.data.prepare_settings import ProblemSettings
-from verl_longshort.problems.problems import Problem, draw, hold_out, read_problem, refuse_known
-from verl_longshort.data.records import write_jsonl
-from verl_longshort.problems.sources import Source, load_source
-from verl_longshort.data.stage import SetAside, SetAsideError, stage_block, summary_table
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import Record
+from verl_longshort.base.files import Record, write_jsonl
 from verl_longshort.base.progress import report
-from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.rejected import Rejected, RejectedError
+from verl_longshort.data.prepare_card import Card
+from verl_longshort.data.prepare_settings import ProblemSettings
+from verl_longshort.data.summary_table import summary_table
+from verl_longshort.problems.overlap import KnownProblems
+from verl_longshort.problems.problems import Problem, draw, hold_out, read_problem, refuse_known
+from verl_longshort.problems.sources import Source, load_source
 
 _REPORT_EVERY = 500
 
 
-def prepare_problems(overrides: Sequence[str], console: Console) -> None:
-    """Write the rows as `overrides` (Hydra's key=value on `config/prepare_problems.yaml`) say.
-
-    Raises UserError when a setting or a source cannot be used, and when too few problems are left.
-    """
-    settings = ProblemSettings.parse(stage_block("prepare_problems", overrides))
-    if (dry := dry_run()) is not None:
-        dry.finish(problem_needs(settings))
+def prepare_problems(settings: ProblemSettings, console: Console) -> None:
+    """Write the rows. Raises UserError when a source cannot be used, and when too few problems are left."""
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     problems, dropped, read = _read(settings, known)
     val, rest = _split(problems, settings)
@@ -53,11 +45,11 @@ def prepare_problems(overrides: Sequence[str], console: Console) -> None:
     console.print(summary_table("problems", card.rows()))
 
 
-def _read(settings: ProblemSettings, known: KnownProblems) -> tuple[list[Problem], list[SetAside], int]:
+def _read(settings: ProblemSettings, known: KnownProblems) -> tuple[list[Problem], list[Rejected], int]:
     too_long = _length_check(settings)
     taken = KnownProblems(settings.similarity)
     problems: list[Problem] = []
-    dropped: list[SetAside] = []
+    dropped: list[Rejected] = []
     rows = _rows(settings)
     for done, (source, index) in enumerate(rows, start=1):
         try:
@@ -66,8 +58,8 @@ def _read(settings: ProblemSettings, known: KnownProblems) -> tuple[list[Problem
             _refuse_twice(problem, taken)
             too_long(problem)
             problems.append(problem)
-        except SetAsideError as error:
-            record = SetAside(id=f"{source.name}#{index + 1}", reason=error.reason, detail=error.detail)
+        except RejectedError as error:
+            record = Rejected(id=f"{source.name}#{index + 1}", reason=error.reason, detail=error.detail)
             dropped.append(record)
         if done % _REPORT_EVERY == 0 or done == len(rows):
             report(done, len(rows), f"{done}/{len(rows)} problems read")
@@ -83,7 +75,7 @@ def _refuse_twice(problem: Problem, taken: KnownProblems) -> None:
     # What is nearly the same may be trained on twice; from validation it is kept apart later.
     same = taken.same(problem.text)
     if same is not None:
-        raise SetAsideError("twice in the source", same)
+        raise RejectedError("twice in the source", same)
     taken.add(problem.text, problem.id)
 
 
@@ -97,7 +89,7 @@ def _length_check(settings: ProblemSettings) -> Callable[[Problem], None]:
     def check(problem: Problem) -> None:
         tokens = len(tokenizer.encode(problem.text, add_special_tokens=False))
         if tokens > settings.max_problem_tokens:
-            raise SetAsideError("too long", f"{tokens} tokens, at most {settings.max_problem_tokens}")
+            raise RejectedError("too long", f"{tokens} tokens, at most {settings.max_problem_tokens}")
 
     return check
 
@@ -114,7 +106,7 @@ def _split(problems: Sequence[Problem], settings: ProblemSettings) -> tuple[list
 
 def _apart(
     problems: Sequence[Problem], val: Sequence[Problem], similarity: float
-) -> tuple[list[Problem], list[SetAside]]:
+) -> tuple[list[Problem], list[Rejected]]:
     known = KnownProblems(similarity)
     for problem in val:
         known.add(problem.text, problem.id)
@@ -123,8 +115,8 @@ def _apart(
         try:
             refuse_known(problem.text, known, "in validation")
             kept.append(problem)
-        except SetAsideError as error:
-            dropped.append(SetAside(id=problem.id, reason=error.reason, detail=error.detail))
+        except RejectedError as error:
+            dropped.append(Rejected(id=problem.id, reason=error.reason, detail=error.detail))
     return kept, dropped
 
 

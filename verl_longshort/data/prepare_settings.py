@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.problems.sources import check_source
 from longshort_reward.errors import UserError
-from verl_longshort.problems.benchmarks import BENCHMARKS, find_sources
+
 from verl_longshort.base.files import check_model
-from verl_longshort.llm.settings import LLMSettings
 from verl_longshort.config.pair import check_keys
+from verl_longshort.llm.settings import LLMSettings
+from verl_longshort.problems.benchmarks import BENCHMARKS, find_sources
+from verl_longshort.problems.sources import check_source
 
 _PROBLEM_KEYS = (
     *("source", "output_dir", "data_source", "held_out", "benchmark_dir", "similarity", "val_problems"),

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from longshort_reward.answer import last_boxed
-
-from verl_longshort.problems.sources import field_name
-from verl_longshort.data.stage import SetAsideError
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, THINK_CLOSE, THINK_OPEN
+
+from verl_longshort.base.rejected import RejectedError
+from verl_longshort.problems.sources import field_name
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _ANSWERS = ("content", "answer_content", "response")
@@ -66,13 +66,13 @@ def chain_of(written: Written) -> str:
     Where the thinking itself has no `\boxed{}`, the one of the answer is added as a last step.
 
     Raises:
-        SetAsideError: the thinking did not end, or there is a protocol tag in it.
+        RejectedError: the thinking did not end, or there is a protocol tag in it.
     """
     if not written.reasoning:
-        raise SetAsideError("the thinking does not end", written.answer[-80:])
+        raise RejectedError("the thinking does not end", written.answer[-80:])
     tags = [tag for tag in TAGS if tag in written.reasoning]
     if tags:
-        raise SetAsideError("a protocol tag in the chain", tags[0])
+        raise RejectedError("a protocol tag in the chain", tags[0])
     box = last_boxed(written.answer)
     if last_boxed(written.reasoning) is not None or box is None:
         return written.reasoning
@@ -97,9 +97,7 @@ def _of_chat(messages: Sequence[Mapping[str, Any]]) -> Iterator[Written]:
         if message.get("role", message.get("from")) in ("assistant", "gpt"):
             content = str(message.get("content") or message.get("value") or "")
             reasoning = _first(message, _REASONING)
-            yield (
-                Written(reasoning=reasoning.strip(), answer=content) if reasoning else read_written(content)
-            )
+            yield (Written(reasoning=reasoning.strip(), answer=content) if reasoning else read_written(content))
             return
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from longshort_reward.errors import UserError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import Record
 from verl_longshort.base.dry_run import is_planned
+from verl_longshort.base.files import Record, Records
 
 Filled = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -99,7 +99,7 @@ class Selected(Weighed):
     rule: Filled
 
 
-def read_stage(path: str | Path, model: type[Chain], *, key: str) -> list[Record]:
+def read_stage(path: str | Path, model: type[Chain], *, key: str) -> Records[Record]:
     """The records of the JSONL file `path`, each as `model` wants it, with an id that no other record has.
 
     A chain without an id gets one from its content. None in a dry run for a file that a stage before writes.
@@ -110,7 +110,7 @@ def read_stage(path: str | Path, model: type[Chain], *, key: str) -> list[Record
     """
     file = Path(path).expanduser()
     if is_planned(file):
-        return []
+        return Records.planned(file)
     if not file.is_file():
         raise UserError(key, path, "no such file: give the path of a .jsonl file")
     records: dict[str, Record] = {}
@@ -123,22 +123,13 @@ def read_stage(path: str | Path, model: type[Chain], *, key: str) -> list[Record
                 records[record["id"]] = record
     if not records:
         raise UserError(key, path, "has no records: run the stage that writes it again")
-    return list(records.values())
+    return Records(records.values())
 
 
 def content_id(record: Record) -> str:
     """An id made of problem and chain: 16 hexadecimal digits."""
     text = json.dumps([record.get("problem"), record.get("chain")])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_jsonl(path: Path, records: Sequence[Record]) -> None:
-    """Write all records in one step: a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    temporary.replace(path)
 
 
 def _checked(line: str, model: type[Chain], key: str, where: str) -> Record:

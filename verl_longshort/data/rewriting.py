@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from longshort_reward.answer import last_boxed
+from longshort_reward.protocol import TAGS
 
-from verl_longshort.data.gaps import Gap
-from verl_longshort.data.stage import SetAsideError
 from verl_longshort.base.files import Record
+from verl_longshort.base.rejected import RejectedError
+from verl_longshort.data.gaps import Gap
 from verl_longshort.llm.asking import Asker, BadReplyError
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import json_values
-from longshort_reward.protocol import TAGS
 
 # What JSON makes of the backslash in "\\frac", "\\boxed", "\\times" and "\\rho" when it is not doubled.
 _CONTROL = re.compile(r"[\f\x08\t\r]")
@@ -39,7 +39,7 @@ class Rewriter(Protocol):
     """Writes one text per gap."""
 
     async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
-        """Raises SetAsideError or NoReplyError for a record it has no texts for."""
+        """Raises RejectedError or NoReplyError for a record it has no texts for."""
         ...
 
 
@@ -61,10 +61,7 @@ class LabelRewriter:
     async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
         """See `Rewriter`. The gap behind a kept last thought gets that thought's concise form."""
         concise = concise_forms(record)
-        return [
-            " ".join(concise[k] for k in gap.indexes if concise[k]) if gap.indexes else concise[-1]
-            for gap in gaps
-        ]
+        return [" ".join(concise[k] for k in gap.indexes if concise[k]) if gap.indexes else concise[-1] for gap in gaps]
 
 
 def rewrite_messages(record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[Message]:
@@ -103,7 +100,7 @@ def concise_forms(record: Record) -> list[str]:
     """The concise form of each thought, from the record's labels.
 
     Raises:
-        SetAsideError: a thought is not made of whole labels, or there are none.
+        RejectedError: a thought is not made of whole labels, or there are none.
     """
     labels = list(record.get("labels") or ())
     forms = []
@@ -159,4 +156,4 @@ def _taken(labels: Sequence[Record], text: str, separator: str) -> int:
     for count in range(1, len(labels) + 1):
         if separator.join(label["text"] for label in labels[:count]) == text:
             return count
-    raise SetAsideError("thoughts do not match the labels", f"no whole labels make {text[:60]!r}")
+    raise RejectedError("thoughts do not match the labels", f"no whole labels make {text[:60]!r}")

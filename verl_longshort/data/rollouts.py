@@ -17,10 +17,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_longshort.base.files import Record
 from longshort_reward.protocol import ANSWER_OPEN
-from verl_longshort.core.trajectory import Generate
+
+from verl_longshort.base.files import Record
 from verl_longshort.core.role_view import Tokenizer, decode_turn, render_prompt
+from verl_longshort.core.trajectory import Generate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +132,10 @@ class Prober:
                 sampling={**self.sampling, "max_tokens": 1, "temperature": 0.0},
             )
 
-    async def sample(
-        self, rank: int, record: Record, prefix: int, context: list[int], numbers: range
-    ) -> list[Rollout]:
+    async def sample(self, rank: int, record: Record, prefix: int, context: list[int], numbers: range) -> list[Rollout]:
         """The rollouts `numbers` from the prefix of `prefix` thoughts; each is a function of its number."""
         return list(
-            await asyncio.gather(
-                *(self._rollout(rank, record, f"{prefix}/{number}", context) for number in numbers)
-            )
+            await asyncio.gather(*(self._rollout(rank, record, f"{prefix}/{number}", context) for number in numbers))
         )
 
     async def _rollout(self, rank: int, record: Record, name: str, context: list[int]) -> Rollout:

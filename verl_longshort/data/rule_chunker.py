@@ -29,8 +29,7 @@ class RuleChunker:
         starts = [k for k, kind in enumerate(kinds) if k == 0 or kind is not None]
         ends = [*(start - 1 for start in starts[1:]), len(kinds) - 1]
         return [
-            Block(first=first, last=last, kind=kinds[first] or START)
-            for first, last in zip(starts, ends, strict=True)
+            Block(first=first, last=last, kind=kinds[first] or START) for first, last in zip(starts, ends, strict=True)
         ]
 
     def _kind(self, step: str) -> str | None:

@@ -37,11 +37,11 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+from longshort_reward.errors import UserError
 from scipy import stats
 
-from verl_longshort.data.importance import running_maximum
-from longshort_reward.errors import UserError
 from verl_longshort.base.files import Record
+from verl_longshort.data.importance import running_maximum
 
 _CONFIDENCE = 0.9
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role, RolePrompts
 from torch.utils.data import Dataset
 
-from verl_longshort.data.trajectories import load_trajectories
-from longshort_reward.errors import UserError
 from verl_longshort.base.files import Record
-from longshort_reward.protocol import Role, RolePrompts
 from verl_longshort.core.role_view import RoleView, check_tokenizer
+from verl_longshort.data.trajectories import load_trajectories
 
 Row = dict[str, torch.Tensor]
 

@@ -10,39 +10,31 @@ from dataclasses import dataclass
 from functools import partial
 
 from longshort_reward import match_answer
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import TAGS, Role
 from rich.console import Console
 
+from verl_longshort.base.files import Record, check_model, write_jsonl
+from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
+from verl_longshort.core.environment import Limits
 from verl_longshort.data.card import card_numbers, card_rows, write_card
 from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
-from verl_longshort.data.records import Selected, Weighed, read_stage, write_jsonl
 from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
 from verl_longshort.data.selection import select
-from verl_longshort.data.stage import SetAside, SetAsideError, stage_block, summary_table, work_on_all
+from verl_longshort.data.summary_table import summary_table
 from verl_longshort.data.synthesis_settings import SynthesisSettings
-from verl_longshort.core.environment import Limits
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import Record, check_model
 from verl_longshort.llm.settings import open_asker
-from longshort_reward.protocol import TAGS, Role
-from verl_longshort.base.dry_run import dry_run
-from verl_longshort.recipe.stage_needs import coldstart_needs
 
 Count = Callable[[str], int]
 """Tokens of a text."""
 
 
-def coldstart(overrides: Sequence[str], console: Console) -> None:
-    """Make trajectories and data card as `overrides` (Hydra's key=value on `config/coldstart.yaml`) say.
+def coldstart(settings: SynthesisSettings, records: Sequence[Record], console: Console) -> None:
+    """Make trajectories and data card.
 
-    Raises UserError, before a model is loaded, when a setting or an input cannot be used, and when no record
-    gave a trajectory.
+    Raises UserError, before a model is loaded, when a rule refuses its options, and when no record gave a
+    trajectory.
     """
-    settings = SynthesisSettings.parse(stage_block("coldstart", overrides))
-    records = read_stage(
-        settings.input, Selected if settings.rule is None else Weighed, key="longshort.input"
-    )
-    if (dry := dry_run()) is not None:
-        dry.finish(coldstart_needs(settings, dry.count(settings.input, records)))
     # Before a model is loaded: a rule may refuse its options.
     keep = {record["id"]: keep_flags(record, settings) for record in records}
     work = partial(Synthesis, settings=settings, keep=keep, count=_counter(settings, records))
@@ -76,7 +68,7 @@ class Synthesis:
     rewriter: Rewriter
 
     async def __call__(self, record: Record) -> Record:
-        """The trajectory. Raises SetAsideError for a record to be dropped, and what `rewriter` raises."""
+        """The trajectory. Raises RejectedError for a record to be dropped, and what `rewriter` raises."""
         await self._check_chain(record)
         keep = self.keep[record["id"]]
         gaps = find_gaps(keep)
@@ -84,10 +76,10 @@ class Synthesis:
         texts = [thought["text"] for thought in record["thoughts"]]
         pieces = fill_gaps(texts, keep, fillings, separator=record["separator"])
         if pieces[-1][0] is Role.LONG:
-            raise SetAsideError("nothing short at the end")
+            raise RejectedError("nothing short at the end")
         turns = as_turns(pieces)
         if not await self._is_right(" ".join(turn["text"] for turn in turns), record):
-            raise SetAsideError("the rewritten solution misses the answer", turns[-1]["text"])
+            raise RejectedError("the rewritten solution misses the answer", turns[-1]["text"])
         tokens = {role: [self.count(turn["text"]) for turn in turns if turn["role"] == role] for role in Role}
         _check_length(tokens[Role.LONG], tokens[Role.SHORT], self.settings.limits)
         lengths = {str(role): sum(counts) for role, counts in tokens.items()}
@@ -103,9 +95,9 @@ class Synthesis:
     async def _check_chain(self, record: Record) -> None:
         tags = [tag for tag in TAGS if tag in record["chain"]]
         if tags:
-            raise SetAsideError("a protocol tag in the chain", tags[0])
+            raise RejectedError("a protocol tag in the chain", tags[0])
         if not await self._is_right(record["chain"], record):
-            raise SetAsideError("wrong final answer", record["chain"][-80:])
+            raise RejectedError("wrong final answer", record["chain"][-80:])
 
     async def _is_right(self, text: str, record: Record) -> bool:
         limit = self.settings.answer_timeout_s
@@ -129,7 +121,7 @@ def keep_flags(record: Record, settings: SynthesisSettings) -> list[bool]:
 
 async def _synthesise_all(
     settings: SynthesisSettings, records: Sequence[Record], synthesis: Callable[..., Synthesis]
-) -> tuple[list[Record], list[SetAside], int]:
+) -> tuple[list[Record], list[Rejected], int]:
     if settings.llm is None:
         work = synthesis(rewriter=LabelRewriter())
         return *await work_on_all(records, work, doing="cold start"), 0
@@ -160,4 +152,4 @@ def _check_length(long: Sequence[int], short: Sequence[int], limits: Limits) -> 
         ("tokens", sum(long) + sum(short), limits.token_budget),
     ):
         if tokens > limit:
-            raise SetAsideError(f"too many {what}", f"{tokens}, at most {limit}")
+            raise RejectedError(f"too many {what}", f"{tokens}, at most {limit}")

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.compat import StrEnum
-from verl_longshort.core.environment import Limits
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.files import check_model
-from verl_longshort.llm.settings import LLMSettings
 from verl_longshort.config.pair import check_keys, parse_limits
+from verl_longshort.core.environment import Limits
+from verl_longshort.llm.settings import LLMSettings
 
 _KEYS = (
     *("input", "output_dir", "rule", "rule_options", "rewrite", "tokenizer", "environment"),

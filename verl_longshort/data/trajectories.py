@@ -4,29 +4,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from longshort_reward.errors import UserError
-from verl_longshort.base.files import Record, read_records
 from longshort_reward.protocol import Role, parse_turn
+
+from verl_longshort.base.files import Record, Records, read_records
 
 FILES_KEY = "data.train_files"
 COLUMNS = ("problem", "turns")
 
 
-def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> list[Record]:
-    """The records of all files in which `role` has a turn.
+def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> Records[Record]:
+    """The records of all files in which `role` has a turn; none yet of files that an earlier stage will write.
 
     Raises UserError for a file that cannot be read, a turn that breaks the protocol, and when `role` has no
     turn.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
-    records = []
-    for file in files:
-        for number, record in enumerate(read_records(file, key=FILES_KEY, columns=COLUMNS), start=1):
+    read = [read_records(file, key=FILES_KEY, columns=COLUMNS) for file in files]
+    for file, records in zip(files, read, strict=True):
+        for number, record in enumerate(records, start=1):
             _check_turns(record, f"{file}, record {number}")
-            records.append(record)
+    if not any(read):
+        return Records.joined(read)
+    records = Records.joined(read)
     own = [record for record in records if any(turn["role"] == role for turn in record["turns"])]
     if not own:
         raise UserError(FILES_KEY, ", ".join(map(str, files)), f"no record has a turn of the role '{role}'")
-    return own
+    return Records(own)
 
 
 def _check_turns(record: Record, where: str) -> None:
@@ -34,11 +37,7 @@ def _check_turns(record: Record, where: str) -> None:
         if not isinstance(turn, dict) or not {"role", "text"} <= turn.keys():
             raise UserError(FILES_KEY, where, f"turn {number} must be {{'role': ..., 'text': ...}}")
         if turn["role"] not in tuple(Role):
-            raise UserError(
-                FILES_KEY, where, f"turn {number} has the role '{turn['role']}', not long or short"
-            )
+            raise UserError(FILES_KEY, where, f"turn {number} has the role '{turn['role']}', not long or short")
         parsed = parse_turn(Role(turn["role"]), turn["text"])
         if not parsed.ok:
-            raise UserError(
-                FILES_KEY, where, f"turn {number} breaks the protocol ({parsed.fault}): correct it"
-            )
+            raise UserError(FILES_KEY, where, f"turn {number} breaks the protocol ({parsed.fault}): correct it")

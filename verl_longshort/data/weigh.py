@@ -7,43 +7,31 @@ are in the journal, and every rollout's draws depend on the seed, its record and
 
 import asyncio
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from longshort_reward.errors import UserError
 from rich.console import Console
-from rich.progress import Progress
 
+from verl_longshort.base.concurrency import run_bounded
+from verl_longshort.base.files import Record, write_jsonl
+from verl_longshort.base.journal import RecordFile
+from verl_longshort.base.progress import report
+from verl_longshort.base.rejected import Rejected
+from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.data.adaptive import more_rollouts
 from verl_longshort.data.importance import Count, running_maximum, weigh_thoughts
-from verl_longshort.data.records import Chunked, read_stage, write_jsonl
 from verl_longshort.data.rollouts import Gate, Prober, Tally
-from verl_longshort.data.stage import SetAside, stage_block, summary_table
+from verl_longshort.data.summary_table import summary_table
 from verl_longshort.data.weigh_settings import Sampling, WeighSettings
-from longshort_reward.errors import UserError
-from verl_longshort.base.journal import RecordFile
-from verl_longshort.evaluation.runner import run_bounded
-from verl_longshort.base.files import Record
-from verl_longshort.base.progress import report
-from verl_longshort.base.dry_run import dry_run
-from verl_longshort.recipe.stage_needs import weigh_needs
 from verl_longshort.engines.factory import open_engine
-from verl_longshort.core.role_view import Tokenizer
 
-CONFIG_NAME = "weigh"
 _QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once
 
 
-def weigh(overrides: Sequence[str], console: Console) -> list[Record]:
-    """Weigh as `overrides` (Hydra's key=value on `config/weigh.yaml`) say; write and return the records.
-
-    Raises UserError before a model is loaded when a setting or the input cannot be used.
-    """
-    settings = WeighSettings.parse(stage_block(CONFIG_NAME, overrides))
-    records = read_stage(settings.input, Chunked, key="longshort.input")[: settings.limit]
-    if (dry := dry_run()) is not None:
-        dry.finish(weigh_needs(settings, dry.count(settings.input, records)))
+def weigh(settings: WeighSettings, records: Sequence[Record], console: Console) -> list[Record]:
+    """Weigh the records; write and return them. Raises UserError for a journal made with other settings."""
     with RecordFile(settings.journal, settings.header()) as journal:
         waiting = [(rank, record) for rank, record in enumerate(records) if record["id"] not in journal.done]
         if waiting:
@@ -63,13 +51,10 @@ def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Record]], journa
     counter = _counter(settings.tokenizer)
     total = len(journal.records) + len(waiting)
     with ExitStack() as stack:
-        bars = stack.enter_context(Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()))
-        bar = bars.add_task("weighing", total=total)
 
         def keep(outcome: Record) -> None:
             journal.append(outcome)
             done = len(journal.records)
-            bars.update(bar, completed=done)
             report(done, total, f"{done}/{total} chains weighed")
 
         tokenizer, engine = open_engine(
@@ -130,7 +115,7 @@ class Weigher:
     """Tokens that a context may have."""
 
     async def weigh(self, rank: int, record: Record) -> Record:
-        """The record with what its rollouts have shown, or why it cannot be weighed (`SetAside`).
+        """The record with what its rollouts have shown, or why it cannot be weighed (`Rejected`).
 
         `rank` is its place in the queue for the engine.
         """
@@ -138,10 +123,9 @@ class Weigher:
         longest = max(map(len, contexts))
         if longest > self.room:
             detail = f"{longest} tokens, and the model has room for {self.room} beside longshort.max_tokens"
-            return SetAside(id=record["id"], reason="too long for the model", detail=detail).to_record()
+            return Rejected(id=record["id"], reason="too long for the model", detail=detail).to_record()
         lengths = [
-            len(self.counter.encode(thought["text"], add_special_tokens=False))
-            for thought in record["thoughts"]
+            len(self.counter.encode(thought["text"], add_special_tokens=False)) for thought in record["thoughts"]
         ]
         await self.prober.prepare(rank, record, contexts)
         tallies = [Tally() for _ in contexts]
@@ -193,9 +177,7 @@ class Weigher:
                 "flip": weight.flip,
                 "delta_flip": weight.delta_flip,
             }
-            for thought, length, tally, weight in zip(
-                record["thoughts"], lengths, tallies[1:], weights, strict=True
-            )
+            for thought, length, tally, weight in zip(record["thoughts"], lengths, tallies[1:], weights, strict=True)
         ]
         return {
             **record,

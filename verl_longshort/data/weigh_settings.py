@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.compat import StrEnum
-from verl_longshort.data.rollouts import Joining
-from verl_longshort.data.stage import beside
 from longshort_reward.errors import UserError
-from verl_longshort.base.files import check_model, model_identity
+
+from verl_longshort.base.files import check_model, model_identity, sibling_path
+from verl_longshort.data.rollouts import Joining
 from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
 from verl_longshort.engines.factory import EngineSettings
 
@@ -60,12 +60,12 @@ class WeighSettings:
     @property
     def journal(self) -> Path:
         """Where finished records are kept while the command runs."""
-        return beside(self.output, "journal")
+        return sibling_path(self.output, "journal")
 
     @property
     def rejects(self) -> Path:
         """Where the records go that cannot be weighed, with the reason."""
-        return beside(self.output, "rejects")
+        return sibling_path(self.output, "rejects")
 
     @property
     def sampling(self) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.kv_cache import LayerShape, Prefixes, Slots
 from verl_longshort.engines.sampling import RowRules, SamplingParams, noise, sample
 from verl_longshort.engines.stopping import StopStrings
-from verl_longshort.core.trajectory import Generation
 
 _PREFILL_TOKENS = 8192  # padded tokens of one prefill pass, which bounds its memory
 _PREFILL_COLUMNS = 1024  # longer prompts go through in pieces
@@ -88,9 +88,7 @@ class Batch:
     `finish` is called with each row that has ended, and the reason.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, *, prefixes: Prefixes, finish: Callable[[Row, str], None]
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, *, prefixes: Prefixes, finish: Callable[[Row, str], None]) -> None:
         self._model = model
         self._device = model.device
         self._slots = Slots(LayerShape.of(model))
@@ -159,9 +157,7 @@ class Batch:
         uniforms = [] if rules.all_greedy else [row.uniform() for row in rows]
         drawn, logprobs = sample(logits, rules, uniforms, _banned(rows) if rules.some_minimum else {})
         ended: list[int] = []
-        for index, (row, token, logprob) in enumerate(
-            zip(rows, drawn.tolist(), logprobs.tolist(), strict=True), first
-        ):
+        for index, (row, token, logprob) in enumerate(zip(rows, drawn.tolist(), logprobs.tolist(), strict=True), first):
             if reason := row.accept(token, logprob):
                 ended.append(index)
                 self._finish(row, reason)
@@ -229,8 +225,4 @@ def _pending(row: Row) -> int:
 
 def _banned(rows: Sequence[Row]) -> dict[int, list[int]]:
     """The stop tokens of rows that have not generated their min_tokens yet."""
-    return {
-        index: sorted(row.stop_ids)
-        for index, row in enumerate(rows)
-        if len(row.output) < row.params.min_tokens
-    }
+    return {index: sorted(row.stop_ids) for index, row in enumerate(rows) if len(row.output) < row.params.min_tokens}

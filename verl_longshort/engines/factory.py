@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from longshort_reward.compat import StrEnum
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.dry_run import dry_run
 from verl_longshort.core.trajectory import Generation
 
@@ -43,9 +44,7 @@ class Engine(Protocol):
         """Tokens of prompt and answer at most."""
         ...
 
-    async def generate(
-        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
-    ) -> Generation:
+    async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         """See `trajectory.Generate`."""
         ...
 

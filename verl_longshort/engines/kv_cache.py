@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from longshort_reward.errors import UserError
 from torch import Tensor
 from transformers import Cache, DynamicCache, DynamicLayer, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
-
-from longshort_reward.errors import UserError
 
 _COLUMN_STEP = 64
 
@@ -146,9 +145,7 @@ class _SlotLayer(CacheLayerMixin):
         self._slots, self._index = slots, index
         self.is_initialized = True
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         keys = self._slots.write(2 * self._index, key_states)
         return keys, self._slots.write(2 * self._index + 1, value_states)
 

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from transformers import PreTrainedModel
 
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.batch import Batch, Row
 from verl_longshort.engines.kv_cache import Prefixes
-from verl_longshort.core.trajectory import Generation
 
 _COMMAND_TIMEOUT_S = 1800.0  # a command waits at most for the rows that are running
 

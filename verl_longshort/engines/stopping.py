@@ -14,9 +14,7 @@ _TAIL_TOKENS = 8  # beyond one token per character of the stop string
 class Decoder(Protocol):
     """What stop strings need of a Hugging Face tokenizer."""
 
-    def decode(
-        self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool
-    ) -> str: ...
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str: ...
 
 
 def plain_text(tokenizer: Decoder, tokens: Sequence[int]) -> str:

@@ -11,10 +11,11 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from longshort_reward.errors import UserError
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from longshort_reward.errors import UserError
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.batch import Row
 from verl_longshort.engines.kv_cache import Prefixes
 from verl_longshort.engines.sampling import SamplingParams, tokens_allowed
@@ -22,7 +23,6 @@ from verl_longshort.engines.scheduler import Scheduler
 from verl_longshort.engines.shared_prefixes import SharedPrefixes
 from verl_longshort.engines.stopping import Decoder, StopStrings
 from verl_longshort.engines.weights import checksum, load_weights
-from verl_longshort.core.trajectory import Generation
 
 KEPT_TOKENS = 65_536
 _ATTENTION = ("sdpa", "eager")
@@ -79,9 +79,7 @@ class TransformersEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def generate(
-        self, *, request_id: str, prompt_ids: Sequence[int], sampling: Mapping[str, Any]
-    ) -> Generation:
+    async def generate(self, *, request_id: str, prompt_ids: Sequence[int], sampling: Mapping[str, Any]) -> Generation:
         """Generate from token ids; waits while the engine is full, paused or asleep.
 
         Args:
@@ -190,7 +188,5 @@ def _check_model(model: PreTrainedModel) -> None:
 def _positions(model: PreTrainedModel) -> int:
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
-        raise UserError(
-            "max_model_len", None, f"{model.config.model_type} does not tell its length; give one"
-        )
+        raise UserError("max_model_len", None, f"{model.config.model_type} does not tell its length; give one")
     return int(positions)

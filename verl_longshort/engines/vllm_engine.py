@@ -11,9 +11,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.sampling import SamplingParams, tokens_allowed
 from verl_longshort.engines.vllm_sampling import LOGPROBS_MODE, arguments
-from verl_longshort.core.trajectory import Generation
 
 _FINISH_REASONS = {"stop": "stop", "length": "length", "abort": "aborted"}
 _ENVIRONMENT = {
@@ -86,9 +86,7 @@ class VllmEngine:
         """Tokens of prompt and answer at most."""
         return int(self._llm.model_config.max_model_len)
 
-    async def generate(
-        self, *, request_id: str, prompt_ids: Sequence[int], sampling: Mapping[str, Any]
-    ) -> Generation:
+    async def generate(self, *, request_id: str, prompt_ids: Sequence[int], sampling: Mapping[str, Any]) -> Generation:
         """Generate from token ids; see `TransformersEngine.generate`, whose keys and errors these are.
 
         Log-probs are those of the distribution that was drawn from: after top_k and top_p, renormalised.
@@ -119,9 +117,7 @@ class VllmEngine:
         params = VllmSamplingParams(**keys, output_kind=RequestOutputKind.FINAL_ONLY)
         final: Any = None
         try:
-            async for output in self._llm.generate(
-                TokensPrompt(prompt_token_ids=prompt), params, request_id
-            ):
+            async for output in self._llm.generate(TokensPrompt(prompt_token_ids=prompt), params, request_id):
                 final = output
         except asyncio.CancelledError:
             if self._closed:
@@ -159,9 +155,7 @@ def _generation(request_id: str, final: Any) -> Generation:
     chosen = output.logprobs
     return Generation(
         token_ids=ids,
-        logprobs=None
-        if chosen is None
-        else [chosen[place][token].logprob for place, token in enumerate(ids)],
+        logprobs=None if chosen is None else [chosen[place][token].logprob for place, token in enumerate(ids)],
         finish_reason=_FINISH_REASONS[output.finish_reason],
         extra={"reused_tokens": final.num_cached_tokens or 0},
     )

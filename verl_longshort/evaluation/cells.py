@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from verl_longshort.problems.benchmarks import title
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.evaluation.summary import Figures, Summary
+from verl_longshort.problems.benchmarks import title
 
 NONE = "–"
 

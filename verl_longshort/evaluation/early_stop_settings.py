@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longshort_reward.errors import UserError
+
 from verl_longshort.config.pair import check_keys
 
 _WHERE = "longshort.early_stop"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from longshort_reward.checks import whole
-
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.files import check_model
 from verl_longshort.config.pair import check_keys, positive_seconds
 

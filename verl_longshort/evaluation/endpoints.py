@@ -10,17 +10,19 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from verl_longshort.core.environment import Environment, State
-from verl_longshort.evaluation.endpoint_settings import KEY
-from verl_longshort.evaluation.settings import EvaluationSettings, Mode
-from verl_longshort.base.files import Record
-from verl_longshort.llm.client import RefusedError, Sampling, UnavailableError
-from verl_longshort.llm.endpoint import EndpointClient
-from verl_longshort.llm.server import Server
 from longshort_reward.protocol import ANSWER_CLOSE, STOP_STRINGS, THINK_CLOSE, THINK_OPEN, Role
+
+from verl_longshort.base.errors import UnavailableError
+from verl_longshort.base.files import Record
+from verl_longshort.core.environment import Environment, State
+from verl_longshort.core.role_view import Tokenizer, render_prompt
 from verl_longshort.core.single_model import opening_ids
 from verl_longshort.core.trajectory import state_record
-from verl_longshort.core.role_view import Tokenizer, render_prompt
+from verl_longshort.evaluation.endpoint_settings import KEY
+from verl_longshort.evaluation.settings import EvaluationSettings, Mode
+from verl_longshort.llm.client import RefusedError, Sampling
+from verl_longshort.llm.endpoint import EndpointClient
+from verl_longshort.llm.server import Server
 
 _SEEDS = 2**31
 """Some servers take 32 signed bits."""
@@ -40,16 +42,12 @@ class Completion:
 class CompletionModel:
     """One model behind `/completions`."""
 
-    def __init__(
-        self, server: Server, model: str, tokenizer: Tokenizer, settings: EvaluationSettings
-    ) -> None:
+    def __init__(self, server: Server, model: str, tokenizer: Tokenizer, settings: EvaluationSettings) -> None:
         self.tokenizer = tokenizer
         self._server = server
         self._body = {"model": model, "temperature": settings.temperature, "top_p": settings.top_p}
 
-    async def complete(
-        self, prompt: list[int], *, stop: tuple[str, ...], max_tokens: int, seed: int
-    ) -> Completion:
+    async def complete(self, prompt: list[int], *, stop: tuple[str, ...], max_tokens: int, seed: int) -> Completion:
         """The continuation of a prompt. Raises UnavailableError when the server does not give one."""
         body = {
             **self._body,

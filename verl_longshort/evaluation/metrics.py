@@ -73,9 +73,7 @@ def mean(*values: Samples) -> Interval:
     return Interval(value=value, low=low, high=high)
 
 
-def accuracy_efficiency_score(
-    accuracy: float, length: float, *, base_accuracy: float, base_length: float
-) -> float:
+def accuracy_efficiency_score(accuracy: float, length: float, *, base_accuracy: float, base_length: float) -> float:
     """AES against a base: share of length saved, plus three times the relative gain in accuracy, or minus
     five times the relative loss. Accuracies in one unit, lengths in one unit. 0 for the base itself.
 
@@ -89,9 +87,7 @@ def accuracy_efficiency_score(
     return float(_score(accuracy, length, base_accuracy, base_length))
 
 
-def score_interval(
-    correct: Samples, lengths: Samples, base_correct: Samples, base_lengths: Samples
-) -> Interval:
+def score_interval(correct: Samples, lengths: Samples, base_correct: Samples, base_lengths: Samples) -> Interval:
     """`mean_score_interval` of one benchmark."""
     return mean_score_interval([(correct, lengths)], [(base_correct, base_lengths)])
 
@@ -130,9 +126,7 @@ def _problem_means(values: Samples) -> np.ndarray:
     return np.array([np.mean(samples) for samples in values], dtype=float)
 
 
-def _bootstrap(
-    strata: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]
-) -> tuple[float, float]:
+def _bootstrap(strata: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
     """The bounds of `statistic` of the mean over the strata of the mean over the problems.
 
     A stratum, one benchmark, is [columns, problems]; `statistic` takes [columns, resamples].
@@ -142,8 +136,7 @@ def _bootstrap(
 
     def resampled(*problems: np.ndarray, axis: int) -> np.ndarray:
         drawn = [
-            stratum[:, chosen.astype(int)].mean(axis=axis)
-            for stratum, chosen in zip(strata, problems, strict=True)
+            stratum[:, chosen.astype(int)].mean(axis=axis) for stratum, chosen in zip(strata, problems, strict=True)
         ]
         return statistic(np.mean(drawn, axis=0))
 

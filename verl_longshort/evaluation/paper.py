@@ -95,9 +95,7 @@ def _result(row: dict[str, str], base: dict[str, str]) -> PublishedResult:
         accuracies=accuracies,
         mean_length=length,
         published_aes=float(row["published_aes"]),
-        aes=accuracy_efficiency_score(
-            accuracy, length, base_accuracy=base_accuracy, base_length=base_length
-        ),
+        aes=accuracy_efficiency_score(accuracy, length, base_accuracy=base_accuracy, base_length=base_length),
         accuracy_change=accuracy - base_accuracy,
         length_ratio=length / base_length,
     )

@@ -7,49 +7,36 @@ is not done again, and each answer's draws depend on its seed alone, so the resu
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any
 
-from omegaconf import OmegaConf
+from longshort_reward.protocol import ROLES
 
 from verl_longshort import __version__
-from verl_longshort.config.compose import compose_config
+from verl_longshort.base.concurrency import run_bounded
+from verl_longshort.base.files import Record
+from verl_longshort.base.journal import RecordFile
+from verl_longshort.base.progress import report
+from verl_longshort.core.trajectory import Participant
+from verl_longshort.engines.factory import open_engine
 from verl_longshort.evaluation.aha import MARKERS
-from verl_longshort.problems.benchmarks import Benchmark
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
 from verl_longshort.evaluation.endpoints import open_solver as open_endpoints
-from verl_longshort.base.journal import RecordFile
-from verl_longshort.problems.schemas import Problem
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import PairSolver, SingleSolver, Solver
 from verl_longshort.evaluation.summary import Summary, summarise, write_summary
-from verl_longshort.base.files import Record
-from verl_longshort.base.progress import report
-from longshort_reward.protocol import ROLES
-from verl_longshort.base.dry_run import dry_run
-from verl_longshort.recipe.stage_needs import evaluate_needs
-from verl_longshort.engines.factory import open_engine
-from verl_longshort.core.trajectory import Participant
-
-CONFIG_NAME = "eval"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from verl_longshort.problems.benchmarks import Benchmark
+from verl_longshort.problems.schemas import Problem
 
 
-def evaluate(overrides: Sequence[str]) -> Summary:
-    """Evaluate as `overrides` (Hydra's key=value on `config/eval.yaml`) say; write records and summary.
+def evaluate(settings: EvaluationSettings) -> Summary:
+    """Answer and grade; write records and summary.
 
-    Raises UserError before a model is loaded when a setting or an input cannot be used.
+    Raises UserError before a model is loaded when the problems cannot be used.
     """
-    block = OmegaConf.to_container(compose_config(CONFIG_NAME, overrides).longshort, resolve=True)
-    assert isinstance(block, dict)
-    settings = EvaluationSettings.parse({str(key): value for key, value in block.items()})
-    if (dry := dry_run()) is not None:
-        dry.finish(evaluate_needs(settings))
     benchmarks = settings.problems.load()
     header = {**settings.header(), **_origin(benchmarks)}
     with RecordFile(settings.records_file, header, notes=_notes(settings)) as file:
@@ -145,47 +132,6 @@ async def _answer(task: Task, solver: Solver, timeout_s: float) -> Record:
     return {**known, **answer, **judged}
 
 
-async def run_bounded(
-    items: Sequence[Item],
-    work: Callable[[Item], Coroutine[Any, Any, Result]],
-    keep: Callable[[Result], None],
-    *,
-    limit: int,
-    timeout_s: float,
-) -> None:
-    """Run `work` on all items, at most `limit` at a time, and give each result to `keep` when it is there.
-
-    Raises what `work` raises, and TimeoutError when nothing finishes for `timeout_s` seconds; then nothing
-    is left running.
-    """
-    waiting = iter(items)
-    running: set[asyncio.Task[Result]] = set()
-    done: set[asyncio.Task[Result]] = set()
-    try:
-        while True:
-            for item in waiting:
-                running.add(asyncio.create_task(work(item)))
-                if len(running) >= limit:
-                    break
-            if not running:
-                return
-            done, running = await asyncio.wait(
-                running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                raise TimeoutError(
-                    f"no trajectory has finished for {timeout_s:g} s; if the models are that slow, raise "
-                    "longshort.rollout_timeout_s"
-                )
-            for task in done:
-                keep(task.result())
-    finally:
-        for task in running:
-            task.cancel()
-        # Of those that fail together one is raised; asyncio complains of the others if nobody looks.
-        await asyncio.gather(*running, *done, return_exceptions=True)
-
-
 def _solver(settings: EvaluationSettings, engines: ExitStack) -> Solver:
     def load(speaker: str) -> tuple[Any, Any]:
         tokenizer, engine = open_engine(
@@ -204,7 +150,6 @@ def _solver(settings: EvaluationSettings, engines: ExitStack) -> Solver:
         return SingleSolver(settings, *load("single"))
     loaded = {role: load(role) for role in ROLES}
     participants = {
-        role: Participant(tokenizer=tokenizer, generate=generate)
-        for role, (tokenizer, generate) in loaded.items()
+        role: Participant(tokenizer=tokenizer, generate=generate) for role, (tokenizer, generate) in loaded.items()
     }
     return PairSolver(settings, participants)

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.compat import StrEnum
-from verl_longshort.core.environment import Limits
 from longshort_reward.errors import UserError
+from longshort_reward.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
+
+from verl_longshort.base.files import check_model, model_identity
+from verl_longshort.config.pair import parse_limits, parse_prompts
+from verl_longshort.core.environment import Limits
+from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
+from verl_longshort.engines.factory import EngineSettings
 from verl_longshort.evaluation.early_stop_settings import EarlyStop
 from verl_longshort.evaluation.endpoint_settings import EndpointSettings
 from verl_longshort.problems.settings import KEYS as PROBLEM_KEYS
 from verl_longshort.problems.settings import ProblemSettings
-from verl_longshort.base.files import check_model, model_identity
-from longshort_reward.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
-from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
-from verl_longshort.engines.factory import EngineSettings
-from verl_longshort.config.pair import parse_limits, parse_prompts
 
 
 class Mode(StrEnum):
@@ -132,9 +133,7 @@ class EvaluationSettings:
         if self.temperature < 0:
             raise UserError("longshort.temperature", self.temperature, "must be 0 (greedy) or more")
         if self.temperature == 0 and self.samples > 1:
-            raise UserError(
-                "longshort.samples", self.samples, "greedy answers are all the same: raise temperature"
-            )
+            raise UserError("longshort.samples", self.samples, "greedy answers are all the same: raise temperature")
 
 
 def _mode(value: str) -> Mode:
@@ -144,9 +143,7 @@ def _mode(value: str) -> Mode:
         raise UserError("longshort.mode", value, f"must be one of {', '.join(Mode)}") from None
 
 
-def _models(
-    given: Mapping[str, str | None], mode: Mode, base_urls: Mapping[str, str]
-) -> dict[str, str]:
+def _models(given: Mapping[str, str | None], mode: Mode, base_urls: Mapping[str, str]) -> dict[str, str]:
     models = {}
     for speaker in mode.speakers:
         key, path = f"longshort.models.{speaker}", given.get(speaker)

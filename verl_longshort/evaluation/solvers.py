@@ -11,13 +11,14 @@ The role of a single model is "single". Its tokens include the opening tag it wa
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from verl_longshort.core.environment import Environment
-from verl_longshort.evaluation.settings import EvaluationSettings
-from verl_longshort.base.files import Record
 from longshort_reward.protocol import ANSWER_CLOSE, Role
+
+from verl_longshort.base.files import Record
+from verl_longshort.core.environment import Environment
+from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.single_model import SingleMode, answer_alone
 from verl_longshort.core.trajectory import Generate, Participant, run_trajectory
-from verl_longshort.core.role_view import Tokenizer
+from verl_longshort.evaluation.settings import EvaluationSettings
 
 
 class Solver(Protocol):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from verl_longshort.base.files import Record
 from verl_longshort.evaluation.aha import has_aha
-from verl_longshort.problems.benchmarks import place
 from verl_longshort.evaluation.metrics import Interval, Samples, accuracy, mean
 from verl_longshort.evaluation.votes import majority, pass_at
-from verl_longshort.base.files import Record
+from verl_longshort.problems.benchmarks import place
 
 Groups = Sequence[Sequence[Record]]
 """The records of one benchmark by problem."""
@@ -88,9 +88,7 @@ def by_benchmark(records: Sequence[Record]) -> dict[str, list[list[Record]]]:
     groups: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=_sample):
         groups[record["benchmark"]][record["problem_index"]].append(record)
-    return {
-        name: [groups[name][index] for index in sorted(groups[name])] for name in sorted(groups, key=place)
-    }
+    return {name: [groups[name][index] for index in sorted(groups[name])] for name in sorted(groups, key=place)}
 
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:
@@ -182,17 +180,14 @@ def _majority(benchmarks: Sequence[Groups], timeout_s: float) -> Interval:
 
 def _tokens_where(benchmarks: Sequence[Groups], *, correct: bool) -> Interval | None:
     chosen = (
-        [[record for record in group if record["correct"] is correct] for group in groups]
-        for groups in benchmarks
+        [[record for record in group if record["correct"] is correct] for group in groups] for groups in benchmarks
     )
     found = (_values([group for group in groups if group], total_tokens) for groups in chosen)
     known = [values for values in found if values]
     return mean(*known) if known else None
 
 
-def _at_budgets(
-    records: Sequence[Record], average: Callable[[Callable[[Record], float]], float]
-) -> dict[int, float]:
+def _at_budgets(records: Sequence[Record], average: Callable[[Callable[[Record], float]], float]) -> dict[int, float]:
     budgets = [_SMALLEST_BUDGET]
     while budgets[-1] < max(map(total_tokens, records)):
         budgets.append(2 * budgets[-1])

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from longshort_reward.errors import UserError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from longshort_reward.errors import UserError
+from verl_longshort.base.files import Record
+from verl_longshort.base.journal import read_record_file
 from verl_longshort.evaluation.cells import Cells, caption, details, overview
 from verl_longshort.evaluation.metrics import Interval, mean_score_interval
-from verl_longshort.base.journal import read_record_file
 from verl_longshort.evaluation.summary import Summary, by_benchmark, columns, summarise
-from verl_longshort.base.files import Record
 
 _SHOWN_OF_RUN = (
     *("date", "version", "mode", "models", "benchmarks", "samples", "temperature", "top_p", "seed"),
@@ -103,9 +103,7 @@ def score(records: Sequence[Record], base: Sequence[Record]) -> Interval | None:
     if records is base:
         return Interval(value=0.0, low=math.nan, high=math.nan)
     own, theirs = by_benchmark(records), by_benchmark(base)
-    return mean_score_interval(
-        [columns(groups) for groups in own.values()], [columns(theirs[name]) for name in own]
-    )
+    return mean_score_interval([columns(groups) for groups in own.values()], [columns(theirs[name]) for name in own])
 
 
 def as_table(cells: Cells) -> Table:
@@ -160,9 +158,7 @@ def _check_same_problems(rows: Mapping[str, Sequence[Record]]) -> None:
     first, *others = rows
     for name in others:
         if _problems(rows[name]) != _problems(rows[first]):
-            raise UserError(
-                "files", name, f"is about other problems than {first}: evaluate on the same data"
-            )
+            raise UserError("files", name, f"is about other problems than {first}: evaluate on the same data")
 
 
 def _problems(records: Sequence[Record]) -> dict[tuple[str, int], str]:

@@ -59,9 +59,7 @@ class Asker:
 
 def _whole(reply: Reply, max_tokens: int) -> str:
     if not reply.complete:
-        raise BadReplyError(
-            f"the reply was cut ({reply.finish_reason}); it may have {max_tokens} tokens at most"
-        )
+        raise BadReplyError(f"the reply was cut ({reply.finish_reason}); it may have {max_tokens} tokens at most")
     return reply.text
 
 

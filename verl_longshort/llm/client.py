@@ -76,7 +76,3 @@ class LLMClient(Protocol):
 
 class RefusedError(Exception):
     """One request cannot be answered (too long for the model, not allowed by the server)."""
-
-
-class UnavailableError(Exception):
-    """The model gives no answers; asking it something else will not help."""

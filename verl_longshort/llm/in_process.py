@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from verl_longshort.llm.client import Message, RefusedError, Reply, Sampling, UnavailableError
-from verl_longshort.core.trajectory import Generate, Generation
+from verl_longshort.base.errors import UnavailableError
 from verl_longshort.core.role_view import Tokenizer, decode_turn
+from verl_longshort.core.trajectory import Generate, Generation
+from verl_longshort.llm.client import Message, RefusedError, Reply, Sampling
 
 
 class EngineClient:
@@ -75,9 +76,7 @@ class EngineClient:
 
     async def _generation(self, prompt: list[int], request: dict[str, Any]) -> Generation:
         try:
-            generating = self._generate(
-                request_id=f"llm-{request['seed']}", prompt_ids=prompt, sampling=request
-            )
+            generating = self._generate(request_id=f"llm-{request['seed']}", prompt_ids=prompt, sampling=request)
             return await asyncio.wait_for(generating, self._timeout_s)
         except asyncio.TimeoutError as error:
             remedy = "raise longshort.llm.timeout_s or lower longshort.llm.concurrency"

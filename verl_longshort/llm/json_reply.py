@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import json_repair
-
 from longshort_reward.protocol import THINK_CLOSE
 
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
-from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.files import Record
+from verl_longshort.base.journal import RecordFile
 from verl_longshort.llm.client import LLMClient, Message, Reply, Sampling
 
 _HEADER = {"holds": "replies of language models", "version": 1}

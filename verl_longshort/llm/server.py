@@ -15,7 +15,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from verl_longshort.llm.client import RefusedError, UnavailableError
+from verl_longshort.base.errors import UnavailableError
+from verl_longshort.llm.client import RefusedError
 
 Content = TypeVar("Content")
 
@@ -131,9 +132,7 @@ class Server:
             raise _PassingError(text, _retry_after(response))
         if status in _REFUSING:
             raise RefusedError(text)
-        raise UnavailableError(
-            f"{response.url}: {text}; check {self._key}.base_url, the model's name and the API key"
-        )
+        raise UnavailableError(f"{response.url}: {text}; check {self._key}.base_url, the model's name and the API key")
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.files import check_model, model_identity
+from verl_longshort.config.pair import check_keys
+from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
+from verl_longshort.engines.factory import EngineSettings, open_engine
 from verl_longshort.llm.asking import Asker
 from verl_longshort.llm.client import LLMClient, Sampling
 from verl_longshort.llm.memory import ReplyMemory
-from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
-from verl_longshort.engines.factory import EngineSettings, open_engine
-from verl_longshort.config.pair import check_keys
 
 _KEYS = (
     *("model", "base_url", "api_key_env", "temperature", "top_p", "max_tokens"),

@@ -2,10 +2,17 @@
 
 from collections.abc import Iterator
 
-from verl_longshort.base.requirements import EngineUse, FineTuningWork, GenerationWork, Requirements, ReinforcementWork, TrainedModel
-from verl_longshort.recipe.assumptions import GB, GIB
+from verl_longshort.base.requirements import (
+    EngineUse,
+    FineTuningWork,
+    GenerationWork,
+    ReinforcementWork,
+    Requirements,
+    TrainedModel,
+)
 from verl_longshort.planner.estimate import PlannedCommand, PlannedStage, Result
 from verl_longshort.planner.tables import RESERVE, MemoryTable
+from verl_longshort.recipe.assumptions import GB, GIB
 
 _SHOWN_PARTS = 3
 _INSTALL = {"vllm": "pip install 'verl-longshort[gpu]'", "flash_attn": "pip install flash-attn"}

@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_longshort.base.requirements import FineTuningWork, GenerationWork, Requirements, Product, ReinforcementWork
-from verl_longshort.recipe.plan import Stage
-from verl_longshort.recipe.assumptions import GB, GIB, Assumptions
+from verl_longshort.base.requirements import (
+    FineTuningWork,
+    GenerationWork,
+    Product,
+    ReinforcementWork,
+    Requirements,
+)
 from verl_longshort.planner.machine import Machine
 from verl_longshort.planner.models import Found, Models
 from verl_longshort.planner.shapes import ModelShape
 from verl_longshort.planner.tables import MemoryTable, TableMaker
 from verl_longshort.planner.work import Work, WorkMaker
+from verl_longshort.recipe.assumptions import GB, GIB, Assumptions
+from verl_longshort.recipe.plan import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +104,7 @@ class Result:
         return sum(max(stage.hours for stage in group) for group in self.groups)
 
 
-def estimate(
-    stages: Sequence[CheckedStage], assumptions: Assumptions, machine: Machine, *, offline: bool
-) -> Result:
+def estimate(stages: Sequence[CheckedStage], assumptions: Assumptions, machine: Machine, *, offline: bool) -> Result:
     """The plan of a recipe whose stages were checked."""
     products = {p.path: p for stage in stages for needs in stage.needs for p in needs.products}
     models = Models(products, offline=offline)
@@ -176,9 +180,7 @@ def _is_estimated(needs: Requirements) -> bool:
     return needs.gpus_per_node > 0
 
 
-def _disk_parts(
-    stages: Sequence[PlannedStage], products: dict[str, Product], models: Models
-) -> dict[str, float]:
+def _disk_parts(stages: Sequence[PlannedStage], products: dict[str, Product], models: Models) -> dict[str, float]:
     parts: dict[str, float] = {}
     for product in products.values():
         shape = models.find(product.path).shape if product.bytes_per_parameter else None

@@ -14,8 +14,8 @@ All results are bytes.
 from dataclasses import dataclass
 
 from verl_longshort.base.requirements import EngineUse, TrainedModel
-from verl_longshort.recipe.assumptions import GIB, Assumed
 from verl_longshort.planner.shapes import ModelShape
+from verl_longshort.recipe.assumptions import GIB, Assumed
 
 FP32 = 4
 
@@ -55,9 +55,7 @@ def state_memory(trained: TrainedModel, shape: ModelShape) -> StateMemory:
     reference = total * one if trained.reference and not trained.lora_rank else 0.0
     if trained.cpu_policy:
         host = weights + gradients + moments + reference
-        return StateMemory(
-            weights=0, gradients=0, moments=0, weights_at_rest=0, moments_at_rest=0, host=host
-        )
+        return StateMemory(weights=0, gradients=0, moments=0, weights_at_rest=0, moments_at_rest=0, host=host)
     rest_w, rest_m = weights * (not trained.param_offload), moments * (not trained.optimizer_offload)
     return StateMemory(
         weights=weights,

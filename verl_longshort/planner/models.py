@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.requirements import Product
 from verl_longshort.planner.shapes import KNOWN, ModelShape
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from rich.console import Console
 
 from verl_longshort.base.dry_run import VARIABLE, DryRun, absolute
-from verl_longshort.recipe.launcher import INTERRUPTED, terminate_like_interrupt
 from verl_longshort.base.requirements import Product
-from verl_longshort.recipe.plan import Plan, Stage, load_plan
-from verl_longshort.recipe.assumptions import Assumptions
 from verl_longshort.planner.checks import problems
 from verl_longshort.planner.estimate import CheckedStage, estimate
 from verl_longshort.planner.machine import Machine, look_around
 from verl_longshort.planner.show import show
+from verl_longshort.recipe.assumptions import Assumptions
+from verl_longshort.recipe.launcher import INTERRUPTED, terminate_like_interrupt
+from verl_longshort.recipe.plan import Plan, Stage, load_plan
 from verl_longshort.recipe.process import MARK_VARIABLE, end_marked
 from verl_longshort.recipe.stage import stage_environment
 
@@ -98,7 +98,7 @@ def _check(stage: Stage, group: int, plan: Plan, dry: DryRun) -> CheckedStage:
             problem = f"its command cannot be started: {error}"
         finally:
             end_marked(mark)
-    return CheckedStage(stage=stage, group=group, needs=tuple(dry.told()), problem=problem)
+    return CheckedStage(stage=stage, group=group, needs=tuple(dry.reported()), problem=problem)
 
 
 def _products(checked: CheckedStage) -> list[Product]:

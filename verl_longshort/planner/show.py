@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from verl_longshort.recipe.assumptions import GB, GIB
 from verl_longshort.planner.estimate import PlannedStage, Result
 from verl_longshort.planner.tables import MemoryTable
+from verl_longshort.recipe.assumptions import GB, GIB
 
 _MILLION = 1e6
 _NARROWEST = 110
@@ -51,9 +51,7 @@ def show(result: Result, against: Sequence[str], console: Console, renamed: tupl
 
 
 def _stages(result: Result) -> Table:
-    table = Table(
-        *("", "stage", "commands", "GPUs", "tokens generated", "tokens trained", "hours"), box=SIMPLE_HEAD
-    )
+    table = Table(*("", "stage", "commands", "GPUs", "tokens generated", "tokens trained", "hours"), box=SIMPLE_HEAD)
     for column in table.columns[3:]:
         column.justify = "right"
     for stage in result.stages:

@@ -3,8 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from verl_longshort.base.requirements import EngineUse, FineTuningWork, GenerationWork, PolicyUse, ReinforcementWork, TrainedModel
-from verl_longshort.recipe.assumptions import GIB, Assumed
+from verl_longshort.base.requirements import (
+    EngineUse,
+    FineTuningWork,
+    GenerationWork,
+    PolicyUse,
+    ReinforcementWork,
+    TrainedModel,
+)
 from verl_longshort.planner.memory import (
     EngineMemory,
     StateMemory,
@@ -17,6 +23,7 @@ from verl_longshort.planner.memory import (
     sync_buffer,
 )
 from verl_longshort.planner.shapes import ModelShape
+from verl_longshort.recipe.assumptions import GIB, Assumed
 
 GENERATING, SENDING, TRAINING = "generating", "sending weights", "training"
 RESERVE = "left alone"

@@ -7,9 +7,15 @@ twice); scoring costs 2. The attention's own products are left out: below 10 % a
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from verl_longshort.base.requirements import EngineUse, FineTuningWork, GenerationWork, ReinforcementWork, TrainedModel
-from verl_longshort.recipe.assumptions import GB, Assumptions
+from verl_longshort.base.requirements import (
+    EngineUse,
+    FineTuningWork,
+    GenerationWork,
+    ReinforcementWork,
+    TrainedModel,
+)
 from verl_longshort.planner.shapes import ModelShape
+from verl_longshort.recipe.assumptions import GB, Assumptions
 
 _REFERENCE_PARAMETERS = 8.0e9
 """The size that the throughputs of engines are stated for."""
@@ -74,8 +80,7 @@ class WorkMaker:
                 seconds += self._learning(tokens, policy.trained)
                 trained += tokens
         saved = work.checkpoints * sum(
-            policy.checkpoint_bytes * self.shape_of(policy.engine.model).parameters
-            for policy in work.policies.values()
+            policy.checkpoint_bytes * self.shape_of(policy.engine.model).parameters for policy in work.policies.values()
         )
         seconds += saved / GB / assume.disk_gb_per_s + work.steps * assume.step_overhead_s
         return Work(generated=generated, trained=trained, hours=seconds / _HOUR + self._startup)

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from longshort_reward.errors import UserError
-from verl_longshort.problems.schemas import Problem, Reader, Schema, find_schema
+
 from verl_longshort.base.files import KINDS, Record, read_records
+from verl_longshort.problems.schemas import Problem, Reader, Schema, find_schema
 
 DATA_KEY = "longshort.data"
 BENCHMARKS_KEY = "longshort.benchmarks"
@@ -127,8 +128,7 @@ def find_sources(
     """
     sources = [_named(name, files.get(name), folder) for name in names]
     sources += [
-        Source(name=Path(path).stem, key=DATA_KEY, path=Path(path).expanduser(), schema=schema)
-        for path in data
+        Source(name=Path(path).stem, key=DATA_KEY, path=Path(path).expanduser(), schema=schema) for path in data
     ]
     if not sources:
         remedy = f"give {BENCHMARKS_KEY}=[{','.join(BENCHMARKS)}], or {DATA_KEY}=<file> for a file of yours"
@@ -164,9 +164,7 @@ def fetch(hub: HubFile) -> Path:
 
 def _named(name: str, file: str | None, folder: str | None) -> Source:
     if name not in BENCHMARKS:
-        raise UserError(
-            BENCHMARKS_KEY, name, f"is none of {', '.join(BENCHMARKS)}; for a file of yours use {DATA_KEY}"
-        )
+        raise UserError(BENCHMARKS_KEY, name, f"is none of {', '.join(BENCHMARKS)}; for a file of yours use {DATA_KEY}")
     if file is not None:
         return Source(name=name, key=f"longshort.benchmark_files.{name}", path=Path(file).expanduser())
     if folder is None:

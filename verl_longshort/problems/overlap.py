@@ -91,9 +91,7 @@ class KnownProblems:
             return Match(name=same, likeness=Likeness.SAME, similarity=1.0)
         found = shingles(text)
         shared = Counter(number for shingle in found for number in self._by_shingle.get(shingle, ()))
-        jaccard = {
-            number: count / (len(found) + self._sizes[number] - count) for number, count in shared.items()
-        }
+        jaccard = {number: count / (len(found) + self._sizes[number] - count) for number, count in shared.items()}
         nearest = max(jaccard, key=lambda number: (jaccard[number], -number), default=None)
         if nearest is None or jaccard[nearest] < self._similarity:
             return None

@@ -8,6 +8,8 @@ from typing import Any
 
 from longshort_reward.answer import last_boxed
 
+from verl_longshort.base.rejected import RejectedError
+from verl_longshort.problems.benchmarks import BENCHMARKS, find_sources, load_benchmark
 from verl_longshort.problems.overlap import KnownProblems, words
 from verl_longshort.problems.sources import (
     ANSWER_FIELDS,
@@ -19,8 +21,6 @@ from verl_longshort.problems.sources import (
     load_source,
     text_field,
 )
-from verl_longshort.data.stage import SetAsideError
-from verl_longshort.problems.benchmarks import BENCHMARKS, find_sources, load_benchmark
 
 _LONGEST_ANSWER = 200
 _BARE_BOX = re.compile(r"\\boxed\s*(\w+)")
@@ -39,9 +39,7 @@ class Problem:
     level: int | None
 
 
-def hold_out(
-    sources: Sequence[str], similarity: float, benchmark_dir: str | None
-) -> tuple[KnownProblems, int]:
+def hold_out(sources: Sequence[str], similarity: float, benchmark_dir: str | None) -> tuple[KnownProblems, int]:
     """What is held out, and how many problems that are.
 
     `sources` are benchmarks by name, read as `longshort eval` reads them, and any other source. Raises
@@ -67,10 +65,10 @@ def _texts(name: str, benchmark_dir: str | None) -> Iterator[tuple[str, str]]:
 
 
 def refuse_known(text: str, known: KnownProblems, reason: str) -> None:
-    """Raises SetAsideError when `text` is one of `known`, or nearly."""
+    """Raises RejectedError when `text` is one of `known`, or nearly."""
     match = known.match(text)
     if match is not None:
-        raise SetAsideError(f"{reason}, {match.likeness}", f"{match.name} ({match.similarity:.2f})")
+        raise RejectedError(f"{reason}, {match.likeness}", f"{match.name} ({match.similarity:.2f})")
 
 
 def read_problem(source: Source, index: int, *, key: str) -> Problem:
@@ -78,7 +76,7 @@ def read_problem(source: Source, index: int, *, key: str) -> Problem:
 
     Raises:
         UserError: the row has no problem, or neither answer nor solution.
-        SetAsideError: its answer cannot be found or is none.
+        RejectedError: its answer cannot be found or is none.
     """
     row, where = source.rows[index], source.where(index)
     text = problem_text(row, where, key=key)
@@ -120,9 +118,9 @@ def _answer(row: Row, *, key: str, where: str) -> str:
 
 def _usable(answer: str) -> str:
     if not answer:
-        raise SetAsideError("no final answer")
+        raise RejectedError("no final answer")
     if len(answer) > _LONGEST_ANSWER:
-        raise SetAsideError("a final answer that is none", f"{len(answer)} characters: {answer[:60]}")
+        raise RejectedError("a final answer that is none", f"{len(answer)} characters: {answer[:60]}")
     return answer
 
 

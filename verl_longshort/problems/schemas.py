@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longshort_reward.answer import ground_truth_text, last_boxed
-
 from longshort_reward.errors import UserError
+
 from verl_longshort.base.files import Record
 
 LETTERS = "ABCDEFGHIJ"
@@ -158,9 +158,7 @@ def _verl(row: Record) -> tuple[str, str]:
         (message,) = [message for message in row["prompt"] if message["role"] == "user"]
         question, answer = message["content"], row["reward_model"]["ground_truth"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            "needs prompt = [{role: user, content}] and reward_model = {ground_truth}"
-        ) from error
+        raise ValueError("needs prompt = [{role: user, content}] and reward_model = {ground_truth}") from error
     return question, ground_truth_text(answer_text(answer, "reward_model.ground_truth"))
 
 

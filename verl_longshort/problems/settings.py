@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from longshort_reward.errors import UserError
-from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, find_sources, load_benchmark
-from verl_longshort.problems.schemas import LETTERS, Schema
+
+from verl_longshort.base.dry_run import is_planned
+from verl_longshort.base.files import Records
 from verl_longshort.config.pair import check_keys
+from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, Source, find_sources, load_benchmark
+from verl_longshort.problems.schemas import LETTERS, Schema
 
 KEYS = (
     *("benchmarks", "benchmark_dir", "benchmark_files", "data"),
@@ -51,15 +54,30 @@ class ProblemSettings:
 
     def load(self) -> list[Benchmark]:
         """The benchmarks with their problems. Raises UserError when one cannot be found or read."""
-        sources = find_sources(
-            self.benchmarks, self.benchmark_files, self.benchmark_dir, self.data, self.schema
-        )
-        return [
-            load_benchmark(
-                source, template=self.template, option_seed=self.option_seed, limit=self.limit
-            )
-            for source in sources
-        ]
+        sources = find_sources(self.benchmarks, self.benchmark_files, self.benchmark_dir, self.data, self.schema)
+        return [self._load(source, limit=self.limit) for source in sources]
+
+    def _load(self, source: Source, *, limit: int | None) -> Benchmark:
+        return load_benchmark(source, template=self.template, option_seed=self.option_seed, limit=limit)
+
+    def expected(self) -> int | None:
+        """How many problems there will be; those of a benchmark on the Hub are known without fetching it.
+
+        None when a file that an earlier stage writes has an unknown number. Raises UserError as `load`.
+        """
+        sources = find_sources(self.benchmarks, self.benchmark_files, self.benchmark_dir, self.data, self.schema)
+        counts: list[int | None] = []
+        for source in sources:
+            if source.path is None:
+                counts.append(BENCHMARKS[source.name].problems)
+            elif is_planned(source.path):
+                counts.append(Records.planned(source.path).expected)
+            else:
+                counts.append(len(self._load(source, limit=None).problems))
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            return None
+        return sum(count if self.limit is None else min(count, self.limit) for count in known)
 
     def header(self) -> dict[str, Any]:
         """The settings that decide what is asked, besides the files, as JSON values."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from longshort_reward.errors import UserError
-from verl_longshort.base.files import KINDS, read_records
+
 from verl_longshort.base.dry_run import is_planned
+from verl_longshort.base.files import KINDS, read_records
 
 _HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.-]+))?")
 _FILES = (".jsonl", ".json", ".parquet", ".csv")

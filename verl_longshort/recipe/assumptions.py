@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from longshort_reward.errors import UserError
 from omegaconf import DictConfig, OmegaConf
 
-from longshort_reward.errors import UserError
 from verl_longshort.config.pair import check_keys
 
 FILE = Path(__file__).with_name("assumptions.yaml")

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from longshort_reward.errors import UserError
 from rich.console import Console
 
-from longshort_reward.errors import UserError
+from verl_longshort.base.run_record import write_record
 from verl_longshort.recipe.display import Display, clock
 from verl_longshort.recipe.plan import Plan, Selection, load_plan
-from verl_longshort.recipe.record import write_record
 from verl_longshort.recipe.stage import StageRun, Status
 
 POLL_SECONDS = 0.25
@@ -44,7 +44,13 @@ def run_recipe(
     selected = (selection or Selection()).groups(plan)
     console = console or Console()
     with _lock(plan.output), terminate_like_interrupt():
-        write_record(plan, path, overrides)
+        write_record(
+            plan.output,
+            recipe=path,
+            overrides=overrides,
+            settings=plan.settings,
+            stages={stage.name: stage.command[-1] for stage in plan.stages},
+        )
         fingerprints = plan.fingerprints()
         groups = [
             [

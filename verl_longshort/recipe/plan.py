@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from longshort_reward.errors import UserError
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from longshort_reward.errors import UserError
 from verl_longshort.recipe.assumptions import defaults
 
 STAGE_KEYS = frozenset({"name", "minutes", "command", "outputs"})
@@ -184,15 +184,9 @@ def _stage(entry: Any, output: Path) -> Stage:
         wanted = ", ".join(sorted(STAGE_KEYS))
         raise UserError("stages", entry, f"a stage has exactly the keys {wanted} (or parallel alone)")
     if not re.fullmatch(r"[\w.-]+", str(entry["name"])):
-        raise UserError(
-            "stages.name", entry["name"], "is also a file name: use letters, digits, '.', '_' and '-'"
-        )
+        raise UserError("stages.name", entry["name"], "is also a file name: use letters, digits, '.', '_' and '-'")
     command = entry["command"]
-    argv = (
-        ["bash", "-euo", "pipefail", "-c", command]
-        if isinstance(command, str)
-        else [str(part) for part in command]
-    )
+    argv = ["bash", "-euo", "pipefail", "-c", command] if isinstance(command, str) else [str(part) for part in command]
     outputs = tuple(Path(path) for path in entry["outputs"])
     for path in outputs:
         # What a stage left is removed when its command changes, so it must be the recipe's own.

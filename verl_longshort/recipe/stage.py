@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from longshort_reward.compat import StrEnum
+
+from verl_longshort.base.marker import DONE, RUNNING, Marker, read_marker, write_marker
 from verl_longshort.base.progress import VARIABLE, Progress, read
-from verl_longshort.recipe.marker import DONE, RUNNING, Marker, read_marker, write_marker
 from verl_longshort.recipe.plan import Stage
 from verl_longshort.recipe.process import GRACE_SECONDS, MARK_VARIABLE, end_marked
 
@@ -33,9 +34,7 @@ class Status(StrEnum):
 class StageRun:
     """One stage during one run of the launcher."""
 
-    def __init__(
-        self, stage: Stage, *, fingerprint: str, output: Path, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, stage: Stage, *, fingerprint: str, output: Path, environment: Mapping[str, str]) -> None:
         self.stage = stage
         self.log = output / "logs" / f"{stage.name}.log"
         self.failure = ""

@@ -47,9 +47,7 @@ def _draw(metric: str, pairs: Sequence[TrainingLog], logs: Logs, axes: Axes) -> 
     legend_below(axes)
 
 
-def _draw_mean(
-    axes: Axes, logs: Sequence[TrainingLog], key: str, *, label: str, ink: Ink, dashes: str
-) -> None:
+def _draw_mean(axes: Axes, logs: Sequence[TrainingLog], key: str, *, label: str, ink: Ink, dashes: str) -> None:
     steps, values = mean_series([log.series(key) for log in logs])
     if steps:
         axes.plot(steps, values, color=ink.value, linestyle=dashes, label=label)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from longshort_reward.protocol import Role
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from longshort_reward.protocol import Role
 from verl_longshort.report.controls import control_plots
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.run_dir import Run

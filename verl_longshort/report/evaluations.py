@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.evaluation.metrics import Interval
+from verl_longshort.base.files import Record
 from verl_longshort.base.journal import read_record_file
+from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.evaluation.table import score
-from verl_longshort.base.files import Record
 
 ROUND = re.compile(r"L(\d+)S(\d+)")
 HEADER_KEYS = {"name", "mode", "data", "benchmarks", "problems", "samples"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longshort_reward.errors import UserError
+
 from verl_longshort.report.comparison import comparison_section
 from verl_longshort.report.curves import curves_section
 from verl_longshort.report.facts import facts_section

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
-from verl_longshort.evaluation.metrics import Interval
+
+from verl_longshort.base.marker import DONE, Marker, read_marker
 from verl_longshort.base.progress import VARIABLE
-from verl_longshort.recipe.marker import DONE, Marker, read_marker
-from verl_longshort.recipe.record import RunRecord, read_record
+from verl_longshort.base.run_record import RunRecord, read_record
+from verl_longshort.core.checkpoint import TRACKER, CheckpointStore, Validation
+from verl_longshort.core.schedule import Schedule
+from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.report.evaluations import Evaluation, choose_bases, find_evaluations
 from verl_longshort.report.training_log import TrainingLog, read_training_log
-from verl_longshort.core.schedule import Schedule
-from verl_longshort.verl_plugin.trainer.checkpoint import TRACKER, CheckpointStore, Validation
 
 
 @dataclass(frozen=True, kw_only=True)

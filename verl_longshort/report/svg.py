@@ -9,12 +9,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from longshort_reward.compat import StrEnum
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from longshort_reward.compat import StrEnum
 
 
 class Ink(StrEnum):
@@ -68,9 +67,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def plot(
-    draw: Callable[[Axes], None], *, name: str, label: str, width: float = 4.2, height: float = 2.6
-) -> Markup:
+def plot(draw: Callable[[Axes], None], *, name: str, label: str, width: float = 4.2, height: float = 2.6) -> Markup:
     """What `draw` draws on empty axes, as `<svg>` as wide as what it stands in.
 
     `name` must be the plot's alone in the page, `label` is what a screen reader says. Sizes in inches: at 4.2

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longshort_reward.protocol import ROLES, Role
-from verl_longshort.verl_plugin.trainer.metrics_files import metrics_files
+
+from verl_longshort.base.metrics_files import metrics_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,7 @@ class TrainingLog:
         return [self._span(spans[number], counts) for number in sorted(spans)]
 
     def _span(self, steps: list[int], counts: dict[Role, int]) -> RoundSpan:
-        learners = tuple(
-            role for role in ROLES if any(f"{role}/own_tokens" in self.by_step[step] for step in steps)
-        )
+        learners = tuple(role for role in ROLES if any(f"{role}/own_tokens" in self.by_step[step] for step in steps))
         for role in learners:
             counts[role] += 1
         label = "+".join(f"{role.value[0].upper()}{counts[role]}" for role in learners)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from longshort_reward import Outcome, Ramp, RewardWeights, synergy_reward
+from longshort_reward.protocol import Role
 
 from verl_longshort.base.files import Record
-from longshort_reward.protocol import Role
 from verl_longshort.report.evaluations import Evaluation
 from verl_longshort.report.page import Section, fragment, json_block
 from verl_longshort.report.run_dir import Run
@@ -96,9 +96,7 @@ def _with_terms(one: Evaluation, kept: set[Key]) -> list[tuple[Record, Mapping[s
     for record in one.records:
         if _key(record) in kept:
             groups[_key(record)].append(record)
-    return [
-        pair for key in sorted(groups) for pair in zip(groups[key], _terms(one, groups[key]), strict=True)
-    ]
+    return [pair for key in sorted(groups) for pair in zip(groups[key], _terms(one, groups[key]), strict=True)]
 
 
 def _key(record: Record) -> Key:
@@ -131,9 +129,7 @@ def _outcome(record: Record) -> Outcome:
     )
 
 
-def _row(
-    evaluation: int, record: Record, terms: Mapping[str, float], problems: dict[str, int]
-) -> dict[str, Any]:
+def _row(evaluation: int, record: Record, terms: Mapping[str, float], problems: dict[str, int]) -> dict[str, Any]:
     turns = record["turns"]
     return {
         "e": evaluation,

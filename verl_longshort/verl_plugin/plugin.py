@@ -11,7 +11,6 @@ import os
 from types import ModuleType
 
 import wrapt
-
 from longshort_reward.errors import UserError
 
 ENTRY_POINT = "longshort"
@@ -19,11 +18,12 @@ POLICY_VARIABLE = "VERL_USE_EXTERNAL_PLUGINS"
 ROLLOUT_NAME = "transformers"
 VLLM_ROLLOUT_NAME = "vllm"
 TRAINER_NAME = "longshort"
-TRAINER_MODULES = ("verl_longshort.verl_plugin.trainer.pair_trainer", "verl_longshort.verl_plugin.trainer.single_trainer")
-AGENT_LOOP_MODULES = ("verl_longshort.verl_plugin.rollout.agent_loop", "verl_longshort.verl_plugin.rollout.single_loop")
-ENGINE_MODULE = "verl_longshort.verl_plugin.platform.fsdp"
-ADAPTER_CLASS = "verl_longshort.verl_plugin.rollout.adapter.TransformersAdapter"
-VLLM_ADAPTER_CLASS = "verl_longshort.verl_plugin.rollout.vllm_adapter.VllmAdapter"
+_PACKAGE = "verl_longshort.verl_plugin"
+TRAINER_MODULES = (f"{_PACKAGE}.trainer.pair_trainer", f"{_PACKAGE}.trainer.single_trainer")
+AGENT_LOOP_MODULES = (f"{_PACKAGE}.rollout.agent_loop", f"{_PACKAGE}.rollout.single_loop")
+ENGINE_MODULE = f"{_PACKAGE}.platform.fsdp"
+ADAPTER_CLASS = f"{_PACKAGE}.rollout.adapter.TransformersAdapter"
+VLLM_ADAPTER_CLASS = f"{_PACKAGE}.rollout.vllm_adapter.VllmAdapter"
 
 LOAD_ERROR: Exception | None = None
 """What went wrong while verl loaded this module, if anything did."""
@@ -38,9 +38,7 @@ def raise_load_error() -> None:
     """
     policy = os.environ.get(POLICY_VARIABLE, "auto").strip().lower()
     if policy != "auto" and ENTRY_POINT not in {name.strip() for name in policy.split(",")}:
-        raise UserError(
-            POLICY_VARIABLE, policy, f"keeps verl from loading the plug-in; unset it or add {ENTRY_POINT}"
-        )
+        raise UserError(POLICY_VARIABLE, policy, f"keeps verl from loading the plug-in; unset it or add {ENTRY_POINT}")
     if LOAD_ERROR is not None:
         raise RuntimeError(f"the plug-in of verl-longshort failed to load: {LOAD_ERROR!r}") from LOAD_ERROR
 

@@ -75,9 +75,7 @@ class RowMaker:
 
     def direct(self, problem: Problem) -> Row:
         """The concise form, at once."""
-        return self._row(
-            (f"<bos> {problem.text} <answer>", False), (f"{concise(problem)} </answer> <eos>", True)
-        )
+        return self._row((f"<bos> {problem.text} <answer>", False), (f"{concise(problem)} </answer> <eos>", True))
 
     def prefixed(self, problem: Problem) -> Row:
         """The first thoughts of a chain, then the concise form of what is left."""
@@ -142,9 +140,7 @@ def batches(stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: random.Random
         "prefixed": lambda: maker.prefixed(next(problems)),
     }
     for _ in range(stage.steps):
-        yield [
-            collate([kinds[kind]() for _ in range(count)], tokenizer) for kind, count in stage.rows.items()
-        ]
+        yield [collate([kinds[kind]() for _ in range(count)], tokenizer) for kind, count in stage.rows.items()]
 
 
 def collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:

@@ -19,9 +19,9 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from verl_longshort.base.progress import report
 from verl_longshort.world.tiny_curriculum import CURRICULUM, IGNORED, Batch, Stage, batches
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
-from verl_longshort.base.progress import report
 
 SHARDS = 2
 MAX_POSITIONS = 1024
@@ -68,9 +68,7 @@ def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Stage] = CUR
     with tempfile.TemporaryDirectory() as meeting_place, _one_thread():
         job = (processes, f"{meeting_place}/store", seed, curriculum)
         spawn = multiprocessing.get_context("spawn")
-        helpers = [
-            spawn.Process(target=_train, args=(rank, *job), daemon=True) for rank in range(1, processes)
-        ]
+        helpers = [spawn.Process(target=_train, args=(rank, *job), daemon=True) for rank in range(1, processes)]
         for helper in helpers:
             helper.start()
         model = _train(0, *job)
@@ -80,14 +78,10 @@ def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Stage] = CUR
     build_tokenizer().save_pretrained(output_dir)
 
 
-def _train(
-    rank: int, processes: int, meeting_point: str, seed: int, curriculum: Sequence[Stage]
-) -> LlamaForCausalLM:
+def _train(rank: int, processes: int, meeting_point: str, seed: int, curriculum: Sequence[Stage]) -> LlamaForCausalLM:
     torch.set_num_threads(1)
     if processes > 1:
-        dist.init_process_group(
-            "gloo", f"file://{meeting_point}", _PARTNER_TIMEOUT, rank=rank, world_size=processes
-        )
+        dist.init_process_group("gloo", f"file://{meeting_point}", _PARTNER_TIMEOUT, rank=rank, world_size=processes)
     try:
         return _Training(range(rank, SHARDS, processes), seed, curriculum).run(quiet=rank > 0)
     finally:

@@ -151,9 +151,7 @@ def stream_problems(rng: random.Random, split: Split, difficulty: Difficulty) ->
             yield problem
 
 
-def generate_problems(
-    *, seed: int, count: int, split: Split, difficulty: Difficulty | None = None
-) -> list[Problem]:
+def generate_problems(*, seed: int, count: int, split: Split, difficulty: Difficulty | None = None) -> list[Problem]:
     """`count` distinct problems of one split, the same for the same seed.
 
     Raises:

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from longshort_reward.errors import UserError
 
+from verl_longshort.base.files import Record
 from verl_longshort.data.importance import Floats
 from verl_longshort.data.records import Weighed, read_stage
 from verl_longshort.data.selection import select
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import Record
 
 _KEY = "files"
 _NUMBERS = ("p", "p_low", "p_high", "m", "delta", "bound", "flip")
@@ -71,9 +71,7 @@ def read_chains(files: Sequence[str | Path], *, rule: str) -> list[WeighedChain]
     Raises:
         UserError: no file, a record that `weigh` would not have written, an unknown rule.
     """
-    return [
-        _checked(record, file, rule) for file in files for record in read_stage(file, Weighed, key=_KEY)
-    ]
+    return [_checked(record, file, rule) for file in files for record in read_stage(file, Weighed, key=_KEY)]
 
 
 def label_kinds(record: Record) -> tuple[str, ...] | None:

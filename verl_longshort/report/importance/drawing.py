@@ -180,9 +180,7 @@ def _kinds(axes: Axes, rows: Sequence[Kind], paint: Paint) -> None:
     at = list(range(len(there)))
     means = [kind.m for kind in there]
     axes.axvline(0, color=paint[Ink.MUTED], linewidth=0.8)
-    axes.errorbar(
-        [mean.value for mean in means], at, xerr=reach(means), fmt="o", color=paint[Ink.LONG], markersize=4
-    )
+    axes.errorbar([mean.value for mean in means], at, xerr=reach(means), fmt="o", color=paint[Ink.LONG], markersize=4)
     # a kind may be any text: signs of formulas in it are only signs
     axes.set_yticks(at, [_short(kind.name) for kind in there], parse_math=False)
     axes.set_ylim(-0.6, len(there) - 0.4)
@@ -206,13 +204,9 @@ def _accuracy(axes: Axes, spans: Sequence[Span], values: Sequence[Interval], pai
     as_shares(axes, "accuracy")
 
 
-def _curve(
-    axes: Axes, at: Sequence[float], values: Sequence[Interval], colour: str, name: str, marker: str
-) -> None:
+def _curve(axes: Axes, at: Sequence[float], values: Sequence[Interval], colour: str, name: str, marker: str) -> None:
     means = [each.value for each in values]
-    axes.errorbar(
-        at, means, yerr=reach(values), color=colour, marker=marker, markersize=4, elinewidth=1, label=name
-    )
+    axes.errorbar(at, means, yerr=reach(values), color=colour, marker=marker, markersize=4, elinewidth=1, label=name)
 
 
 def _short(name: str) -> str:

@@ -32,9 +32,7 @@ def line(
     axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def counts_below(
-    axes: Axes, spans: Sequence[Span], counts: Sequence[int], name: str, paint: Paint
-) -> Axes:
+def counts_below(axes: Axes, spans: Sequence[Span], counts: Sequence[int], name: str, paint: Paint) -> Axes:
     """Bars under the axes, on the same x: how much each mean rests on."""
     below = axes_below(axes, (3.4, 1))
     below.sharex(axes)

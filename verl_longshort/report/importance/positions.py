@@ -91,9 +91,7 @@ def prefixes_by_share(chains: Sequence[WeighedChain]) -> list[PrefixBin]:
 def survivors(chains: Sequence[WeighedChain]) -> list[Survivors]:
     """For each position that any chain has."""
     there = Counter(position for chain in chains for position in range(1, len(chain.m) + 1))
-    kept = Counter(
-        position for chain in chains for position, keep in enumerate(chain.keep, start=1) if keep
-    )
+    kept = Counter(position for chain in chains for position, keep in enumerate(chain.keep, start=1) if keep)
     return [Survivors(position=at, chains=there[at], kept=kept[at]) for at in sorted(there)]
 
 
@@ -124,9 +122,7 @@ def _share_span(numerator: int, denominator: int, bins: int) -> Span:
     return (index / bins, (index + 1) / bins)
 
 
-def _thought_bins(
-    chains: Sequence[WeighedChain], span_of: Callable[[int, int], Span]
-) -> list[ThoughtBin]:
+def _thought_bins(chains: Sequence[WeighedChain], span_of: Callable[[int, int], Span]) -> list[ThoughtBin]:
     places = _gathered(chains, span_of, lambda chain: range(len(chain.m)))
     return [
         ThoughtBin(

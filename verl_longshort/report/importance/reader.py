@@ -12,9 +12,9 @@ from itertools import zip_longest
 
 from markupsafe import Markup
 
+from verl_longshort.base.files import Record
 from verl_longshort.data.importance import PENALTY
 from verl_longshort.report.importance.chains import WeighedChain
-from verl_longshort.base.files import Record
 from verl_longshort.report.page import asset, json_block
 from verl_longshort.report.page import fragment as render_fragment
 

@@ -8,6 +8,7 @@ critic. Strategy "fsdp2" only, since torch's first FSDP refuses a CPU.
 from dataclasses import replace
 
 import torch
+from longshort_reward.errors import UserError
 from transformers import AutoModelForTokenClassification, PretrainedConfig
 from verl.workers.config import FSDPEngineConfig
 from verl.workers.engine.base import EngineRegistry
@@ -16,8 +17,6 @@ from verl.workers.engine.fsdp.transformer_impl import (
     FSDPEngineWithLMHead,
     FSDPEngineWithValueHead,
 )
-
-from longshort_reward.errors import UserError
 
 STRATEGY = "fsdp2"
 LANGUAGE_MODEL = "language_model"

@@ -10,7 +10,6 @@ import socket
 from datetime import timedelta
 
 import torch.distributed as dist
-
 from longshort_reward.errors import UserError
 
 GROUP_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

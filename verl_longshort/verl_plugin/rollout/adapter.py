@@ -9,14 +9,14 @@ from typing import Any
 
 import ray
 import torch
+from longshort_reward.errors import UserError
 from torch import Tensor
 from verl.workers.config import RolloutConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.utils import ensure_async_iterator
 
-from longshort_reward.errors import UserError
-from verl_longshort.verl_plugin.rollout.names import server_name
 from verl_longshort.engines.weights import PackedTensor
+from verl_longshort.verl_plugin.rollout.names import server_name
 
 _ROLLOUT = "actor_rollout_ref.rollout"
 _PARALLEL_SIZES = ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
@@ -27,9 +27,7 @@ def check_one_process(config: RolloutConfig) -> None:
     """Raise UserError when a server would have to spread over several devices."""
     for key in _PARALLEL_SIZES:
         if (size := getattr(config, key)) != 1:
-            remedy = (
-                "a transformers server is one process with the whole model; set 1, replicas share the load"
-            )
+            remedy = "a transformers server is one process with the whole model; set 1, replicas share the load"
             raise UserError(f"{_ROLLOUT}.{key}", size, remedy)
 
 

@@ -9,16 +9,16 @@ import hashlib
 from typing import Any
 
 from longshort_reward import format_match, match_answer
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 from verl.utils.profiler import simple_timer
 
-from verl_longshort.core.environment import Environment, StopReason
-from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role
-from verl_longshort.verl_plugin.rollout.clients import PairClient, participants
 from verl_longshort.config.pair import PairSettings, settings_of
-from verl_longshort.core.trajectory import Participant, Trajectory, run_trajectory
+from verl_longshort.core.environment import Environment, StopReason
 from verl_longshort.core.role_view import RoleView
+from verl_longshort.core.trajectory import Participant, Trajectory, run_trajectory
+from verl_longshort.verl_plugin.rollout.clients import PairClient, participants
 
 
 @register("longshort")
@@ -87,9 +87,7 @@ class LongShortAgentLoop(AgentLoopBase):
         for key, ids in (("max_prompt_length", view.prompt_ids), ("max_response_length", view.response_ids)):
             limit = self.config.data[key]
             if len(ids) > limit:
-                remedy = (
-                    f"a {role} row has {len(ids)} tokens; raise it or lower longshort.environment's budgets"
-                )
+                remedy = f"a {role} row has {len(ids)} tokens; raise it or lower longshort.environment's budgets"
                 raise UserError(f"data.{key}", limit, remedy)
 
 

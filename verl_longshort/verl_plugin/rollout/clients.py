@@ -7,12 +7,12 @@ untouched: `PairClient` travels that way and carries one verl client per role.
 from collections.abc import Mapping
 from typing import Any
 
+from longshort_reward.protocol import Role
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from longshort_reward.protocol import Role
-from verl_longshort.engines.vllm_sampling import for_request
 from verl_longshort.core.trajectory import Generation, Participant
+from verl_longshort.engines.vllm_sampling import for_request
 
 
 class PairClient:
@@ -44,9 +44,7 @@ class ServedPolicy:
         self._client = client
         self._on_vllm = client.config.actor_rollout_ref.rollout.name == "vllm"
 
-    async def __call__(
-        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]
-    ) -> Generation:
+    async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         """Generate one turn; token ids in, token ids out."""
         keys = for_request(sampling, len(prompt_ids)) if self._on_vllm else sampling
         output = await self._client.generate(request_id, prompt_ids=prompt_ids, sampling_params=keys)

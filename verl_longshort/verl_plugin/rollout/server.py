@@ -26,9 +26,7 @@ class TransformersServer:
     (default 1: the trainer's processes share the machine). Control calls return when they have taken effect.
     """
 
-    def __init__(
-        self, config: RolloutConfig, model_config: Any, rollout_mode: RolloutMode, replica_rank: int
-    ) -> None:
+    def __init__(self, config: RolloutConfig, model_config: Any, rollout_mode: RolloutMode, replica_rank: int) -> None:
         torch.set_num_threads(int((config.custom or {}).get("threads", 1)))
         self.config = config
         self.mode = rollout_mode
@@ -103,9 +101,7 @@ class TransformersServer:
         if self.config.free_cache_engine:
             await asyncio.to_thread(self._engine.wake)
 
-    async def abort_all_requests(
-        self, reset_prefix_cache: bool = True, reject_request: bool = False
-    ) -> dict[str, Any]:
+    async def abort_all_requests(self, reset_prefix_cache: bool = True, reject_request: bool = False) -> dict[str, Any]:
         """End all requests with what they have; hold or reject new ones until `resume_generation`."""
         self._rejecting = reject_request
         self._engine.pause()

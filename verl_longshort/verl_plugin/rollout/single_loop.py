@@ -5,14 +5,14 @@ import uuid
 from typing import Any
 
 from longshort_reward import match_answer
+from longshort_reward.errors import UserError
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 from verl.utils.profiler import simple_timer
 
-from longshort_reward.errors import UserError
+from verl_longshort.config.single_model import SingleSettings, single_settings_of
+from verl_longshort.core.single_model import SingleAnswer, answer_alone, well_formed
 from verl_longshort.verl_plugin.rollout.agent_loop import problem_text, session_seed
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
-from verl_longshort.core.single_model import SingleAnswer, answer_alone, well_formed
-from verl_longshort.config.single_model import SingleSettings, single_settings_of
 
 
 @register("longshort_single")

@@ -9,9 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
-
 from longshort_reward.errors import UserError
+from omegaconf import DictConfig, open_dict
 
 VARIABLE = "RAY_ADDRESS"
 ADDRESS_KEY = "ray_kwargs.ray_init.address"

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from longshort_reward import Outcome, RewardWeights, RoleReward, synergy_reward
+from longshort_reward.protocol import ROLES, Role
 
 from verl_longshort.core.environment import StopReason
-from longshort_reward.protocol import ROLES, Role
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,15 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, open_dict
-
-from verl_longshort.config.compose import compose_config
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role
+from omegaconf import DictConfig, open_dict
+
 from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.metrics_files import number_metrics_file
+from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.verl_plugin.trainer import cluster, preflight
-from verl_longshort.verl_plugin.trainer.metrics_files import number_metrics_file
 from verl_longshort.verl_plugin.trainer.verl_checks import check_ppo
 
 CONFIG_NAME = "longshort_trainer"
@@ -21,10 +21,8 @@ MODEL = "actor_rollout_ref.model.path"
 UNUSED = ("reward.reward_model",)
 
 
-def train(overrides: Sequence[str]) -> None:
-    """Train as `overrides` (Hydra's key=value on `config/longshort_trainer.yaml`) say, until the run ends.
-
-    A run that was killed goes on from its last checkpoint when it is started again with the same overrides.
+def checked_config(overrides: Sequence[str]) -> DictConfig:
+    """`config/longshort_trainer.yaml` with Hydra's `key=value`, checked, with a configuration per policy.
 
     Raises:
         UserError: a setting or an input that cannot be used, before anything is started or written.
@@ -34,16 +32,25 @@ def train(overrides: Sequence[str]) -> None:
     with open_dict(config):
         config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
         config.longshort.policy_configs = policies
-    models = {}
     for role, policy in config.longshort.policy_configs.items():
         check_by_verl(policy, f"longshort.policies.{role}")
         learns = settings_of(config).schedule.updates(Role(role)) > 0
         check_ppo(policy, f"longshort.policies.{role}.", learns=learns)
-        models[f"longshort.policies.{role}.{MODEL}"] = policy.actor_rollout_ref.model.path
-    if (dry := dry_run()) is not None:
-        from verl_longshort.verl_plugin.trainer.dry import pair_needs
+    return config
 
-        dry.finish(pair_needs(config))
+
+def train(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Train as the checked configuration says, which `overrides` gave, until the run ends.
+
+    A run that was killed resumes from its last checkpoint when it is started again with the same overrides.
+
+    Raises:
+        UserError, RunDiedError: see `run_verl`.
+    """
+    models = {
+        f"longshort.policies.{role}.{MODEL}": policy.actor_rollout_ref.model.path
+        for role, policy in config.longshort.policy_configs.items()
+    }
     pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
     run_verl(config, pools=pools, models=models, command=("longshort", "train", *overrides))
 

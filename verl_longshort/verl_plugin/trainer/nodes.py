@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
+
 from verl_longshort.verl_plugin.trainer.cluster import node_name
 
 PACKAGES = ("verl-longshort", "verl")

@@ -10,6 +10,8 @@ import os
 from typing import Any
 
 import torch
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import ResourcePoolManager
@@ -18,19 +20,23 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.config import validate_config
 from verl.utils.debug import marked_timer
 
-from longshort_reward.errors import UserError
-from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.base.progress import report
-from longshort_reward.protocol import ROLES, Role
-from verl_longshort.verl_plugin.rollout.clients import PairClient
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
+from verl_longshort.core.checkpoint import CheckpointStore, PairState, Validation
+from verl_longshort.evaluation.metrics import accuracy_efficiency_score
+from verl_longshort.verl_plugin.rollout.clients import PairClient
 from verl_longshort.verl_plugin.trainer.activity import ActivityFile
-from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore, PairState, Validation
 from verl_longshort.verl_plugin.trainer.group_reward import pair_metrics, reward_rows, role_metrics
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
 from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
-from verl_longshort.verl_plugin.trainer.rows import joined, own_tokens, read_extra_fields, split_by_role, write_rewards
+from verl_longshort.verl_plugin.trainer.rows import (
+    joined,
+    own_tokens,
+    read_extra_fields,
+    split_by_role,
+    write_rewards,
+)
 
 Policy = PolicyTrainer | FrozenPolicy
 
@@ -87,9 +93,7 @@ class PairTrainer(PPOTrainerSync):
         for policy in self.policies.values():
             policy.init()
             if policy.global_steps != self.global_steps and isinstance(policy, PolicyTrainer):
-                raise RuntimeError(
-                    f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}"
-                )
+                raise RuntimeError(f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}")
         self.activity.place({role: policy.nodes() for role, policy in self.policies.items()})
         # verl's validation and task runner ask the trainer for these
         self.reward_loop_manager = self._trained()[0].reward_loop_manager
@@ -109,16 +113,12 @@ class PairTrainer(PPOTrainerSync):
         updates = self.schedule.updates(role)
         if updates == 0:
             return FrozenPolicy(role, config)
-        return PolicyTrainer(
-            role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools
-        )
+        return PolicyTrainer(role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools)
 
     def _policy_config(self, role: Role) -> DictConfig:
         built = self.config.longshort.get("policy_configs")
         if not built:
-            remedy = (
-                "start the run with `longshort train`: overrides per policy are merged before verl resolves"
-            )
+            remedy = "start the run with `longshort train`: overrides per policy are merged before verl resolves"
             raise UserError("longshort.policy_configs", built, remedy)
         config = DictConfig(plain_dict(built[role.value]))
         resumed = self.store.policy_folder(role, self.global_steps) if self.global_steps else None
@@ -237,9 +237,7 @@ class PairTrainer(PPOTrainerSync):
     def _val_metrics_update(
         self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
-        metrics = super()._val_metrics_update(
-            data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs
-        )
+        metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
         accuracy = float(torch.tensor(reward_extra_infos_dict["acc"]).mean())
         tokens = float(torch.tensor(reward_extra_infos_dict["tokens"]).mean())
         self._validated = Validation(step=self.global_steps, accuracy=accuracy, tokens=tokens)
@@ -302,6 +300,4 @@ def _score(now: Validation, start: Validation) -> float:
     if start.accuracy == 0 or start.tokens == 0:
         # the score is relative to the start; a start that solves nothing leaves accuracy alone to compare
         return now.accuracy
-    return accuracy_efficiency_score(
-        now.accuracy, now.tokens, base_accuracy=start.accuracy, base_length=start.tokens
-    )
+    return accuracy_efficiency_score(now.accuracy, now.tokens, base_accuracy=start.accuracy, base_length=start.tokens)

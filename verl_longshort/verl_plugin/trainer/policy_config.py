@@ -10,13 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError
 
-from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role
-from verl_longshort.core.schedule import Schedule
 from verl_longshort.config.pair import plain_dict
+from verl_longshort.core.schedule import Schedule
 
 _DERIVED = (
     "reward.num_workers",

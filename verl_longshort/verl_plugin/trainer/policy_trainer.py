@@ -9,12 +9,12 @@ import os
 from typing import Any
 
 import ray
+from longshort_reward.protocol import Role
 from omegaconf import DictConfig, open_dict
 from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
-from longshort_reward.protocol import Role
 from verl_longshort.verl_plugin.trainer.activity import node_of_worker
 from verl_longshort.verl_plugin.trainer.replay import HandedRows
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig, OmegaConf
 
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import check_model, read_records
-from longshort_reward.protocol import ROLES
 from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.files import Record, Records, check_model, read_records
 from verl_longshort.config.pair import PairSettings, settings_of
-from verl_longshort.verl_plugin.trainer.checkpoint import CheckpointStore
+from verl_longshort.core.checkpoint import CheckpointStore
 from verl_longshort.verl_plugin.trainer.cluster import asked_address, check_address
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
@@ -72,26 +72,19 @@ def check_data(config: DictConfig) -> None:
     train = _problems(config.data.train_files, "data.train_files")
     _problems(config.data.val_files, "data.val_files")
     batch = config.data.train_batch_size
-    dry = dry_run()
-    count = len(train) if dry is None else dry.count(config.data.train_files, train)
+    count = train.expected
     if batch <= 0 or (count is not None and batch > count):
-        raise UserError(
-            "data.train_batch_size", batch, f"must be from 1 to the number of problems, {count}"
-        )
+        raise UserError("data.train_batch_size", batch, f"must be from 1 to the number of problems, {count}")
 
 
-def _problems(files: str | Sequence[str], key: str) -> list[dict[str, Any]]:
+def _problems(files: str | Sequence[str], key: str) -> Records[Record]:
     paths = [files] if isinstance(files, str) else list(files)
-    rows = [row for path in paths for row in read_records(path, key=key, columns=COLUMNS)]
+    rows = Records.joined([read_records(path, key=key, columns=COLUMNS) for path in paths])
     for number, row in enumerate(rows, start=1):
         if row["reward_model"].get("ground_truth") is None:
-            raise UserError(
-                key, files, f"record {number} lacks reward_model.ground_truth: the answer to grade by"
-            )
+            raise UserError(key, files, f"record {number} lacks reward_model.ground_truth: the answer to grade by")
         if not any(message.get("role") == "user" for message in row["prompt"]):
-            raise UserError(
-                key, files, f"record {number} has no user message in its prompt: the problem goes there"
-            )
+            raise UserError(key, files, f"record {number} has no user message in its prompt: the problem goes there")
         if row["extra_info"].get("index") is None:
             raise UserError(key, files, f"record {number} lacks extra_info.index: number the problems")
     return rows
@@ -143,9 +136,7 @@ def _check_resume(config: DictConfig, settings: PairSettings, policies: Mapping[
     if trainer.resume_mode == "resume_path":
         given = Path(str(trainer.resume_from_path))
         if not (given / "pair.json").is_file():
-            raise UserError(
-                "trainer.resume_from_path", given, "is no checkpoint of a pair: it has no pair.json"
-            )
+            raise UserError("trainer.resume_from_path", given, "is no checkpoint of a pair: it has no pair.json")
         store, step = CheckpointStore(given.parent), int(given.name.rsplit("_", 1)[1])
     if step is not None:
         store.load(step, settings.schedule)

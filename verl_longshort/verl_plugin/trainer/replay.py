@@ -34,9 +34,7 @@ class WatchedReplayBuffer(ReplayBuffer):
         super()._sync_metadata_from_transfer_queue()
         failed = sum(len(keys) for keys in self.failure_keys.values())
         if failed:
-            raise RuntimeError(
-                f"{failed} groups of trajectories failed; the agent loop's log above has each traceback"
-            )
+            raise RuntimeError(f"{failed} groups of trajectories failed; the agent loop's log above has each traceback")
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         ended = len(self.finished_keys[partition_id]) + len(self.partitions[partition_id])

@@ -12,6 +12,7 @@ from typing import Any
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
+
 from verl_longshort.base.dry_run import dry_run
 
 ROLLOUTS = ("vllm", "transformers")

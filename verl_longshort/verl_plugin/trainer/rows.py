@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import transfer_queue as tq
 from longshort_reward import RoleReward
+from longshort_reward.protocol import ROLES, Role
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
-from longshort_reward.protocol import ROLES, Role
 from verl_longshort.verl_plugin.trainer.group_reward import Row
 
 
@@ -48,8 +48,7 @@ def write_rewards(batch: KVBatchMeta, rewards: Mapping[str, RoleReward]) -> None
     """
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
     scores = [
-        place_reward(mask, rewards[key].total)
-        for key, mask in zip(batch.keys, data["response_mask"], strict=True)
+        place_reward(mask, rewards[key].total) for key, mask in zip(batch.keys, data["response_mask"], strict=True)
     ]
     nested = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
     fields = TensorDict({"rm_scores": nested}, batch_size=len(scores))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from longshort_reward.errors import UserError
 from omegaconf import DictConfig
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from longshort_reward.errors import UserError
 from verl_longshort.verl_plugin.trainer import failure
 from verl_longshort.verl_plugin.trainer.activity import forget
 from verl_longshort.verl_plugin.trainer.cluster import asked_address, check_capacity, device_groups

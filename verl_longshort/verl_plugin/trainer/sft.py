@@ -1,7 +1,7 @@
 """Fine-tunes one role on joint trajectories with verl's own SFT trainer.
 
-`fine_tune(overrides)` checks what it was given in seconds, then trains: in this process for one device,
-through torchrun for several. The same module is what torchrun starts, so a multi-node run is
+`checked_config` checks what was given in seconds, `fine_tune` trains: in this process for one device, through
+torchrun for several. The same module is what torchrun starts, so a multi-node run is
 
     torchrun --nnodes 2 --nproc-per-node 8 ... -m verl_longshort.verl_plugin.trainer.sft longshort.role=long ...
 
@@ -10,36 +10,45 @@ killed leaves at most a folder named `.partial` beside it.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig
 
+from verl_longshort.base.files import check_model
 from verl_longshort.config.compose import compose_config
 from verl_longshort.data.trajectories import load_trajectories
-from longshort_reward.errors import UserError
-from verl_longshort.base.files import check_model
-from longshort_reward.protocol import ROLES, Role
-from verl_longshort.base.dry_run import dry_run, is_planned
 
 CONFIG_NAME = "sft"
 
 
-def fine_tune(overrides: Sequence[str]) -> None:
-    """Train as `overrides` (Hydra's key=value on `config/sft.yaml`) say.
+def checked_config(overrides: Sequence[str]) -> DictConfig:
+    """`config/sft.yaml` with Hydra's `key=value`, checked. Light.
 
-    Raises UserError before anything heavy is imported when a setting or an input cannot be used.
+    Raises UserError when a setting or an input cannot be used.
     """
     config = compose_config(CONFIG_NAME, overrides)
     check(config)
-    if (dry := dry_run()) is not None:
-        from verl_longshort.verl_plugin.trainer.dry import sft_needs
+    return config
 
-        dry.finish(sft_needs(config))
+
+def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Train as the checked configuration says, which `overrides` gave.
+
+    Ends the process with torchrun's status when that failed. Raises UserError when several nodes are asked for:
+    torchrun has to be started on each of them.
+    """
     if _needs_torchrun(config):
         arguments = ["--standalone", "--nproc-per-node", str(config.trainer.n_gpus_per_node)]
         module = ["-m", "verl_longshort.verl_plugin.trainer.sft", *overrides]
-        os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments, *module])
+        command = [sys.executable, "-m", "torch.distributed.run", *arguments, *module]
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            raise SystemExit(code)
+        return
     from verl_longshort.verl_plugin.trainer.sft_run import train
 
     train(overrides)
@@ -55,24 +64,16 @@ def check(config: DictConfig) -> None:
     batch = config.data.train_batch_size
     # The trainer drops incomplete batches, so a batch larger than the data would train nothing.
     if batch <= 0 or (rows is not None and batch > rows):
-        raise UserError(
-            "data.train_batch_size", batch, f"must be from 1 to the number of trajectories, {rows}"
-        )
+        raise UserError("data.train_batch_size", batch, f"must be from 1 to the number of trajectories, {rows}")
     devices = config.trainer.nnodes * config.trainer.n_gpus_per_node
     if batch % devices:
-        raise UserError(
-            "data.train_batch_size", batch, f"must be a multiple of the number of devices, {devices}"
-        )
+        raise UserError("data.train_batch_size", batch, f"must be a multiple of the number of devices, {devices}")
 
 
 def count_trajectories(config: DictConfig) -> int | None:
     """How many trajectories are trained on; None in a dry run when nobody knows yet. Raises UserError."""
     files, most = config.data.train_files, config.data.train_max_samples
-    dry = dry_run()
-    if dry is not None and is_planned(files if isinstance(files, str) else files[0]):
-        rows = dry.count(files, ())
-    else:
-        rows = len(load_trajectories(files, Role(config.longshort.role)))
+    rows = load_trajectories(files, Role(config.longshort.role)).expected
     return rows if rows is None or most <= 0 else min(rows, most)
 
 
@@ -90,7 +91,8 @@ def _needs_torchrun(config: DictConfig) -> bool:
 
 def _main() -> int:
     try:
-        fine_tune(sys.argv[1:])
+        overrides = sys.argv[1:]
+        fine_tune(checked_config(overrides), overrides)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

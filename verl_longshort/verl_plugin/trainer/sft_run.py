@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 import torch.distributed
+from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils import tensordict_utils
 from verl.utils.device import get_device_name
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
-from verl_longshort.config.compose import compose_config
-from verl_longshort.verl_plugin.platform.process_group import open_process_group
 from verl_longshort.base.progress import report
-from longshort_reward.protocol import ROLES
+from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import parse_prompts
+from verl_longshort.verl_plugin.platform.process_group import open_process_group
 
 CPU_OVERRIDES = (
     "trainer.device=cpu",

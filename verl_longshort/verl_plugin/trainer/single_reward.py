@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from longshort_reward import Outcome, RewardWeights, RoleReward, synergy_reward
-
 from longshort_reward.protocol import Role
 
 SPEAKER = Role.LONG
@@ -40,9 +39,7 @@ def reward_answers(
     return rewards
 
 
-def answer_metrics(
-    rewards: Mapping[str, RoleReward], facts: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def answer_metrics(rewards: Mapping[str, RoleReward], facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over a step, named `single/…`; the terms are unweighted."""
     metrics = {f"single/{name}": float(np.mean([f[name] for f in facts])) for name in ("tokens", "format")}
     metrics["single/accuracy"] = float(np.mean([fact["acc"] for fact in facts]))

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
 
-from verl_longshort.config.compose import compose_config
 from verl_longshort.base.files import check_model
-from verl_longshort.base.dry_run import dry_run
+from verl_longshort.config.compose import compose_config
 from verl_longshort.config.single_model import SingleSettings, single_settings_of
 from verl_longshort.verl_plugin.trainer import preflight
 from verl_longshort.verl_plugin.trainer.launch import UNUSED, check_by_verl, run_verl
@@ -16,10 +15,8 @@ from verl_longshort.verl_plugin.trainer.verl_checks import check_ppo
 CONFIG_NAME = "single_trainer"
 
 
-def train_single(overrides: Sequence[str]) -> None:
-    """Train as `overrides` (Hydra's key=value on `config/single_trainer.yaml`) say, until the run ends.
-
-    A run that was killed goes on from its last checkpoint when it is started again with the same overrides.
+def checked_config(overrides: Sequence[str]) -> DictConfig:
+    """`config/single_trainer.yaml` with Hydra's `key=value`, checked.
 
     Raises:
         UserError: a setting or an input that cannot be used, before anything is started or written.
@@ -32,12 +29,19 @@ def train_single(overrides: Sequence[str]) -> None:
         config.trainer.total_training_steps = config.trainer.total_epochs = settings.steps
     check_by_verl(config, "actor_rollout_ref")
     check_ppo(config, "")
-    if (dry := dry_run()) is not None:
-        from verl_longshort.verl_plugin.trainer.dry import single_needs
+    return config
 
-        dry.finish(single_needs(config))
+
+def train_single(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Train as the checked configuration says, which `overrides` gave, until the run ends.
+
+    A run that was killed resumes from its last checkpoint when it is started again with the same overrides.
+
+    Raises:
+        UserError, RunDiedError: see `run_verl`.
+    """
     command = ("longshort", "train-single", *overrides)
-    run_verl(config, models={"longshort.model": settings.model}, command=command)
+    run_verl(config, models={"longshort.model": single_settings_of(config).model}, command=command)
 
 
 def check(config: DictConfig) -> SingleSettings:

@@ -7,10 +7,9 @@ workers; `check_dataclasses` does the first half for any configuration. Both imp
 from collections.abc import Sequence
 
 from hydra.errors import HydraException
+from longshort_reward.errors import UserError
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-
-from longshort_reward.errors import UserError
 
 _REFUSALS = (
     *(AssertionError, ValueError, TypeError, NotImplementedError),
@@ -51,9 +50,7 @@ def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:
         _check_batches(config, where)
 
 
-def check_dataclasses(
-    config: DictConfig, parts: Sequence[str], *, where: str = "", models: Sequence[str] = ()
-) -> None:
+def check_dataclasses(config: DictConfig, parts: Sequence[str], *, where: str = "", models: Sequence[str] = ()) -> None:
     """Let verl build its typed objects of `parts`.
 
     A model's object would load its tokenizer, so of `models` only the names and types of keys are checked.

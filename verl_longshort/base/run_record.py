@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.recipe.plan import Plan
+from verl_longshort.base.files import write_json
 
 FILE = "run.json"
 PACKAGES = ("verl-longshort", "verl", "torch", "transformers", "vllm", "ray")
@@ -39,24 +39,23 @@ class RunRecord:
     last_started: str
 
 
-def write_record(plan: Plan, recipe: Path, overrides: Sequence[str]) -> None:
-    """Write the record; the time of the first start stays."""
-    file = plan.output / FILE
-    before = read_record(plan.output)
+def write_record(
+    output: Path, *, recipe: Path, overrides: Sequence[str], settings: Mapping[str, Any], stages: Mapping[str, str]
+) -> None:
+    """Write the record into a recipe's output folder; the time of the first start stays."""
+    before = read_record(output)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record = RunRecord(
         recipe=str(recipe),
         overrides=list(overrides),
-        settings=plan.settings,
-        stages={stage.name: stage.command[-1] for stage in plan.stages},
+        settings=settings,
+        stages=stages,
         versions=_versions(),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         started=before.started if before else now,
         last_started=now,
     )
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=1, default=str), encoding="utf-8")
-    os.replace(temporary, file)
+    write_json(output / FILE, asdict(record), indent=1)
 
 
 def read_record(output: Path) -> RunRecord | None:

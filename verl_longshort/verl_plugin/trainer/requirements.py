@@ -1,20 +1,28 @@
 """What training runs need, read from their checked and resolved configuration.
 
-`pair_needs`, `single_needs` and `sft_needs` are called in a dry run where a real run would begin to work.
+A dry run asks for them where a real run would begin to work.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig
 
-from verl_longshort.base.files import read_records
-from longshort_reward.protocol import ROLES
-from verl_longshort.base.dry_run import absolute, dry_run
-from verl_longshort.base.requirements import EngineUse, FineTuningWork, Requirements, PolicyUse, Product, ReinforcementWork, TrainedModel
-from verl_longshort.recipe.stage_needs import absolute_model
+from verl_longshort.base.dry_run import absolute, planned_gpus
+from verl_longshort.base.files import Records, read_records
+from verl_longshort.base.requirements import (
+    EngineUse,
+    FineTuningWork,
+    PolicyUse,
+    Product,
+    ReinforcementWork,
+    Requirements,
+    TrainedModel,
+)
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.engines.requirements import absolute_model
 from verl_longshort.verl_plugin.trainer.sft import count_trajectories
 from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, sequence_parallel
 
@@ -24,7 +32,7 @@ _SFT_PARTS = ("engine", "optim", "checkpoint", "profiler")
 _FLASH = "flash_attention_2"  # verl's default
 
 
-def pair_needs(config: DictConfig) -> Requirements:
+def pair_requirements(config: DictConfig) -> Requirements:
     """Of `longshort train`; `longshort.policy_configs` holds the resolved configuration of each policy."""
     settings = settings_of(config)
     schedule, shared = settings.schedule, settings.pools is Pools.SHARED
@@ -37,10 +45,10 @@ def pair_needs(config: DictConfig) -> Requirements:
     pools = 1 if shared or any(policy.trained is None for policy in policies.values()) else 2
     served = [p.engine.gpus for p in policies.values() if p.trained is None]
     work = _reinforce(config, policies, steps=schedule.total_steps, shared=shared, kept=kept)
-    return _needs("train", config, work, gpus=pools * _gpus(config) + sum(served), steps=steps)
+    return _requirements("train", config, work, gpus=pools * _gpus(config) + sum(served), steps=steps)
 
 
-def single_needs(config: DictConfig) -> Requirements:
+def single_requirements(config: DictConfig) -> Requirements:
     """Of `longshort train-single`."""
     total = single_settings_of(config).steps
     steps = _every(config.trainer.save_freq, total)
@@ -48,10 +56,10 @@ def single_needs(config: DictConfig) -> Requirements:
     kept = len(steps) if most is None else min(len(steps), most)
     policies = {"": _policy(config, updates=total)}
     work = _reinforce(config, policies, steps=total, shared=True, kept=kept)
-    return _needs("train-single", config, work, gpus=_gpus(config), steps=steps)
+    return _requirements("train-single", config, work, gpus=_gpus(config), steps=steps)
 
 
-def sft_needs(config: DictConfig) -> Requirements:
+def sft_requirements(config: DictConfig) -> Requirements:
     """Of `longshort sft`. Raises UserError for a part of the configuration that verl refuses."""
     check_dataclasses(config, _SFT_PARTS, models=("model",))
     data, trainer = config.data, config.trainer
@@ -76,8 +84,7 @@ def sft_needs(config: DictConfig) -> Requirements:
         bytes_per_parameter=trained.state_bytes,
     )
     # the device is found out when the run starts; a recipe may settle it in the environment
-    dry = dry_run()
-    on_gpu = trainer.device == "cuda" and (dry is None or dry.gpus > 0)
+    on_gpu = trainer.device == "cuda" and planned_gpus() != 0
     return Requirements(
         command="sft",
         work=work,
@@ -88,7 +95,9 @@ def sft_needs(config: DictConfig) -> Requirements:
     )
 
 
-def _needs(command: str, config: DictConfig, work: ReinforcementWork, *, gpus: int, steps: Sequence[int]) -> Requirements:
+def _requirements(
+    command: str, config: DictConfig, work: ReinforcementWork, *, gpus: int, steps: Sequence[int]
+) -> Requirements:
     root = absolute(str(config.trainer.default_local_dir))
     products = [
         Product(
@@ -237,9 +246,8 @@ def _notes(config: DictConfig) -> tuple[str, ...]:
 
 def _count(files: str | Sequence[str]) -> int | None:
     paths = [files] if isinstance(files, str) else list(files)
-    rows = [row for path in paths for row in read_records(path, key="data", columns=())]
-    dry = dry_run()
-    return len(rows) if dry is None else dry.count(paths, rows)
+    rows = Records.joined([read_records(path, key="data", columns=()) for path in paths])
+    return rows.expected
 
 
 def _every(frequency: int, steps: int) -> list[int]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
+
 from verl_longshort.core.schedule import Schedule
 
 TRACKER = "latest_checkpointed_iteration.txt"

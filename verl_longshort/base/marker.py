@@ -5,9 +5,10 @@ So a launcher that is killed at any moment leaves a stage that is not done.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from verl_longshort.base.files import write_json
 
 RUNNING = "running"
 DONE = "done"
@@ -37,6 +38,4 @@ def read_marker(file: Path) -> Marker | None:
 
 def write_marker(file: Path, marker: Marker) -> None:
     """Replace the marker in `file`."""
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(marker)), encoding="utf-8")
-    os.replace(temporary, file)
+    write_json(file, asdict(marker), indent=None)

@@ -1,0 +1,97 @@
+"""One shape for every command that works on files: settings, inputs, requirements, work.
+
+A `Stage` says what a command is; `execute` decides whether it is run or, in the dry run of a recipe, only checked
+and asked what it requires. So no stage knows of dry runs, help texts or progress bars. The stages themselves are in
+`verl_longshort/stages`, one file each.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import click
+from longshort_reward.settings import Settings
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.progress import shown
+from verl_longshort.base.requirements import Requirements
+from verl_longshort.config.compose import compose_config
+
+OVERRIDES: Sequence[click.Parameter] = (click.Argument(["overrides"], nargs=-1, metavar="[KEY=VALUE]..."),)
+"""The command line of stages that are configured by Hydra's `key=value`."""
+
+SettingsT = TypeVar("SettingsT")
+InputsT = TypeVar("InputsT")
+
+
+class Stage(ABC, Generic[SettingsT, InputsT]):
+    """A command that works on files. The docstring's first line is its help text."""
+
+    name: ClassVar[str]
+    """As it is called: `weigh`, or `prepare chains` for a command of a group."""
+    parameters: ClassVar[Sequence[click.Parameter]]
+    """Arguments and options of the command line."""
+
+    @abstractmethod
+    def settings(self, **arguments: Any) -> SettingsT:
+        """Check what was given on the command line; in seconds, before any heavy import. Raises UserError."""
+
+    def inputs(self, settings: SettingsT) -> InputsT:
+        """Read and check the files that the work begins with. Raises UserError.
+
+        In a dry run a file may be one that an earlier stage will write: `base.files` then gives no records,
+        and their expected number.
+        """
+        return None  # type: ignore[return-value]
+
+    @abstractmethod
+    def requirements(self, settings: SettingsT, inputs: InputsT) -> Requirements:
+        """What the work will need and write."""
+
+    @abstractmethod
+    def run(self, settings: SettingsT, inputs: InputsT, console: Console) -> Any:
+        """Do the work; tell how far it is by `progress.report`, and the result on `console` and to the caller."""
+
+
+class ConfigStage(Stage[SettingsT, InputsT]):
+    """A stage that is configured by a YAML file in `config/` and Hydra's `key=value`."""
+
+    config: ClassVar[str]
+    """Name of the YAML file."""
+    Settings: ClassVar[type[Settings]]
+    """Of its `longshort` block."""
+    parameters = OVERRIDES
+
+    def settings(self, **arguments: Any) -> SettingsT:
+        """The `longshort` block of the config with the overrides. Raises UserError."""
+        config = compose_config(self.config, arguments["overrides"])
+        block = OmegaConf.to_container(config.longshort, resolve=True)
+        parsed: Any = self.Settings.parse(block)
+        return parsed
+
+
+class OptionStage(Stage[SettingsT, InputsT]):
+    """A stage that is configured by options of the command line."""
+
+    Settings: ClassVar[type[Settings]]
+    """One field for each parameter."""
+
+    def settings(self, **arguments: Any) -> SettingsT:
+        """The options as settings. Raises UserError."""
+        parsed: Any = self.Settings.parse(arguments, where="")
+        return parsed
+
+
+def execute(stage: Stage[Any, Any], console: Console | None = None, **arguments: Any) -> Any:
+    """Run `stage` and return what it made, or tell a dry run what it requires.
+
+    Raises UserError for what was given, before any work.
+    """
+    settings = stage.settings(**arguments)
+    inputs = stage.inputs(settings)
+    if (dry := dry_run()) is not None:
+        dry.finish(stage.requirements(settings, inputs))
+    with shown(stage.name):
+        return stage.run(settings, inputs, console or Console())

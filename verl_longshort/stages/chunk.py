@@ -1,0 +1,40 @@
+"""`longshort chunk`; settings: `config/chunk.yaml`; records and files: `docs/data.md`."""
+
+from rich.console import Console
+
+from verl_longshort.base.dry_run import absolute
+from verl_longshort.base.files import Record, Records
+from verl_longshort.base.requirements import GenerationWork, Product, Requirements
+from verl_longshort.base.stage import ConfigStage
+from verl_longshort.data.chunk import ChunkSettings, chunk
+from verl_longshort.data.records import Chain, read_stage
+from verl_longshort.engines.requirements import generating
+from verl_longshort.llm.requirements import asked_model
+
+
+class ChunkStage(ConfigStage[ChunkSettings, Records[Record]]):
+    """Cut long chains of thought into thoughts (config/chunk.yaml)."""
+
+    name = "chunk"
+    config = "chunk"
+    Settings = ChunkSettings
+
+    def inputs(self, settings: ChunkSettings) -> Records[Record]:
+        """The chains."""
+        return read_stage(settings.input, Chain, key="longshort.input")
+
+    def requirements(self, settings: ChunkSettings, inputs: Records[Record]) -> Requirements:
+        """A language model, if one is asked, reads every chain and names its blocks."""
+        product = Product(path=absolute(settings.output), records=inputs.expected)
+        if settings.llm is None:
+            return Requirements(command=self.name, products=(product,))
+        work = GenerationWork(
+            engines=(asked_model(settings.llm),),
+            records=inputs.expected,
+            new_tokens=settings.llm.sampling.max_tokens,
+        )
+        return generating(self.name, work, [product])
+
+    def run(self, settings: ChunkSettings, inputs: Records[Record], console: Console) -> None:
+        """Cut them all."""
+        chunk(settings, inputs, console)

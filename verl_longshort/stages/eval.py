@@ -1,0 +1,65 @@
+"""`longshort eval`; settings: `config/eval.yaml`; files and metrics: `docs/evaluation.md`."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from verl_longshort.base.dry_run import absolute
+from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
+from verl_longshort.base.stage import ConfigStage
+from verl_longshort.engines.requirements import generating, local_engine
+from verl_longshort.evaluation.runner import evaluate
+from verl_longshort.evaluation.settings import EvaluationSettings
+from verl_longshort.evaluation.summary import Summary
+from verl_longshort.llm.requirements import ENDPOINT
+
+
+class EvalStage(ConfigStage[EvaluationSettings, None]):
+    """Evaluate a pair or a single model on benchmarks (config/eval.yaml)."""
+
+    name = "eval"
+    config = "eval"
+    Settings = EvaluationSettings
+
+    def requirements(self, settings: EvaluationSettings, inputs: None) -> Requirements:
+        """The models, and an answer to each sample of each problem. Raises UserError for unusable problems."""
+        count = settings.problems.expected()
+        work = GenerationWork(
+            engines=_engines(settings),
+            records=count,
+            samples=settings.samples,
+            new_tokens=settings.limits.token_budget,
+        )
+        records = None if count is None else count * settings.samples
+        products = (
+            Product(path=absolute(settings.records_file), records=records),
+            Product(path=absolute(settings.summary_file)),
+        )
+        return generating(self.name, work, products)
+
+    def run(self, settings: EvaluationSettings, inputs: None, console: Console) -> Summary:
+        """Answer, grade and summarise; returns the summary."""
+        summary = evaluate(settings)
+        console.print(
+            f"{summary.name}: accuracy {summary.accuracy.value:.1%}, {summary.tokens.value:.1f} tokens, "
+            f"{summary.problems} problems",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return summary
+
+
+def _engines(settings: EvaluationSettings) -> Sequence[EngineUse]:
+    if settings.endpoint.base_urls:
+        models = [model for model in settings.models.values() if model]
+        return tuple(EngineUse(model=model, name=ENDPOINT, max_num_seqs=settings.max_num_seqs) for model in models)
+    return tuple(
+        local_engine(
+            model,
+            settings.engine,
+            max_num_seqs=settings.max_num_seqs,
+            new_tokens=settings.limits.token_budget,
+            sharing=len(settings.models),
+        )
+        for model in settings.models.values()
+    )

@@ -1,0 +1,39 @@
+"""`longshort prepare chains`; settings: `config/prepare_chains.yaml`; records and files: `docs/data.md`."""
+
+from rich.console import Console
+
+from verl_longshort.base.dry_run import absolute
+from verl_longshort.base.files import sibling_path
+from verl_longshort.base.requirements import GenerationWork, Product, Requirements
+from verl_longshort.base.stage import ConfigStage
+from verl_longshort.data.prepare_chains import prepare_chains
+from verl_longshort.data.prepare_settings import ChainSettings
+from verl_longshort.engines.requirements import generating
+from verl_longshort.llm.requirements import asked_model
+
+
+class PrepareChainsStage(ConfigStage[ChainSettings, None]):
+    """Problems with right chains of thought, from a file or a model (config/prepare_chains.yaml)."""
+
+    name = "prepare chains"
+    config = "prepare_chains"
+    Settings = ChainSettings
+
+    def requirements(self, settings: ChainSettings, inputs: None) -> Requirements:
+        """A reasoning model is asked where no file has the chains."""
+        products = (
+            Product(path=absolute(settings.output), records=settings.problems),
+            Product(path=absolute(sibling_path(settings.output, "rejects"))),
+        )
+        if settings.llm is None:
+            return Requirements(command=self.name, products=products)
+        work = GenerationWork(
+            engines=(asked_model(settings.llm),),
+            records=settings.problems,
+            new_tokens=settings.llm.sampling.max_tokens,
+        )
+        return generating(self.name, work, products)
+
+    def run(self, settings: ChainSettings, inputs: None, console: Console) -> None:
+        """Write the chains."""
+        prepare_chains(settings, console)

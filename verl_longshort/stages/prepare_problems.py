@@ -1,0 +1,28 @@
+"""`longshort prepare problems`; settings: `config/prepare_problems.yaml`; files: `docs/data.md`."""
+
+from rich.console import Console
+
+from verl_longshort.base.dry_run import absolute
+from verl_longshort.base.requirements import Product, Requirements
+from verl_longshort.base.stage import ConfigStage
+from verl_longshort.data.prepare_problems import prepare_problems
+from verl_longshort.data.prepare_settings import ProblemSettings
+
+
+class PrepareProblemsStage(ConfigStage[ProblemSettings, None]):
+    """Problems for RL, apart from those of the tests (config/prepare_problems.yaml)."""
+
+    name = "prepare problems"
+    config = "prepare_problems"
+    Settings = ProblemSettings
+
+    def requirements(self, settings: ProblemSettings, inputs: None) -> Requirements:
+        """Files. How many problems are left for training is not known before."""
+        counts = {"train.parquet": None, "val.parquet": settings.val_problems}
+        files = {**counts, "dropped.jsonl": None, "card.json": None, "card.md": None}
+        products = (Product(path=absolute(settings.output_dir / name), records=count) for name, count in files.items())
+        return Requirements(command=self.name, products=tuple(products))
+
+    def run(self, settings: ProblemSettings, inputs: None, console: Console) -> None:
+        """Write the rows."""
+        prepare_problems(settings, console)

@@ -26,9 +26,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from verl_longshort.data.rollouts import Gate, Prober
-from verl_longshort.data.weigh import CONFIG_NAME, Weigher
+from verl_longshort.data.weigh import Weigher
 from verl_longshort.data.weigh_settings import WeighSettings
 from verl_longshort.engines.transformers_engine import TransformersEngine
+from verl_longshort.stages.weigh import WeighStage
 from verl_longshort.world.tiny_tokenizer import VOCABULARY, build_tokenizer
 
 WORDS = [word for word in VOCABULARY if word.isalpha()]
@@ -141,8 +142,7 @@ def _settings(options: argparse.Namespace, folder: str) -> WeighSettings:
         **{"input": "none", "output": "none", "model": folder},
         **{"samples": options.samples, "max_tokens": options.answer_tokens},
     }
-    block = stage_block(CONFIG_NAME, [f"longshort.{key}={value}" for key, value in overrides.items()])
-    return WeighSettings.parse(block)
+    return WeighStage().settings(overrides=[f"longshort.{key}={value}" for key, value in overrides.items()])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Shared by all tests. Being here puts `tests/` on the import path, for `tokenizers_for_tests`."""
+"""Shared by all tests. Being here puts `tests/` on the import path, for `helpers.tokenizers`."""
 
 from hypothesis import settings
 

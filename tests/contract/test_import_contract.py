@@ -6,8 +6,8 @@ import inspect
 from pathlib import Path
 
 import pytest
-from verl_names import EXACT, TOUCHES, Touch
-from verl_source import NEEDS_VLLM, find, parameters
+from helpers.verl_names import EXACT, TOUCHES, Touch
+from helpers.verl_source import NEEDS_VLLM, find, parameters
 
 import verl_longshort
 from verl_longshort.verl_plugin.trainer.cluster import CPUS_PER_DEVICE
@@ -46,10 +46,9 @@ def test_verl_has_what_is_relied_on(ours: str, touch: Touch) -> None:
     found = find(touch.module, touch.name) if in_source else resolve(touch.module, touch.name)
     if touch.parameters is None:
         return
-    if in_source:
-        accepted = parameters(touch.module, touch.name)
-    else:
-        accepted = tuple(inspect.signature(found).parameters)  # type: ignore[arg-type]
+    accepted: tuple[str, ...] = (
+        parameters(touch.module, touch.name) if in_source else tuple(inspect.signature(found).parameters)  # type: ignore[arg-type]
+    )
     if touch.match == EXACT:
         assert accepted == touch.parameters, f"{ours} overrides {touch}"
     else:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from harness import sums, write_model, write_rows
+from helpers.harness import sums, write_model, write_rows
+from helpers.speakers import write_speakers
 from longshort_reward.protocol import Role
-from speakers import write_speakers
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import run_command
+from helpers.harness import run_command
 
 from verl_longshort.verl_plugin.doctor import inspect_worker
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from harness import run_command
+from helpers.harness import run_command
 from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.integration
-PROBE = Path(__file__).with_name("fsdp_probe.py")
+PROBE = Path(__file__).parents[1] / "helpers" / "fsdp_probe.py"
 Facts = dict[str, dict[str, Any]]
 
 

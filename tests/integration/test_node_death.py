@@ -10,15 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import Finished, run_command
-from two_nodes import TwoNodes
+from helpers.harness import Finished, run_command
+from helpers.two_nodes import TwoNodes
 
 from verl_longshort.verl_plugin.trainer import activity
 from verl_longshort.verl_plugin.trainer.watch import NOTICE_S
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-PROGRAM = Path(__file__).with_name("node_death_probe.py")
+PROGRAM = Path(__file__).parents[1] / "helpers" / "node_death_probe.py"
 LIMIT_S = 300
 BOUND_S = NOTICE_S + 30
 

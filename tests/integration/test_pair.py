@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import read_metrics
+from helpers.harness import read_metrics
+from helpers.pair_runs import PairRun
 from longshort_reward.protocol import ROLES, Role
-from pair_runs import PairRun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_longshort.base.metrics_files import metrics_files

@@ -1,7 +1,7 @@
 """A run that is killed and started again by the same command goes on from its last checkpoint and ends."""
 
 import pytest
-from pair_runs import PairRun
+from helpers.pair_runs import PairRun
 
 pytestmark = pytest.mark.integration
 

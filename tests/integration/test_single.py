@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import read_metrics, run_command
+from helpers.harness import read_metrics, run_command
 from longshort_reward.protocol import Role
 from safetensors.torch import load_file
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Finished, read_metrics, run_command
+from helpers.harness import Finished, read_metrics, run_command
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.integration

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import run_command
+from helpers.harness import run_command
 
-PROGRAM = Path(__file__).with_name("rollout_probe.py")
+PROGRAM = Path(__file__).parents[1] / "helpers" / "rollout_probe.py"
 
 pytestmark = pytest.mark.integration
 

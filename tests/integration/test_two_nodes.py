@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.pair_runs import PairRun
+from helpers.two_nodes import ClusterRun, TwoNodes
 from longshort_reward.protocol import ROLES
-from pair_runs import PairRun
 from test_pair import rows_are_sound
 from test_resume import goes_on_with_the_same_weights, starts
 from transformers import AutoModelForCausalLM
-from two_nodes import ClusterRun, TwoNodes
 
 from verl_longshort.verl_plugin.trainer import activity
 from verl_longshort.verl_plugin.trainer.watch import GRACE_S, NOTICE_S

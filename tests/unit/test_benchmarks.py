@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from benchmark_files_for_tests import FILES, BenchmarkFile, gpqa_row, write_rows
+from helpers.benchmark_files import FILES, BenchmarkFile, gpqa_row, write_rows
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines_for_tests import build_model
 from fastapi import Response
-from llm_server_for_tests import Body, Endpoint, completion, failure, serve
+from helpers.engines import build_model
+from helpers.llm_server import Body, Endpoint, completion, failure, serve
+from helpers.tokenizers import word_level
 from longshort_reward.errors import UserError
 from rich.console import Console
-from tokenizers_for_tests import word_level
 
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.stage import execute

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from fastapi import Response
+from helpers.llm_server import Body, Endpoint, completion, serve
 from hypothesis import given
 from hypothesis import strategies as st
-from llm_server_for_tests import Body, Endpoint, completion, serve
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role, parse_trajectory, parse_turn
 from rich.console import Console
@@ -215,7 +215,7 @@ def by_model(source: Path, endpoint: Endpoint, byte_level_folder: Path) -> list[
 
 @pytest.fixture(scope="module")
 def bytes_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers_for_tests import byte_level
+    from helpers.tokenizers import byte_level
 
     folder = tmp_path_factory.mktemp("bytes")
     byte_level().save_pretrained(folder)

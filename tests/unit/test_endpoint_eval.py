@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_files_for_tests import FILES, gpqa_row, write_rows
 from fastapi.responses import JSONResponse
-from llm_server_for_tests import Body, Respond, completion, failure, in_turn, serve
+from helpers.benchmark_files import FILES, gpqa_row, write_rows
+from helpers.llm_server import Body, Respond, completion, failure, in_turn, serve
+from helpers.word_models import FOLLOWING
 from longshort_reward.errors import UserError
 from test_runner import data, models, overrides, pair  # noqa: F401 (fixtures)
-from word_models_for_tests import FOLLOWING
 
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.files import Record

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from engines_for_tests import (
+from helpers.engines import (
     ARCHITECTURES,
     EOS,
     VOCABULARY,

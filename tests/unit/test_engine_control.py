@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines_for_tests import EOS, ask, build_engine, build_model, reference_logprobs, run
+from helpers.engines import EOS, ask, build_engine, build_model, reference_logprobs, run
 from longshort_reward.errors import UserError
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engines_for_tests import ARCHITECTURES, build_model
+from helpers.engines import ARCHITECTURES, build_model
 
 from verl_longshort.engines.kv_cache import LayerShape, Prefixes, Slots
 

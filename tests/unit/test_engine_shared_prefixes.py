@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engines_for_tests import ask, build_engine, build_model, reference_logprobs, run
+from helpers.engines import ask, build_engine, build_model, reference_logprobs, run
 
 from verl_longshort.engines.shared_prefixes import SharedPrefixes
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from engines_for_tests import ask, build_engine, build_model, run
-from tokenizers_for_tests import byte_level, normalising, word_level
+from helpers.engines import ask, build_engine, build_model, run
+from helpers.tokenizers import byte_level, normalising, word_level
 
 from verl_longshort.engines.stopping import StopStrings
 from verl_longshort.engines.transformers_engine import TransformersEngine

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from helpers.weighed import HOSTILE, prose, weighed
 from rich.console import Console
-from weighed_for_tests import HOSTILE, prose, weighed
 
 from verl_longshort.base.files import write_jsonl
 from verl_longshort.cli import main

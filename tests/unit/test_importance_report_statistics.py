@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.weighed import prose, weighed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError
 from scipy import stats
-from weighed_for_tests import prose, weighed
 
 from verl_longshort.base.files import write_jsonl
 from verl_longshort.data.importance import wilson

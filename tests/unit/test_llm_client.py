@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines_for_tests import build_engine, build_model
 from fastapi import Response
 from fastapi.responses import JSONResponse
-from llm_server_for_tests import Body, Endpoint, completion, cut, failure, in_turn, serve
+from helpers.engines import build_engine, build_model
+from helpers.llm_server import Body, Endpoint, completion, cut, failure, in_turn, serve
+from helpers.tokenizers import word_level
 from longshort_reward.errors import UserError
-from tokenizers_for_tests import word_level
 
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.llm.asking import Asker, BadReplyError, NoReplyError

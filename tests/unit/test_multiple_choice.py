@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from benchmark_files_for_tests import gpqa_row, write_rows
+from helpers.benchmark_files import gpqa_row, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats

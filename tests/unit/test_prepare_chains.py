@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from llm_server_for_tests import Body, Endpoint, completion, failure, serve
+from helpers.llm_server import Body, Endpoint, completion, failure, serve
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.dry_run import VARIABLE, DryRun

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from helpers.tokenizers import byte_level
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import byte_level
 
 from verl_longshort.cli import main
 from verl_longshort.problems import sources

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers.run import EVIL, PROBLEMS, make_run, metrics, write_evaluation, write_training
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError
-from run_for_tests import EVIL, PROBLEMS, make_run, metrics, write_evaluation, write_training
 
 from verl_longshort.base.progress import VARIABLE
 from verl_longshort.cli import main

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_for_tests import EVIL, PROBLEMS, make_run, write_evaluation
+from helpers.run import EVIL, PROBLEMS, make_run, write_evaluation
 
 from verl_longshort.report.page import asset, render, write_page
 from verl_longshort.report.report import report

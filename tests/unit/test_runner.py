@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from helpers.word_models import FOLLOWING, save_model
 from longshort_reward.errors import UserError
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
-from word_models_for_tests import FOLLOWING, save_model
 
 from verl_longshort.base.concurrency import run_bounded
 from verl_longshort.base.journal import RecordFile, read_record_file

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from helpers.tokenizers import byte_level, normalising, word_level
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, STOP_STRINGS, Role, RolePrompts, parse_trajectory
-from tokenizers_for_tests import byte_level, normalising, word_level
 from transformers import PreTrainedTokenizerFast
 
 from verl_longshort.core.environment import Environment, Limits, StopReason

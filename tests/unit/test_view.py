@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from helpers.tokenizers import CHAT_ML, WORDS, byte_level, normalising, word_level
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import DEFAULT_PROMPTS, TAGS, Role, RolePrompts
 from tokenizers import AddedToken
-from tokenizers_for_tests import CHAT_ML, WORDS, byte_level, normalising, word_level
 from transformers import PreTrainedTokenizerFast
 
 from verl_longshort.core.role_view import RoleView, check_tokenizer, decode_turn, render_prompt

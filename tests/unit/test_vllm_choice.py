@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from helpers.vllm import FakeVllm
 from longshort_reward.errors import UserError
-from vllm_for_tests import FakeVllm
 
 from verl_longshort.base.dry_run import DryRun
 from verl_longshort.config.compose import compose_config

@@ -1,4 +1,4 @@
-"""The vLLM engine in this process, on the stand-in of `vllm_for_tests`, whose docstring has vLLM's facts."""
+"""The vLLM engine in this process, on the stand-in of `helpers.vllm`, whose docstring has vLLM's facts."""
 
 import asyncio
 import os
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers.tokenizers import byte_level, word_level
+from helpers.vllm import END, AsyncEngineArgs, FakeVllm, RequestOutputKind
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.protocol import STOP_STRINGS, Fault, Role, parse_turn
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from tokenizers_for_tests import byte_level, word_level
 from transformers import PreTrainedTokenizerFast
-from vllm_for_tests import END, AsyncEngineArgs, FakeVllm, RequestOutputKind
 
 from verl_longshort.core.role_view import decode_turn
 from verl_longshort.core.trajectory import Generation

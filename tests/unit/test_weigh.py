@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines_for_tests import run
+from helpers.engines import run
 from longshort_reward.errors import UserError
 from rich.console import Console
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import click
-from longshort_reward.settings import Settings
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -60,8 +59,8 @@ class ConfigStage(Stage[SettingsT, InputsT]):
 
     config: ClassVar[str]
     """Name of the YAML file."""
-    Settings: ClassVar[type[Settings]]
-    """Of its `longshort` block."""
+    Settings: ClassVar[Any]
+    """Type of its `longshort` block: a `longshort_reward.settings.Settings`."""
     parameters = OVERRIDES
 
     def settings(self, **arguments: Any) -> SettingsT:
@@ -75,8 +74,8 @@ class ConfigStage(Stage[SettingsT, InputsT]):
 class OptionStage(Stage[SettingsT, InputsT]):
     """A stage that is configured by options of the command line."""
 
-    Settings: ClassVar[type[Settings]]
-    """One field for each parameter."""
+    Settings: ClassVar[Any]
+    """A `longshort_reward.settings.Settings` with one field for each parameter."""
 
     def settings(self, **arguments: Any) -> SettingsT:
         """The options as settings. Raises UserError."""

@@ -1,7 +1,5 @@
 """`longshort eval`; settings: `config/eval.yaml`; files and metrics: `docs/evaluation.md`."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
@@ -49,7 +47,7 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
         return summary
 
 
-def _engines(settings: EvaluationSettings) -> Sequence[EngineUse]:
+def _engines(settings: EvaluationSettings) -> tuple[EngineUse, ...]:
     if settings.endpoint.base_urls:
         models = [model for model in settings.models.values() if model]
         return tuple(EngineUse(model=model, name=ENDPOINT, max_num_seqs=settings.max_num_seqs) for model in models)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import sums
 from longshort_reward.protocol import ROLES, Role, RolePrompts
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from helpers.harness import sums
 from verl_longshort.core.role_view import RoleView
 from verl_longshort.world.tiny_tokenizer import CHAT_TEMPLATE, VOCABULARY, build_tokenizer
 

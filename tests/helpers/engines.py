@@ -5,9 +5,9 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import torch
-from tokenizers_for_tests import word_level
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
+from helpers.tokenizers import word_level
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.transformers_engine import TransformersEngine
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness import QUIET, RUN_MARK, Finished, marked, run_command, sums, write_rows
 from longshort_reward.protocol import ROLES, Role
+
+from helpers.harness import QUIET, RUN_MARK, Finished, marked, run_command, sums, write_rows
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 420

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from harness import QUIET, Finished, marked, run_command
-from pair_runs import PairRun
+
+from helpers.harness import QUIET, Finished, marked, run_command
+from helpers.pair_runs import PairRun
 
 NODE_MARK = "TWO_NODES_TEST"
 STORE_BYTES = 200_000_000

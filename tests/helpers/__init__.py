@@ -1,0 +1,1 @@
+"""What tests share: stand-ins, tiny models, servers and runs."""

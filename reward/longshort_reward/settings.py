@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
-from typing import Annotated, Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Strict, ValidationError
-from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
 from longshort_reward.errors import UserError
@@ -100,23 +100,23 @@ def as_user_error(model: type[BaseModel], error: ValidationError, where: str) ->
 def _remedy(model: type[BaseModel], problem: Any, raised: object) -> str:
     kind, path = problem["type"], problem["loc"]
     if kind in ("extra_forbidden", "missing"):
-        known = _known_keys(_block_at(model, path[:-1]) or model)
+        known = _known_keys(_block_in(_type_at(model, path[:-1])[0]) or model)
         if kind == "missing":
             return f"missing; keys of this block: {', '.join(known)}"
         near = get_close_matches(str(path[-1]), known, n=1)
         return "unknown key; " + (f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}")
-    field = _field_at(model, path)
-    block = _block_at(model, path)
+    annotation, metadata = _type_at(model, path)
+    block = _block_in(annotation)
     if block is not None and kind in ("model_type", "dict_type", "model_attributes_type"):
         return f"must be a block with the keys {', '.join(_known_keys(block))}"
     if raised is not None:
         return str(raised)
-    given = next((part for part in (field.metadata if field else ()) if isinstance(part, Remedy)), None)
+    given = next((part for part in metadata if isinstance(part, Remedy)), None)
     if given is not None:
         wrong_type = kind.endswith(("_type", "_parsing", "_from_float")) or kind == "finite_number"
         return given.for_type if wrong_type and given.for_type else given.text
     if kind in ("enum", "literal_error"):
-        return f"must be one of {', '.join(_choices(field))}" if field else str(problem["msg"])
+        return f"must be one of {', '.join(_choices(annotation))}"
     return str(problem["msg"])[0].lower() + str(problem["msg"])[1:]
 
 
@@ -130,36 +130,39 @@ def _known_keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _field_at(model: type[BaseModel], path: Sequence[int | str]) -> FieldInfo | None:
-    field: FieldInfo | None = None
-    block: type[BaseModel] | None = model
+def _type_at(model: type[BaseModel], path: Sequence[int | str]) -> tuple[Any, Sequence[Any]]:
+    """The type at a place in a block and what its `Annotated` adds: of a field, or of a member of a sequence."""
+    annotation: Any = model
+    metadata: Sequence[Any] = ()
     for part in path:
-        if block is None:
-            return field
-        named = {f.alias or name: f for name, f in block.model_fields.items()}
-        field = named.get(str(part), block.model_fields.get(str(part)))
-        if field is None:
-            return None
-        block = next((kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)), None)
-    return field
+        block = _block_in(annotation)
+        if block is not None:
+            named = {field.alias or name: field for name, field in block.model_fields.items()}
+            field = named.get(str(part)) or block.model_fields.get(str(part))
+            if field is None:
+                return None, ()
+            annotation, metadata = field.annotation, field.metadata
+        else:
+            members = [kind for kind in get_args(annotation) if kind not in (None, Ellipsis, type(None))]
+            annotation = members[-1] if members else None
+            metadata = getattr(annotation, "__metadata__", ())
+    return annotation, metadata
 
 
-def _block_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel] | None:
-    if not path:
-        return model
-    field = _field_at(model, path)
-    kinds = _kinds(field.annotation) if field is not None else iter(())
-    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+def _block_in(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) in (None, Union, UnionType, Annotated):
+        return next((kind for kind in _classes(annotation) if issubclass(kind, BaseModel)), None)
+    return None
 
 
-def _choices(field: FieldInfo) -> list[str]:
-    enums = [kind for kind in _kinds(field.annotation) if issubclass(kind, Enum)]
-    return [str(member.value) for member in enums[0]] if enums else [str(value) for value in get_args(field.annotation)]
+def _choices(annotation: Any) -> list[str]:
+    enums = [kind for kind in _classes(annotation) if issubclass(kind, Enum)]
+    return [str(member.value) for member in enums[0]] if enums else [str(value) for value in get_args(annotation)]
 
 
-def _kinds(annotation: Any) -> Iterator[type]:
+def _classes(annotation: Any) -> Iterator[type]:
     """The classes in a type such as `Mode | None`."""
     if isinstance(annotation, type) and not get_args(annotation):
         yield annotation
     for part in get_args(annotation):
-        yield from _kinds(part)
+        yield from _classes(part)

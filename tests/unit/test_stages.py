@@ -1,0 +1,116 @@
+"""One shape for every command: the registry, the command line made from it, and who decides what is run."""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from longshort_reward.errors import UserError
+
+from verl_longshort import stages
+from verl_longshort.base import dry_run, progress
+from verl_longshort.base.stage import execute
+from verl_longshort.cli import main
+from verl_longshort.stages import all_stages
+
+COMMANDS = {
+    *("world", "tiny-base", "prepare problems", "prepare chains", "chunk", "weigh", "coldstart", "sft"),
+    *("train", "train-single", "eval", "table", "report", "importance-report"),
+}
+
+A_STAGE = '''
+    """`longshort shout`."""
+
+    from pathlib import Path
+
+    import click
+    from longshort_reward.settings import PositiveInt, Settings
+
+    from verl_longshort.base.progress import report
+    from verl_longshort.base.requirements import Product, Requirements
+    from verl_longshort.base.stage import OptionStage
+
+
+    class ShoutSettings(Settings):
+        out: Path
+        times: PositiveInt
+
+
+    class ShoutStage(OptionStage[ShoutSettings, None]):
+        """Shout into a file."""
+
+        name = "shout"
+        Settings = ShoutSettings
+        parameters = (
+            click.Option(["--out"], type=click.Path(path_type=Path), required=True),
+            click.Option(["--times"], type=int, default=1),
+        )
+
+        def requirements(self, settings, inputs):
+            return Requirements(command=self.name, products=(Product(path=str(settings.out)),))
+
+        def run(self, settings, inputs, console):
+            report(1, 1, "shouting")
+            settings.out.write_text("ha" * settings.times)
+            console.print("done")
+'''
+
+
+def test_every_command_is_there_and_has_a_help_text() -> None:
+    assert all_stages().keys() >= COMMANDS
+    for name in all_stages():
+        result = CliRunner().invoke(main, [*name.split(), "--help"])
+        assert result.exit_code == 0, result.output
+        assert type(all_stages()[name]).__doc__ in " ".join(result.output.split())
+
+
+@pytest.fixture
+def shout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stage of one more file."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "shout.py").write_text(textwrap.dedent(A_STAGE))
+    monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(tmp_path / "more")])
+    all_stages.cache_clear()
+    yield all_stages()["shout"]
+    all_stages.cache_clear()
+    sys.modules.pop("verl_longshort.stages.shout", None)
+
+
+def test_a_new_stage_is_one_file(shout: Any, tmp_path: Path) -> None:
+    execute(shout, out=tmp_path / "out", times=2)
+    assert (tmp_path / "out").read_text() == "haha"
+
+
+def test_options_are_checked(shout: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--times = 0: must be a whole number from 1 on"):
+        execute(shout, out=tmp_path / "out", times=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_asks_and_runs_nothing(shout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dry = dry_run.DryRun.prepare(tmp_path / "dry", products=[], gpus_per_node=0)
+    monkeypatch.setenv(dry_run.VARIABLE, str(dry.folder))
+    with pytest.raises(SystemExit) as ended:
+        execute(shout, out=tmp_path / "out", times=2)
+    assert ended.value.code == 0
+    assert not (tmp_path / "out").exists()
+    (requirements,) = dry.reported()
+    assert [product.path for product in requirements.products] == [str(tmp_path / "out")]
+
+
+def test_a_recipe_shows_the_progress_of_its_stages(shout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(progress.VARIABLE, str(tmp_path / "progress.json"))
+    execute(shout, out=tmp_path / "out", times=1)
+    assert json.loads((tmp_path / "progress.json").read_text())["message"] == "shouting"
+
+
+def test_a_module_without_a_stage_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.py").write_text("")
+    monkeypatch.setattr(stages, "__path__", [str(tmp_path)])
+    all_stages.cache_clear()
+    with pytest.raises(RuntimeError, match="must define one Stage and defines 0"):
+        all_stages()
+    all_stages.cache_clear()

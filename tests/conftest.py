@@ -1,4 +1,4 @@
-"""Shared by all tests. Being here puts `tests/` on the import path, for `helpers.tokenizers`."""
+"""Shared by all tests. Being here puts `tests/` on the import path, for `helpers.tiny_tokenizers`."""
 
 from hypothesis import settings
 

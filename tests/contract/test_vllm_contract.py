@@ -9,8 +9,8 @@ import inspect
 import re
 
 import pytest
+from helpers.fake_vllm import AsyncEngineArgs, SamplingParams
 from helpers.verl_source import NEEDS_VLLM, find, source
-from helpers.vllm import AsyncEngineArgs, SamplingParams
 
 SERVER = f"{NEEDS_VLLM}.vllm_async_server"
 ADAPTER = f"{NEEDS_VLLM}.vllm_rollout"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from helpers.tokenizers import word_level
+from helpers.tiny_tokenizers import word_level
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.transformers_engine import TransformersEngine
 

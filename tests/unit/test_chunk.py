@@ -17,7 +17,7 @@ import pytest
 from fastapi import Response
 from helpers.engines import build_model
 from helpers.llm_server import Body, Endpoint, completion, failure, serve
-from helpers.tokenizers import word_level
+from helpers.tiny_tokenizers import word_level
 from longshort_reward.errors import UserError
 from rich.console import Console
 

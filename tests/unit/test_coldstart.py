@@ -215,7 +215,7 @@ def by_model(source: Path, endpoint: Endpoint, byte_level_folder: Path) -> list[
 
 @pytest.fixture(scope="module")
 def bytes_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from helpers.tokenizers import byte_level
+    from helpers.tiny_tokenizers import byte_level
 
     folder = tmp_path_factory.mktemp("bytes")
     byte_level().save_pretrained(folder)

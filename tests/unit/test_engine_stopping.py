@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.engines import ask, build_engine, build_model, run
-from helpers.tokenizers import byte_level, normalising, word_level
+from helpers.tiny_tokenizers import byte_level, normalising, word_level
 
 from verl_longshort.engines.stopping import StopStrings
 from verl_longshort.engines.transformers_engine import TransformersEngine

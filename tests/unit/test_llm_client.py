@@ -12,7 +12,7 @@ from fastapi import Response
 from fastapi.responses import JSONResponse
 from helpers.engines import build_engine, build_model
 from helpers.llm_server import Body, Endpoint, completion, cut, failure, in_turn, serve
-from helpers.tokenizers import word_level
+from helpers.tiny_tokenizers import word_level
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.errors import UnavailableError

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from helpers.tokenizers import byte_level
+from helpers.tiny_tokenizers import byte_level
 from hypothesis import given
 from hypothesis import strategies as st
 

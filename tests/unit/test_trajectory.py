@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from helpers.tokenizers import byte_level, normalising, word_level
+from helpers.tiny_tokenizers import byte_level, normalising, word_level
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError

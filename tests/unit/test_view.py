@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers.tokenizers import CHAT_ML, WORDS, byte_level, normalising, word_level
+from helpers.tiny_tokenizers import CHAT_ML, WORDS, byte_level, normalising, word_level
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers.vllm import FakeVllm
+from helpers.fake_vllm import FakeVllm
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.dry_run import DryRun

@@ -1,4 +1,4 @@
-"""The vLLM engine in this process, on the stand-in of `helpers.vllm`, whose docstring has vLLM's facts."""
+"""The vLLM engine in this process, on the stand-in of `helpers.fake_vllm`, whose docstring has vLLM's facts."""
 
 import asyncio
 import os
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers.tokenizers import byte_level, word_level
-from helpers.vllm import END, AsyncEngineArgs, FakeVllm, RequestOutputKind
+from helpers.fake_vllm import END, AsyncEngineArgs, FakeVllm, RequestOutputKind
+from helpers.tiny_tokenizers import byte_level, word_level
 from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.protocol import STOP_STRINGS, Fault, Role, parse_turn

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from helpers.tokenizers import byte_level
+from helpers.tiny_tokenizers import byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from verl_longshort.core.trajectory import Generation

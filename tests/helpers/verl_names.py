@@ -204,7 +204,7 @@ TOUCHES: dict[str, list[Touch]] = {
         *overridden(VLLM_ADAPTER, "ServerAdapter", _get_server_name_prefix=""),
         called(VLLM_ADAPTER, "ServerAdapter", "config model_config device_mesh replica_rank"),
     ],
-    "rollout/vllm_sampling.py": [
+    "engines/vllm.py": [
         called(VLLM_SERVER, "vLLMHttpServer.generate", "self prompt_ids sampling_params request_id"),
     ],
     "rollout/clients.py": [

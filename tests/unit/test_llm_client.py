@@ -16,15 +16,15 @@ from helpers.tiny_tokenizers import word_level
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.errors import UnavailableError
-from verl_longshort.llm.asking import Asker, BadReplyError, NoReplyError
-from verl_longshort.llm.client import LLMClient, RefusedError, Reply, Sampling
+from verl_longshort.llm.cache import ResponseCache
+from verl_longshort.llm.client import ChatSampling, LLMClient, RefusedError, Reply
 from verl_longshort.llm.endpoint import EndpointClient
 from verl_longshort.llm.in_process import EngineClient
-from verl_longshort.llm.memory import ReplyMemory
 from verl_longshort.llm.settings import LLMSettings
+from verl_longshort.llm.task_client import BadReplyError, NoReplyError, TaskClient
 
 ASK = [{"role": "user", "content": "a + b = 1"}]
-SAMPLING = Sampling(max_tokens=8, temperature=0.7, seed=5)
+SAMPLING = ChatSampling(max_tokens=8, temperature=0.7, seed=5)
 
 
 def client(endpoint: Endpoint, **options: Any) -> EndpointClient:
@@ -32,7 +32,7 @@ def client(endpoint: Endpoint, **options: Any) -> EndpointClient:
     return EndpointClient(endpoint.url, model="tiny", **given)
 
 
-def ask(endpoint: Endpoint, sampling: Sampling = SAMPLING, **options: Any) -> list[Reply]:
+def ask(endpoint: Endpoint, sampling: ChatSampling = SAMPLING, **options: Any) -> list[Reply]:
     async def work() -> list[Reply]:
         asked = client(endpoint, **options)
         try:
@@ -167,7 +167,7 @@ def test_both_back_ends_say_the_same_of_the_same_model() -> None:
         inside = engine_client(engine)
 
         async def respond(body: Body) -> Response:
-            sampling = Sampling(
+            sampling = ChatSampling(
                 max_tokens=body["max_tokens"],
                 temperature=body["temperature"],
                 samples=body["n"],
@@ -201,7 +201,7 @@ def test_the_engine_refuses_what_is_too_long_and_gives_up_what_is_too_slow() -> 
 
 def test_sampling_is_checked() -> None:
     with pytest.raises(ValueError, match="temperature is -1"):
-        Sampling(max_tokens=1, temperature=-1)
+        ChatSampling(max_tokens=1, temperature=-1)
 
 
 class Talker:
@@ -212,7 +212,7 @@ class Talker:
         self.texts = list(texts)
         self.heard: list[Sequence[Any]] = []
 
-    async def ask(self, messages: Sequence[Any], sampling: Sampling) -> list[Reply]:
+    async def ask(self, messages: Sequence[Any], sampling: ChatSampling) -> list[Reply]:
         self.heard.append(messages)
         text = self.texts.pop(0)
         return [Reply(text=text, finish_reason="length" if text == "…" else "stop", tokens=None)]
@@ -227,9 +227,9 @@ def asked(path: Path, talker: LLMClient, *, record: str = "r", seed: int = 0, at
             raise BadReplyError("it is bad")
         return text
 
-    with ReplyMemory(path) as memory:
-        sampling = Sampling(max_tokens=9, seed=seed)
-        asker = Asker(client=talker, memory=memory, sampling=sampling, attempts=attempts)
+    with ResponseCache(path) as cache:
+        sampling = ChatSampling(max_tokens=9, seed=seed)
+        asker = TaskClient(client=talker, cache=cache, sampling=sampling, attempts=attempts)
         return asyncio.run(asker.ask(record, ASK, read))
 
 
@@ -282,8 +282,8 @@ MISTAKES = {
     "longshort.llm.api_key_env = NO_SUCH: no such environment variable": {"api_key_env": "NO_SUCH"},
     "longshort.llm.concurrency = 0: must be a whole number above 0": {"concurrency": 0},
     "longshort.llm.timeout_s = soon: must be a number above 0": {"timeout_s": "soon"},
-    "'max_tokens': 'many'": {"max_tokens": "many"},
-    "temperature is -1: give 0": {"temperature": -1},
+    "longshort.llm.max_tokens = many: must be a whole number": {"max_tokens": "many"},
+    "longshort.llm.temperature = -1: give 0": {"temperature": -1},
     "longshort.llm.modell = x: unknown key; did you mean model?": {"modell": "x"},
 }
 
@@ -291,12 +291,12 @@ MISTAKES = {
 @pytest.mark.parametrize(("message", "change"), MISTAKES.items(), ids=MISTAKES.keys())
 def test_mistakes_in_the_settings_are_named(message: str, change: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
-        LLMSettings.parse({**BLOCK, **change}, seed=0)
+        LLMSettings.parse({**BLOCK, **change}, "longshort.llm")
     assert message in str(caught.value)
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "secret")
-    settings = LLMSettings.parse({**BLOCK, "api_key_env": "SOME_KEY"}, seed=3)
-    assert (settings.api_key, settings.sampling.seed) == ("secret", 3)
-    assert dict(settings.client().identity) == {"model": "tiny", "base_url": "http://localhost:1/v1"}
+    settings = LLMSettings.parse({**BLOCK, "api_key_env": "SOME_KEY"}, "longshort.llm")
+    assert (settings.api_key, settings.sampling(3).seed) == ("secret", 3)
+    assert dict(settings.client(3).identity) == {"model": "tiny", "base_url": "http://localhost:1/v1"}

@@ -81,9 +81,9 @@ def recipe(request, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def gpu_node(monkeypatch):
     """A machine with GPUs and vLLM, on which every model and every file of an earlier stage is there."""
-    for name in ("_has_gpu", "_vllm_installed"):
-        monkeypatch.setattr(f"verl_longshort.engines.factory.{name}", lambda: True)
-    for module in ("data.prepare_settings", "data.weigh_settings", "data.synthesis_settings", "llm.settings"):
+    monkeypatch.setattr("verl_longshort.engines.factory._has_gpu", lambda: True)
+    monkeypatch.setattr("verl_longshort.engines.spec.EngineSpec.installed", True)
+    for module in ("data.prepare_settings", "data.weigh_settings", "data.synthesis_settings", "base.files"):
         monkeypatch.setattr(f"verl_longshort.{module}.check_model", lambda *_, **__: None)
     monkeypatch.setattr("verl_longshort.problems.sources.is_planned", lambda _: True)
 

@@ -13,7 +13,7 @@ from verl_longshort.config.compose import CONFIG_DIR
 from verl_longshort.data.llm_chunker import chunk_messages, read_blocks
 from verl_longshort.data.rule_chunker import START, RuleChunker
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
-from verl_longshort.llm.asking import BadReplyError
+from verl_longshort.llm.task_client import BadReplyError
 
 TEXT = OmegaConf.load(CONFIG_DIR / "chains" / "text.yaml")
 BLANK_LINES = re.compile(TEXT.splitter)

@@ -13,15 +13,15 @@ from longshort_reward.errors import UserError
 
 from verl_longshort.base.dry_run import DryRun
 from verl_longshort.config.compose import compose_config
-from verl_longshort.engines import factory as engines
-from verl_longshort.engines.factory import KEYS, EngineName, EngineSettings, open_engine
+from verl_longshort.engines import vllm as vllm_engine
+from verl_longshort.engines.factory import EngineSettings, open_engine
 from verl_longshort.engines.vllm_engine import VllmEngine
 
 BLOCK = {"engine": "auto", "tensor_parallel_size": 1, "gpu_memory_utilization": None}
 
 
 def parse(**changes: Any) -> EngineSettings:
-    return EngineSettings.parse({**BLOCK, **changes}, where="longshort")
+    return EngineSettings.parse({**BLOCK, **changes})
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         spec = None if vllm is None else find("json")
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if name == "vllm" else find(name))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-        monkeypatch.setattr(engines, "version", lambda name: vllm)
+        monkeypatch.setattr(vllm_engine, "version", lambda name: vllm)
 
     return there_is
 
@@ -44,7 +44,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 )
 def test_auto(machine: Any, gpu: bool, vllm: str | None, expected: str) -> None:
     machine(gpu=gpu, vllm=vllm)
-    assert parse().engine == expected
+    assert parse().engine_spec.name == expected
 
 
 def test_vllm_asked_for_and_missing(machine: Any) -> None:
@@ -59,7 +59,7 @@ def test_vllm_asked_for_and_missing(machine: Any) -> None:
 def test_vllm_without_a_gpu_needs_its_cpu_build(machine: Any, gpu: bool, build: str) -> None:
     machine(gpu=gpu, vllm=build)
     if gpu or "cpu" in build:
-        assert parse(engine="vllm", tensor_parallel_size=2).engine is EngineName.VLLM
+        assert parse(engine="vllm", tensor_parallel_size=2).engine_spec.name == "vllm"
         return
     with pytest.raises(UserError, match="needs a GPU and there is none"):
         parse(engine="vllm")
@@ -87,13 +87,13 @@ def test_a_dry_run_plans_for_its_own_machine(
 ) -> None:
     DryRun.prepare(tmp_path / "dry", products=(), gpus_per_node=gpus)
     monkeypatch.setenv("LONGSHORT_DRY_RUN", str(tmp_path / "dry"))
-    assert parse().engine == expected
+    assert parse().engine_spec.name == expected
 
 
 def test_files_of_transformers_stay_as_they_were(machine: Any) -> None:
     machine(gpu=True, vllm="0.24.0")
-    assert parse(engine="transformers").header() == {}
-    assert parse().header() == {"engine": "vllm"}
+    assert parse(engine="transformers").engine_header() == {}
+    assert parse().engine_header() == {"engine": "vllm"}
 
 
 COMMANDS = {
@@ -109,16 +109,17 @@ def test_every_command_has_the_keys(command: str) -> None:
     where, overrides = COMMANDS[command]
     config = compose_config(command, [*overrides, f"{where}.engine=vllm"])
     block = config.longshort if where == "longshort" else config.longshort.llm
-    assert {key: block[key] for key in KEYS} == {**BLOCK, "engine": "vllm"}
+    assert {key: block[key] for key in EngineSettings.model_fields} == {**BLOCK, "engine": "vllm"}
 
 
 @pytest.mark.parametrize(("given", "together", "share"), [(None, 1, 0.9), (None, 2, 0.45), (0.3, 2, 0.3)])
 def test_engines_of_one_command_divide_the_memory(
-    monkeypatch: pytest.MonkeyPatch, given: float | None, together: int, share: float
+    monkeypatch: pytest.MonkeyPatch, machine: Any, given: float | None, together: int, share: float
 ) -> None:
+    machine(gpu=True, vllm="0.24.0")
     fake = FakeVllm().install(monkeypatch)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda path: f"tokenizer of {path}")
-    settings = EngineSettings(engine=EngineName.VLLM, tensor_parallel_size=2, gpu_memory_utilization=given)
+    settings = parse(engine="vllm", tensor_parallel_size=2, gpu_memory_utilization=given)
     with ExitStack() as stack:
         tokenizer, engine = open_engine(
             "m", settings, max_num_seqs=3, seed=1, engines=stack, engines_of_command=together

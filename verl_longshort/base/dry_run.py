@@ -96,6 +96,13 @@ def dry_run() -> DryRun | None:
     return DryRun(Path(folder)) if folder else None
 
 
+def planning() -> bool:
+    """Whether this process only plans: for a machine that may be another one, so what is installed here says nothing
+    (a command's `Requirements.packages` say what it needs).
+    """
+    return dry_run() is not None
+
+
 def planned_gpus() -> int | None:
     """GPUs that the plan gives a command without settings for them; None in a real run."""
     dry = dry_run()

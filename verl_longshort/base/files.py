@@ -9,9 +9,11 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from longshort_reward.errors import UserError
+from longshort_reward.settings import SettingError
+from pydantic import AfterValidator
 
 from verl_longshort.base.dry_run import dry_run, is_planned
 
@@ -122,6 +124,19 @@ def check_model(path: str, *, key: str) -> None:
         raise UserError(key, path, "no such folder: give a Hugging Face model folder or a name on the hub")
     if dry_run() is None:
         _check_hub(path, key)
+
+
+def model_setting(path: str, key: str = "") -> str:
+    """`path` if it passes `check_model`; for validators of a block in which it stands at `key`, hence SettingError."""
+    try:
+        check_model(path, key=key)
+    except UserError as error:
+        raise SettingError(error.key, error.value, error.remedy) from error
+    return path
+
+
+ModelPath = Annotated[str, AfterValidator(model_setting)]
+"""A setting that passes `check_model`."""
 
 
 def model_identity(path: str) -> list[Any]:

@@ -10,8 +10,8 @@ from longshort_reward import match_answer
 from verl_longshort.base.files import Record
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.data.reasoning import Written, chain_of, read_written, written_in_row
-from verl_longshort.llm.asking import Asker
 from verl_longshort.llm.client import RefusedError
+from verl_longshort.llm.task_client import TaskClient
 from verl_longshort.problems.overlap import words
 from verl_longshort.problems.problems import Problem, problem_text
 from verl_longshort.problems.sources import Source, load_source
@@ -72,7 +72,7 @@ class FileWriter:
 class ModelWriter:
     """Asks a reasoning model until its answer is right, each time with another seed."""
 
-    def __init__(self, asker: Asker, instruction: str, answer_timeout_s: float) -> None:
+    def __init__(self, asker: TaskClient, instruction: str, answer_timeout_s: float) -> None:
         self._asker = asker
         self._instruction = instruction
         self._timeout_s = answer_timeout_s
@@ -96,7 +96,7 @@ class ModelWriter:
         sampling = replace(asker.sampling, samples=1, seed=int.from_bytes(digest[:4], "big") >> 1)
         said = "\n\n".join(part for part in (problem.text, self._instruction) if part)
         messages = [{"role": "user", "content": said}]
-        (reply,) = await asker.memory.ask(asker.client, chain_id(problem), messages, sampling)
+        (reply,) = await asker.cache.ask(asker.client, chain_id(problem), messages, sampling)
         if not reply.complete:
             raise RejectedError("cut", f"{reply.finish_reason} after {reply.tokens} tokens")
         if reply.reasoning:

@@ -21,7 +21,7 @@ from verl_longshort.data.llm_chunker import LLMChunker
 from verl_longshort.data.rule_chunker import RuleChunker
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
 from verl_longshort.data.summary_table import summary_table
-from verl_longshort.llm.settings import LLMSettings, open_asker
+from verl_longshort.llm.settings import LLMSettings, open_task_client
 
 _KEYS = ("input", "output", "method", "seed", "splitter", "markers", "llm")
 
@@ -44,6 +44,7 @@ class ChunkSettings:
     method: Method
     splitter: re.Pattern[str]
     markers: Mapping[str, Sequence[str]]
+    seed: int
     llm: LLMSettings | None
 
     @classmethod
@@ -51,13 +52,14 @@ class ChunkSettings:
         """Check a block of plain containers. Raises UserError naming the key that cannot be used."""
         check_keys(block, "longshort", _KEYS)
         method = _method(block["method"])
-        llm = LLMSettings.parse(block["llm"], seed=block["seed"]) if method is Method.LLM else None
+        llm = LLMSettings.parse(block["llm"], "longshort.llm") if method is Method.LLM else None
         return cls(
             input=Path(block["input"]),
             output=Path(block["output"]),
             method=method,
             splitter=_pattern(block["splitter"]),
             markers=block["markers"],
+            seed=block["seed"],
             llm=llm,
         )
 
@@ -80,13 +82,13 @@ async def _chunk_all(settings: ChunkSettings, chains: Sequence[Record]) -> tuple
             return rules.blocks(steps)
 
         return *await _cut_all(settings, chains, by_rules), 0
-    async with open_asker(settings.llm, sibling_path(settings.output, "replies")) as asker:
+    async with open_task_client(settings.llm, sibling_path(settings.output, "replies"), seed=settings.seed) as asker:
         model = LLMChunker(asker)
 
         async def by_model(record: Record, steps: Steps) -> list[Block]:
             return await model.blocks(record["id"], record["problem"], steps)
 
-        return *await _cut_all(settings, chains, by_model), asker.memory.asked
+        return *await _cut_all(settings, chains, by_model), asker.cache.asked
 
 
 async def _cut_all(

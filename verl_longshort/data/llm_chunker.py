@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from verl_longshort.data.steps import Block, Steps
-from verl_longshort.llm.asking import Asker, BadReplyError
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import json_values
+from verl_longshort.llm.task_client import BadReplyError, TaskClient
 
 _MOST_DIGITS = 6
 _TASK = """
@@ -38,7 +38,7 @@ STEPS
 class LLMChunker:
     """Asks a model for the blocks."""
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: TaskClient) -> None:
         self._asker = asker
 
     async def blocks(self, record_id: str, problem: str, steps: Steps) -> list[Block]:

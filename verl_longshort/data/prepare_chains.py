@@ -18,7 +18,7 @@ from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer, W
 from verl_longshort.data.prepare_card import Card
 from verl_longshort.data.prepare_settings import ChainSettings
 from verl_longshort.data.summary_table import summary_table
-from verl_longshort.llm.settings import open_asker
+from verl_longshort.llm.settings import open_task_client
 from verl_longshort.problems.overlap import KnownProblems, words
 from verl_longshort.problems.problems import Problem, hold_out, read_problem, refuse_known
 from verl_longshort.problems.sources import Source, load_source
@@ -92,9 +92,9 @@ async def _write_all(
     if written is not None:
         return *await _work(problems, FileWriter(written, settings.answer_timeout_s)), 0
     assert settings.llm is not None
-    async with open_asker(settings.llm, sibling_path(settings.output, "replies")) as asker:
+    async with open_task_client(settings.llm, sibling_path(settings.output, "replies"), seed=settings.seed) as asker:
         writer = ModelWriter(asker, settings.instruction, settings.answer_timeout_s)
-        return *await _work(problems, writer), asker.memory.asked
+        return *await _work(problems, writer), asker.cache.asked
 
 
 async def _work(problems: Sequence[Problem], writer: Writer) -> tuple[list[Record], list[Rejected]]:

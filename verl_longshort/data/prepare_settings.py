@@ -98,7 +98,7 @@ class ChainSettings:
             output=Path(block["output"]),
             held_out=held_out(block),
             similarity=similarity(block["similarity"]),
-            llm=None if written else LLMSettings.parse(block["llm"], seed=block["seed"]),
+            llm=None if written else LLMSettings.parse(block["llm"], "longshort.llm"),
             **{
                 key: block[key]
                 for key in (

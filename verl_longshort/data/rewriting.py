@@ -15,9 +15,9 @@ from longshort_reward.protocol import TAGS
 from verl_longshort.base.files import Record
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.data.gaps import Gap
-from verl_longshort.llm.asking import Asker, BadReplyError
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import json_values
+from verl_longshort.llm.task_client import BadReplyError, TaskClient
 
 # What JSON makes of the backslash in "\\frac", "\\boxed", "\\times" and "\\rho" when it is not doubled.
 _CONTROL = re.compile(r"[\f\x08\t\r]")
@@ -39,14 +39,14 @@ class Rewriter(Protocol):
     """Writes one text per gap."""
 
     async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
-        """Raises RejectedError or NoReplyError for a record it has no texts for."""
+        """Raises RejectedError for a record it has no texts for."""
         ...
 
 
 class LLMRewriter:
     """Asks a model, which sees the problem, the thoughts that stay, and the kind of each gap."""
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: TaskClient) -> None:
         self._asker = asker
 
     async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:

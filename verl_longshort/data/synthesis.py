@@ -23,7 +23,7 @@ from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
 from verl_longshort.data.selection import select
 from verl_longshort.data.summary_table import summary_table
 from verl_longshort.data.synthesis_settings import SynthesisSettings
-from verl_longshort.llm.settings import open_asker
+from verl_longshort.llm.settings import open_task_client
 
 Count = Callable[[str], int]
 """Tokens of a text."""
@@ -125,9 +125,9 @@ async def _synthesise_all(
     if settings.llm is None:
         work = synthesis(rewriter=LabelRewriter())
         return *await work_on_all(records, work, doing="cold start"), 0
-    async with open_asker(settings.llm, settings.output_dir / "replies.jsonl") as asker:
+    async with open_task_client(settings.llm, settings.output_dir / "replies.jsonl", seed=settings.seed) as asker:
         work = synthesis(rewriter=LLMRewriter(asker))
-        return *await work_on_all(records, work, doing="cold start"), asker.memory.asked
+        return *await work_on_all(records, work, doing="cold start"), asker.cache.asked
 
 
 def _counter(settings: SynthesisSettings, records: Sequence[Record]) -> Count:

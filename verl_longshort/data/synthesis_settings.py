@@ -54,7 +54,7 @@ class SynthesisSettings:
             output_dir=Path(block["output_dir"]),
             rewrite=rewrite,
             limits=parse_limits(block["environment"]),
-            llm=LLMSettings.parse(block["llm"], seed=block["seed"]) if rewrite is Rewriting.LLM else None,
+            llm=LLMSettings.parse(block["llm"], "longshort.llm") if rewrite is Rewriting.LLM else None,
             **{key: block[key] for key in ("rule", "rule_options", "tokenizer", "val_percent", "seed")},
             answer_timeout_s=block["answer_timeout_s"],
         )

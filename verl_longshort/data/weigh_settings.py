@@ -12,7 +12,6 @@ from longshort_reward.errors import UserError
 
 from verl_longshort.base.files import check_model, model_identity, sibling_path
 from verl_longshort.data.rollouts import Joining
-from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
 from verl_longshort.engines.factory import EngineSettings
 
 
@@ -81,7 +80,9 @@ class WeighSettings:
             "tokenizer": values["tokenizer"] or values["model"],
             "mode": _mode(values["mode"]),
             "joining": Joining(**{key: str(text) for key, text in values["joining"].items()}),
-            "engine": EngineSettings.parse({key: values.pop(key) for key in ENGINE_KEYS}, where="longshort"),
+            "engine": EngineSettings.parse(
+                {key: values.pop(key) for key in EngineSettings.model_fields}, where="longshort"
+            ),
         }
         settings = cls(**values)
         settings._check()
@@ -92,7 +93,7 @@ class WeighSettings:
         values = {key: getattr(self, key) for key in _DECIDES}
         return {
             **values,
-            **self.engine.header(),
+            **self.engine.engine_header(),
             "mode": str(self.mode),
             "model": model_identity(self.model),
             "joining": vars(self.joining),

@@ -1,83 +1,79 @@
-"""Engines in this process: vLLM or transformers, behind one interface.
+"""The engine of a command in its own process: settings, choice, opening.
 
 `longshort eval`, `longshort weigh` and the in-process language model of the data stages get their models
 here. The keys are documented in `config/in_process/default.yaml`.
 """
 
-import importlib.util
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Annotated, Any
 
-from longshort_reward.compat import StrEnum
-from longshort_reward.errors import UserError
+from longshort_reward.settings import Remedy, SettingError, Settings
+from pydantic import Field, Strict, field_validator, model_validator
+from typing_extensions import Self
 
-from verl_longshort.base.dry_run import dry_run
-from verl_longshort.core.trajectory import Generation
+from verl_longshort.base.dry_run import planned_gpus, planning
+from verl_longshort.engines.registry import DEFAULT, ENGINES
+from verl_longshort.engines.spec import Engine, EngineSpec, Load
 
-if TYPE_CHECKING:
-    from verl_longshort.engines.transformers_engine import TransformersEngine
-    from verl_longshort.engines.vllm_engine import VllmEngine
-
-KEYS = ("engine", "tensor_parallel_size", "gpu_memory_utilization")
-"""Keys of `EngineSettings` in a command's block."""
+AUTO = "auto"
+"""The first of `ENGINES` that can run."""
 
 MEMORY_SHARE = 0.9
 """Of a GPU, for all engines of a command together, where the settings do not say."""
 
 
-class EngineName(StrEnum):
-    """Which library generates."""
+class EngineSettings(Settings):
+    """How a command runs models in its own process: base class of the settings of every such command.
 
-    AUTO = "auto"
-    TRANSFORMERS = "transformers"
-    VLLM = "vllm"
+    The keys stand in the command's own block, beside its other keys. So the block's class inherits from this one, and
+    `open_engine` and `local_engine` take the block as it is:
 
+        class WeighSettings(EngineSettings):
+            model: ModelPath
 
-class Engine(Protocol):
-    """What commands use of an engine."""
+        tokenizer, engine = open_engine(settings.model, settings, ...)
+    """
+
+    engine: str = AUTO
+    tensor_parallel_size: Annotated[int, Strict(), Field(ge=1), Remedy("must be a number of GPUs, 1 or more")] = 1
+    gpu_memory_utilization: Annotated[
+        Annotated[float, Strict(), Field(gt=0, le=1)] | None, Remedy("must be a share above 0 and up to 1, or null")
+    ] = None
 
     @property
-    def max_model_len(self) -> int:
-        """Tokens of prompt and answer at most."""
-        ...
-
-    async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
-        """See `trajectory.Generate`."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """The engine of a command, checked, with `auto` settled."""
-
-    engine: EngineName
-    tensor_parallel_size: int = 1
-    gpu_memory_utilization: float | None = None
-
-    @classmethod
-    def parse(cls, block: Mapping[str, Any], *, where: str) -> "EngineSettings":
-        """Check the `KEYS` of a block of plain containers that stands at `where`.
-
-        Raises UserError naming the key that cannot be used.
+    def runs_here(self) -> bool:
+        """Whether models run in this process at all. Where an endpoint answers, a subclass says False, and nothing
+        is asked of this machine.
         """
-        size, memory = block["tensor_parallel_size"], block["gpu_memory_utilization"]
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UserError(f"{where}.tensor_parallel_size", size, "must be a number of GPUs, 1 or more")
-        if memory is not None and not _is_share(memory):
-            remedy = "must be a share above 0 and up to 1, or null"
-            raise UserError(f"{where}.gpu_memory_utilization", memory, remedy)
-        engine = _chosen(block["engine"], f"{where}.engine")
-        if size > 1 and engine is not EngineName.VLLM:
-            remedy = "only vLLM spreads a model over several GPUs: set 1, or engine to vllm"
-            raise UserError(f"{where}.tensor_parallel_size", size, remedy)
-        return cls(engine=engine, tensor_parallel_size=size, gpu_memory_utilization=memory)
+        return True
 
-    def header(self) -> dict[str, str]:
-        """What a file of records says of the engine; nothing for transformers, the engine of old files."""
-        return {"engine": str(self.engine)} if self.engine is EngineName.VLLM else {}
+    @property
+    def engine_spec(self) -> EngineSpec:
+        """The engine, with `auto` settled. Raises SettingError when this machine cannot run it."""
+        return _automatic() if self.engine == AUTO else _named(ENGINES[self.engine])
+
+    def engine_header(self) -> dict[str, str]:
+        """What a file of records says of the engine."""
+        spec = self.engine_spec
+        return {"engine": spec.name} if spec.in_headers else {}
+
+    @field_validator("engine")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name not in (AUTO, *ENGINES):
+            raise SettingError("", name, f"must be one of {', '.join((AUTO, *sorted(ENGINES)))}")
+        return name
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.runs_here and not self.engine_spec.spreads and self.tensor_parallel_size > 1:
+            able = [spec for spec in ENGINES.values() if spec.spreads]
+            remedy = (
+                f"only {' and '.join(spec.title for spec in able)} spreads a model over several GPUs: set 1, or "
+                f"engine to {' or '.join(spec.name for spec in able)}"
+            )
+            raise SettingError("tensor_parallel_size", self.tensor_parallel_size, remedy)
+        return self
 
 
 def open_engine(
@@ -99,87 +95,39 @@ def open_engine(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    if settings.engine is EngineName.VLLM:
-        engine = _vllm(path, settings, max_num_seqs, seed, engines_of_command)
-        return tokenizer, engines.enter_context(engine)
-    made = _transformers(path, tokenizer, max_num_seqs, seed, shared_prefixes)
-    return tokenizer, engines.enter_context(made)
-
-
-def _vllm(path: str, settings: EngineSettings, max_num_seqs: int, seed: int, sharing: int) -> "VllmEngine":
-    from verl_longshort.engines.vllm_engine import VllmEngine
-
-    return VllmEngine(
-        path,
+    load = settings.engine_spec.load
+    assert load is not None, "settings name engines of this process only"
+    wanted = Load(
+        path=path,
+        tokenizer=tokenizer,
         max_num_seqs=max_num_seqs,
         seed=seed,
         tensor_parallel_size=settings.tensor_parallel_size,
-        gpu_memory_utilization=settings.gpu_memory_utilization or MEMORY_SHARE / sharing,
-    )
-
-
-def _transformers(
-    path: str, tokenizer: Any, max_num_seqs: int, seed: int, shared_prefixes: bool
-) -> "TransformersEngine":
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    from verl_longshort.engines.transformers_engine import TransformersEngine
-
-    logging.disable_progress_bar()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", attn_implementation="sdpa").to(device)
-    return TransformersEngine(
-        model,
-        tokenizer,
-        max_num_seqs=max_num_seqs,
-        eos_token_ids=_end_tokens(model, tokenizer),
-        seed=seed,
+        gpu_memory_utilization=settings.gpu_memory_utilization or MEMORY_SHARE / engines_of_command,
         shared_prefixes=shared_prefixes,
     )
+    return tokenizer, engines.enter_context(load(wanted))
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The ends that the model's generation config names (a chat model has several), and the tokenizer's."""
-    named = model.generation_config.eos_token_id
-    ends = named if isinstance(named, list) else [named]
-    return {token for token in (*ends, tokenizer.eos_token_id) if token is not None}
+def _automatic() -> EngineSpec:
+    return next(
+        spec for spec in ENGINES.values() if (planning() or spec.installed) and (_has_gpu() or not spec.needs_gpu)
+    )
 
 
-def _is_share(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
-
-
-def _chosen(value: str, key: str) -> EngineName:
-    try:
-        name = EngineName(value)
-    except ValueError:
-        raise UserError(key, value, f"must be one of {', '.join(EngineName)}") from None
-    if name is EngineName.AUTO:
-        return EngineName.VLLM if _vllm_installed() and _has_gpu() else EngineName.TRANSFORMERS
-    if name is EngineName.VLLM:
-        _check_vllm(key)
-    return name
-
-
-def _check_vllm(key: str) -> None:
-    if not _vllm_installed():
-        remedy = "vLLM is not installed: pip install 'verl-longshort[gpu]', or take transformers"
-        raise UserError(key, EngineName.VLLM, remedy)
-    if not _has_gpu() and (dry_run() is not None or "cpu" not in version("vllm")):
-        remedy = "this build of vLLM needs a GPU and there is none: take transformers"
-        raise UserError(key, EngineName.VLLM, remedy)
-
-
-def _vllm_installed() -> bool:
-    # a dry run plans for a machine that may be another one
-    return dry_run() is not None or importlib.util.find_spec("vllm") is not None
+def _named(spec: EngineSpec) -> EngineSpec:
+    if not planning() and not spec.installed:
+        remedy = f"{spec.title} is not installed: {spec.install}, or take {DEFAULT.name}"
+        raise SettingError("engine", spec.name, remedy)
+    if spec.needs_gpu and not _has_gpu() and (planning() or not spec.runs_without_gpu()):
+        remedy = f"this build of {spec.title} needs a GPU and there is none: take {DEFAULT.name}"
+        raise SettingError("engine", spec.name, remedy)
+    return spec
 
 
 def _has_gpu() -> bool:
-    if (dry := dry_run()) is not None:
-        return dry.gpus > 0
+    if (planned := planned_gpus()) is not None:
+        return planned > 0
     import torch
 
     return torch.cuda.is_available()

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_longshort.base.dry_run import absolute, dry_run, is_planned
+from verl_longshort.base.dry_run import absolute, is_planned, planned_gpus
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
 from verl_longshort.engines.factory import MEMORY_SHARE, EngineSettings
+from verl_longshort.engines.registry import spec_of
 
 PROMPT_ROOM = 4096
 """Tokens that a plan gives a prompt room for; in a run it may have as many as the model takes."""
@@ -18,15 +19,12 @@ def local_engine(
 
     `sharing`: how many such models divide the GPU's memory.
     """
-    dry = dry_run()
-    gpus = settings.tensor_parallel_size if dry is not None and dry.gpus else 0
-    share = settings.gpu_memory_utilization
     return EngineUse(
         model=absolute_model(model),
-        name=str(settings.engine),
-        gpus=gpus,
+        name=settings.engine_spec.name,
+        gpus=settings.tensor_parallel_size if planned_gpus() else 0,
         tensor_parallel=settings.tensor_parallel_size,
-        memory_share=MEMORY_SHARE / sharing if share is None else share,
+        memory_share=settings.gpu_memory_utilization or MEMORY_SHARE / sharing,
         max_length=PROMPT_ROOM + new_tokens,
         max_num_seqs=max_num_seqs,
     )
@@ -35,13 +33,13 @@ def local_engine(
 def generating(command: str, work: GenerationWork, products: Sequence[Product]) -> Requirements:
     """Of a command that generates: the GPUs and packages that its engines need."""
     gpus = max((engine.gpus for engine in work.engines), default=0)
-    vllm = any(engine.name == "vllm" for engine in work.engines)
+    packages = {spec_of(engine.name).package for engine in work.engines}
     return Requirements(
         command=command,
         work=work,
         gpus_per_node=gpus,
         products=tuple(products),
-        packages=("vllm",) if vllm else (),
+        packages=tuple(sorted(filter(None, packages))),
     )
 
 

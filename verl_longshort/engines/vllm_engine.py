@@ -13,7 +13,7 @@ from typing import Any
 
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.sampling import SamplingParams, tokens_allowed
-from verl_longshort.engines.vllm_sampling import LOGPROBS_MODE, arguments
+from verl_longshort.engines.vllm import LOGPROBS_MODE, arguments
 
 _FINISH_REASONS = {"stop": "stop", "length": "length", "abort": "aborted"}
 _ENVIRONMENT = {

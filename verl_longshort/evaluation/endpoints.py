@@ -20,7 +20,7 @@ from verl_longshort.core.single_model import opening_ids
 from verl_longshort.core.trajectory import state_record
 from verl_longshort.evaluation.endpoint_settings import KEY
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
-from verl_longshort.llm.client import RefusedError, Sampling
+from verl_longshort.llm.client import ChatSampling, RefusedError
 from verl_longshort.llm.endpoint import EndpointClient
 from verl_longshort.llm.server import Server
 
@@ -126,7 +126,7 @@ class ChatSolver:
     def __init__(self, settings: EvaluationSettings, client: EndpointClient) -> None:
         self._client = client
         self._system = settings.system_prompt
-        self._sampling = Sampling(
+        self._sampling = ChatSampling(
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=settings.limits.token_budget,

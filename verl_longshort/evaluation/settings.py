@@ -14,7 +14,6 @@ from longshort_reward.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
 from verl_longshort.base.files import check_model, model_identity
 from verl_longshort.config.pair import parse_limits, parse_prompts
 from verl_longshort.core.environment import Limits
-from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
 from verl_longshort.engines.factory import EngineSettings
 from verl_longshort.evaluation.early_stop_settings import EarlyStop
 from verl_longshort.evaluation.endpoint_settings import EndpointSettings
@@ -98,7 +97,9 @@ class EvaluationSettings:
             "prompts": parse_prompts(environment.pop("prompts")),
             "limits": parse_limits(environment),
             "early_stop": EarlyStop.parse(values["early_stop"]),
-            "engine": EngineSettings.parse({key: values.pop(key) for key in ENGINE_KEYS}, where="longshort"),
+            "engine": EngineSettings.parse(
+                {key: values.pop(key) for key in EngineSettings.model_fields}, where="longshort"
+            ),
         }
         settings = cls(**values)
         settings._check_numbers()
@@ -112,7 +113,7 @@ class EvaluationSettings:
         return {
             **values,
             **self.problems.header(),
-            **self.engine.header(),
+            **self.engine.engine_header(),
             "mode": str(self.mode),
             "models": {speaker: self._identity(speaker) for speaker in self.models},
             "limits": vars(self.limits),

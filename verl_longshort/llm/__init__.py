@@ -4,7 +4,8 @@
 * `in_process`: a Hugging Face model on the rollout engine.
 * `server`: HTTP requests, sent again where that may help.
 * `endpoint`: any server that speaks `POST /chat/completions`.
-* `memory`: remembers every reply in a file, so that nothing is asked twice.
+* `cache`: keeps every reply in a file, so that nothing is asked twice.
 * `json_reply`: JSON out of what a model has said.
+* `task_client`: gives a model a task until its reply can be used.
 * `settings`: the `llm` block of a configuration, and the client it asks for.
 """

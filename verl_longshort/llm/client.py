@@ -9,8 +9,8 @@ Message = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How replies are drawn."""
+class ChatSampling:
+    """How replies are sampled."""
 
     max_tokens: int
     """Generated tokens of one reply at most."""
@@ -60,7 +60,7 @@ class LLMClient(Protocol):
         """What replies depend on besides messages and sampling, as JSON values: the model and where it is."""
         ...
 
-    async def ask(self, messages: Sequence[Message], sampling: Sampling) -> list[Reply]:
+    async def ask(self, messages: Sequence[Message], sampling: ChatSampling) -> list[Reply]:
         """`sampling.samples` replies to a chat. Waits while as many requests as allowed are under way.
 
         Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verl_longshort.llm.client import Message, Reply, Sampling
+from verl_longshort.llm.client import ChatSampling, Message, Reply
 from verl_longshort.llm.server import Server
 
 
@@ -26,7 +26,7 @@ class EndpointClient:
         """Model and address; see `LLMClient`."""
         return {"model": self._model, "base_url": self._server.base_url}
 
-    async def ask(self, messages: Sequence[Message], sampling: Sampling) -> list[Reply]:
+    async def ask(self, messages: Sequence[Message], sampling: ChatSampling) -> list[Reply]:
         """See `LLMClient`. A server that gives fewer samples than it was asked for is asked for the rest."""
         replies: list[Reply] = []
         while len(replies) < sampling.samples:
@@ -39,7 +39,7 @@ class EndpointClient:
         """Close the connections."""
         await self._server.aclose()
 
-    def _body(self, messages: Sequence[Message], sampling: Sampling, samples: int) -> dict[str, Any]:
+    def _body(self, messages: Sequence[Message], sampling: ChatSampling, samples: int) -> dict[str, Any]:
         return {
             "model": self._model,
             "messages": [dict(message) for message in messages],

@@ -8,7 +8,7 @@ from typing import Any
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.core.role_view import Tokenizer, decode_turn
 from verl_longshort.core.trajectory import Generate, Generation
-from verl_longshort.llm.client import Message, RefusedError, Reply, Sampling
+from verl_longshort.llm.client import ChatSampling, Message, RefusedError, Reply
 
 
 class EngineClient:
@@ -44,7 +44,7 @@ class EngineClient:
         """The model; see `LLMClient`."""
         return {"model": self._model}
 
-    async def ask(self, messages: Sequence[Message], sampling: Sampling) -> list[Reply]:
+    async def ask(self, messages: Sequence[Message], sampling: ChatSampling) -> list[Reply]:
         """See `LLMClient`. Refused is a prompt that does not fit the model's length."""
         prompt = self._tokenizer.apply_chat_template(
             [dict(message) for message in messages],
@@ -60,7 +60,7 @@ class EngineClient:
         """Close the engine."""
         self._closing.close()
 
-    async def _sample(self, prompt: list[int], sampling: Sampling, seed: int) -> Reply:
+    async def _sample(self, prompt: list[int], sampling: ChatSampling, seed: int) -> Reply:
         request = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,

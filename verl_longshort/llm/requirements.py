@@ -9,11 +9,11 @@ ENDPOINT = "endpoint"
 
 def asked_model(settings: LLMSettings) -> EngineUse:
     """The model: in the command's own process, or behind an endpoint, which needs no GPU of ours."""
-    if settings.engine is not None:
+    if settings.runs_here:
         return local_engine(
             settings.model,
-            settings.engine,
+            settings,
             max_num_seqs=settings.concurrency,
-            new_tokens=settings.sampling.max_tokens,
+            new_tokens=settings.max_tokens,
         )
     return EngineUse(model=settings.model, name=ENDPOINT, max_num_seqs=settings.concurrency)

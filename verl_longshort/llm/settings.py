@@ -1,74 +1,76 @@
-"""The `longshort.llm` block of a configuration, checked, and the client that it asks for.
+"""The `llm` block of a configuration, and the client that it asks for.
 
 Each key is documented in `config/llm/default.yaml`.
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from longshort_reward.errors import UserError
+from longshort_reward.settings import PositiveInt, Remedy, SettingError
+from pydantic import Field, Strict, model_validator
+from typing_extensions import Self
 
-from verl_longshort.base.files import check_model, model_identity
-from verl_longshort.config.pair import check_keys
-from verl_longshort.engines.factory import KEYS as ENGINE_KEYS
+from verl_longshort.base.files import model_identity, model_setting
 from verl_longshort.engines.factory import EngineSettings, open_engine
-from verl_longshort.llm.asking import Asker
-from verl_longshort.llm.client import LLMClient, Sampling
-from verl_longshort.llm.memory import ReplyMemory
+from verl_longshort.llm.cache import ResponseCache
+from verl_longshort.llm.client import ChatSampling, LLMClient
+from verl_longshort.llm.task_client import TaskClient
 
-_KEYS = (
-    *("model", "base_url", "api_key_env", "temperature", "top_p", "max_tokens"),
-    *("concurrency", "timeout_s", "request_attempts", "attempts"),
-    *ENGINE_KEYS,
-)
-_NUMBERS: Mapping[str, tuple[type, ...]] = {
-    "concurrency": (int,),
-    "timeout_s": (int, float),
-    "request_attempts": (int,),
-    "attempts": (int,),
-}
+_Count = Annotated[int, Strict(), Field(ge=1), Remedy("must be a whole number above 0")]
+_Finite = Field(allow_inf_nan=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LLMSettings:
-    """Which model is asked, and how."""
+class LLMSettings(EngineSettings):
+    """Which model is asked, and how. A command's settings hold it as `llm: LLMSettings`.
 
-    model: str
-    base_url: str | None
+    Seeds come from the command's own `seed`, so `client`, `sampling` and `open_task_client` are given it.
+    """
+
+    model: Annotated[
+        str,
+        Field(min_length=1),
+        Remedy("is required: give a Hugging Face model folder, or with base_url the endpoint's name for it"),
+    ]
+    base_url: str | None = None
     """None: the model is a folder and runs in this process."""
-    api_key: str | None
-    sampling: Sampling
-    concurrency: int
-    timeout_s: float
-    request_attempts: int
-    engine: EngineSettings | None
-    """Of a model in this process; None: an endpoint is asked."""
-    attempts: int
+    api_key_env: str | None = None
+    temperature: Annotated[float, Strict(), Field(ge=0), _Finite, Remedy("give 0 for greedy or a positive number")] = (
+        0.1
+    )
+    top_p: Annotated[float, Strict(), Field(gt=0, le=1), Remedy("give a number above 0 and up to 1")] = 1.0
+    max_tokens: PositiveInt
+    concurrency: _Count
+    timeout_s: Annotated[float, Strict(), Field(gt=0), _Finite, Remedy("must be a number above 0")]
+    request_attempts: _Count
+    attempts: _Count
     """How often a record's task is given to the model until a reply can be used."""
 
-    @classmethod
-    def parse(cls, block: Mapping[str, Any], *, seed: int) -> "LLMSettings":
-        """Check a block of plain containers. Raises UserError naming the key that cannot be used."""
-        check_keys(block, "longshort.llm", _KEYS)
-        for key, kinds in _NUMBERS.items():
-            value = block[key]
-            if isinstance(value, bool) or not isinstance(value, kinds) or block[key] <= 0:
-                raise UserError(f"longshort.llm.{key}", value, f"must be a {_name(kinds)} above 0")
-        return cls(
-            model=_model(block),
-            base_url=block["base_url"],
-            api_key=_api_key(block),
-            sampling=_sampling(block, seed),
-            # what an endpoint runs on is its own affair, and this machine may have no GPU at all
-            engine=None if block["base_url"] else EngineSettings.parse(block, where="longshort.llm"),
-            **{key: block[key] for key in _NUMBERS},
-        )
+    @property
+    def runs_here(self) -> bool:
+        """Whether the model runs in this process."""
+        return self.base_url is None
 
-    def client(self) -> LLMClient:
+    @property
+    def api_key(self) -> str | None:
+        """The endpoint's key."""
+        return None if self.runs_here else api_key(self.api_key_env)
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if self.runs_here:
+            model_setting(self.model, "model")
+        else:
+            api_key(self.api_key_env)
+        return self
+
+    def sampling(self, seed: int) -> ChatSampling:
+        """How replies are sampled."""
+        return ChatSampling(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=seed)
+
+    def client(self, seed: int) -> LLMClient:
         """The client; call it in the event loop that will use it. An in-process model is loaded here."""
         if self.base_url is not None:
             from verl_longshort.llm.endpoint import EndpointClient
@@ -81,20 +83,10 @@ class LLMSettings:
                 timeout_s=self.timeout_s,
                 attempts=self.request_attempts,
             )
-        return self._in_process()
-
-    def _in_process(self) -> LLMClient:
         from verl_longshort.llm.in_process import EngineClient
 
-        assert self.engine is not None
         closing = ExitStack()
-        tokenizer, engine = open_engine(
-            self.model,
-            self.engine,
-            max_num_seqs=self.concurrency,
-            seed=self.sampling.seed,
-            engines=closing,
-        )
+        tokenizer, engine = open_engine(self.model, self, max_num_seqs=self.concurrency, seed=seed, engines=closing)
         return EngineClient(
             tokenizer,
             engine.generate,
@@ -106,44 +98,23 @@ class LLMSettings:
 
 
 @asynccontextmanager
-async def open_asker(settings: LLMSettings, replies: Path) -> AsyncIterator[Asker]:
-    """An asker whose replies are kept in the file `replies`; loads an in-process model."""
-    with ReplyMemory(replies) as memory:
-        client = settings.client()
+async def open_task_client(settings: LLMSettings, replies: Path, *, seed: int) -> AsyncIterator[TaskClient]:
+    """A task client whose replies are kept in the file `replies`; loads an in-process model."""
+    with ResponseCache(replies) as cache:
+        client = settings.client(seed)
         try:
-            yield Asker(client=client, memory=memory, sampling=settings.sampling, attempts=settings.attempts)
+            sampling = settings.sampling(seed)
+            yield TaskClient(client=client, cache=cache, sampling=sampling, attempts=settings.attempts)
         finally:
             await client.aclose()
 
 
-def _name(kinds: tuple[type, ...]) -> str:
-    return "number" if float in kinds else "whole number"
+def api_key(variable: str | None) -> str | None:
+    """The endpoint's key in an environment variable that the key `api_key_env` of a block names.
 
-
-def _model(block: Mapping[str, Any]) -> str:
-    model = block["model"]
-    if not model:
-        remedy = "is required: give a Hugging Face model folder, or with base_url the endpoint's name for it"
-        raise UserError("longshort.llm.model", model, remedy)
-    if block["base_url"] is None:
-        check_model(model, key="longshort.llm.model")
-    return str(model)
-
-
-def _api_key(block: Mapping[str, Any]) -> str | None:
-    name = block["api_key_env"]
-    if name is None or block["base_url"] is None:
-        return None
-    if name not in os.environ:
+    Raises SettingError for that key when there is no such variable.
+    """
+    if variable is not None and variable not in os.environ:
         remedy = "no such environment variable: set it to the endpoint's key (null: no key is sent)"
-        raise UserError("longshort.llm.api_key_env", name, remedy)
-    return os.environ[name]
-
-
-def _sampling(block: Mapping[str, Any], seed: int) -> Sampling:
-    try:
-        return Sampling(
-            max_tokens=block["max_tokens"], temperature=block["temperature"], top_p=block["top_p"], seed=seed
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError("longshort.llm", dict(block), str(error)) from error
+        raise SettingError("api_key_env", variable, remedy)
+    return None if variable is None else os.environ[variable]

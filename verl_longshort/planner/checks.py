@@ -10,12 +10,16 @@ from verl_longshort.base.requirements import (
     Requirements,
     TrainedModel,
 )
+from verl_longshort.engines.registry import ENGINES
 from verl_longshort.planner.estimate import PlannedCommand, PlannedStage, Result
 from verl_longshort.planner.tables import RESERVE, MemoryTable
 from verl_longshort.recipe.assumptions import GB, GIB
 
 _SHOWN_PARTS = 3
-_INSTALL = {"vllm": "pip install 'verl-longshort[gpu]'", "flash_attn": "pip install flash-attn"}
+_INSTALL = {
+    **{spec.package: spec.install for spec in ENGINES.values() if spec.package},
+    "flash_attn": "pip install flash-attn",
+}
 
 
 def problems(result: Result) -> list[str]:

@@ -14,6 +14,7 @@ All results are bytes.
 from dataclasses import dataclass
 
 from verl_longshort.base.requirements import EngineUse, TrainedModel
+from verl_longshort.engines.registry import spec_of
 from verl_longshort.planner.shapes import ModelShape
 from verl_longshort.recipe.assumptions import GIB, Assumed
 
@@ -151,7 +152,7 @@ def engine_memory(engine: EngineUse, shape: ModelShape, gpu: float, assume: Assu
     requests, so theirs is the largest that the settings allow.
     """
     weights = shape.parameters * engine.bytes_per_value / engine.tensor_parallel
-    if engine.name != "vllm":
+    if not spec_of(engine.name).reserves_memory:
         tokens = engine.max_num_seqs * engine.max_length
         cache = float(tokens * shape.kv_values * engine.bytes_per_value)
         return EngineMemory(weights=weights, workspace=0.0, kv_cache=cache, asleep=weights + cache)

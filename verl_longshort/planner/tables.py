@@ -11,6 +11,7 @@ from verl_longshort.base.requirements import (
     ReinforcementWork,
     TrainedModel,
 )
+from verl_longshort.engines.registry import spec_of
 from verl_longshort.planner.memory import (
     EngineMemory,
     StateMemory,
@@ -175,7 +176,7 @@ class TableMaker:
             table.put(f"{prefix}engine workspace", phase, memory.workspace)
             if phase not in without_cache:
                 table.put(f"{prefix}KV cache", phase, memory.kv_cache)
-        if engine.name == "vllm":
+        if spec_of(engine.name).reserves_memory:
             tokens = cached_tokens(engine, self.shape_of(engine.model), memory)
             table.caches[f"{prefix}KV cache"] = CacheRoom(engine=engine, tokens=tokens)
 

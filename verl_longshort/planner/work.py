@@ -14,6 +14,7 @@ from verl_longshort.base.requirements import (
     ReinforcementWork,
     TrainedModel,
 )
+from verl_longshort.engines.registry import spec_of
 from verl_longshort.planner.shapes import ModelShape
 from verl_longshort.recipe.assumptions import GB, Assumptions
 
@@ -109,7 +110,7 @@ class WorkMaker:
             if engine.name == "endpoint":
                 rates.append(assume.endpoint_tokens_per_s)
                 continue
-            fast = engine.name in ("vllm", "sglang")
+            fast = spec_of(engine.name).fast
             one = assume.vllm_tokens_per_s if fast else assume.transformers_tokens_per_s
             size = self.shape_of(engine.model).parameters / _REFERENCE_PARAMETERS
             rates.append(one * max(engine.gpus, 1) / size * assume.generation_utilization)

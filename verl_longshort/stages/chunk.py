@@ -31,7 +31,7 @@ class ChunkStage(ConfigStage[ChunkSettings, Records[Record]]):
         work = GenerationWork(
             engines=(asked_model(settings.llm),),
             records=inputs.expected,
-            new_tokens=settings.llm.sampling.max_tokens,
+            new_tokens=settings.llm.max_tokens,
         )
         return generating(self.name, work, [product])
 

@@ -43,7 +43,7 @@ class ColdStartStage(ConfigStage[SynthesisSettings, Records[Record]]):
         work = GenerationWork(
             engines=(asked_model(settings.llm),),
             records=chains,
-            new_tokens=settings.llm.sampling.max_tokens,
+            new_tokens=settings.llm.max_tokens,
         )
         return generating(self.name, work, products)
 

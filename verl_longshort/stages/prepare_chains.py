@@ -30,7 +30,7 @@ class PrepareChainsStage(ConfigStage[ChainSettings, None]):
         work = GenerationWork(
             engines=(asked_model(settings.llm),),
             records=settings.problems,
-            new_tokens=settings.llm.sampling.max_tokens,
+            new_tokens=settings.llm.max_tokens,
         )
         return generating(self.name, work, products)
 

@@ -12,7 +12,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from verl_longshort.core.trajectory import Generation, Participant
-from verl_longshort.engines.vllm_sampling import for_request
+from verl_longshort.engines.registry import spec_of
 
 
 class PairClient:
@@ -42,11 +42,11 @@ class ServedPolicy:
 
     def __init__(self, client: LLMServerClient) -> None:
         self._client = client
-        self._on_vllm = client.config.actor_rollout_ref.rollout.name == "vllm"
+        self._adapt = spec_of(client.config.actor_rollout_ref.rollout.name).adapt_sampling
 
     async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         """Generate one turn; token ids in, token ids out."""
-        keys = for_request(sampling, len(prompt_ids)) if self._on_vllm else sampling
+        keys = self._adapt(sampling, len(prompt_ids))
         output = await self._client.generate(request_id, prompt_ids=prompt_ids, sampling_params=keys)
         return Generation(
             token_ids=list(output.token_ids),

@@ -1,4 +1,4 @@
-"""Remembers replies in an append-only file, so that a stage that was killed asks nothing twice."""
+"""Keeps replies in an append-only file, so that a stage that was killed asks nothing twice."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ from types import TracebackType
 
 from verl_longshort.base.files import Record
 from verl_longshort.base.journal import RecordFile
-from verl_longshort.llm.client import LLMClient, Message, Reply, Sampling
+from verl_longshort.llm.client import ChatSampling, LLMClient, Message, Reply
 
 _HEADER = {"holds": "replies of language models", "version": 1}
 
 
-class ReplyMemory:
+class ResponseCache:
     """The replies in one file, those of earlier runs included; a context manager that closes the file.
 
     A reply is filed under the record it was asked for and a hash of the model, the messages and the sampling.
@@ -29,7 +29,7 @@ class ReplyMemory:
         self.asked = 0
         """Requests that were not in the file."""
 
-    def __enter__(self) -> "ReplyMemory":
+    def __enter__(self) -> "ResponseCache":
         return self
 
     def __exit__(
@@ -38,9 +38,9 @@ class ReplyMemory:
         self._file.__exit__(kind, error, trace)
 
     async def ask(
-        self, client: LLMClient, record_id: str, messages: Sequence[Message], sampling: Sampling
+        self, client: LLMClient, record_id: str, messages: Sequence[Message], sampling: ChatSampling
     ) -> list[Reply]:
-        """The remembered replies, or those of `client`. Raises what `client.ask` raises."""
+        """The kept replies, or those of `client`. Raises what `client.ask` raises."""
         key = f"{record_id}/{_digest(client.identity, messages, sampling)}"
         if key not in self._known:
             replies = await client.ask(messages, sampling)
@@ -50,6 +50,6 @@ class ReplyMemory:
         return [Reply(**reply) for reply in self._known[key]["replies"]]
 
 
-def _digest(identity: Mapping[str, object], messages: Sequence[Message], sampling: Sampling) -> str:
+def _digest(identity: Mapping[str, object], messages: Sequence[Message], sampling: ChatSampling) -> str:
     content = [dict(identity), [dict(message) for message in messages], asdict(sampling)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,17 +1,22 @@
-"""Sampling keys as vLLM reads them. Imports no vLLM.
+"""The engine `vllm`: what it can do, how a command loads a model on it, and its sampling keys. Imports no vLLM.
 
-Three things need care. vLLM numbers a seeded request's draws from 0 (V1 model runner), so two turns of one
-trajectory with one seed would get the same numbers: `turn_seed`. It looks for stop strings in text without
+Three things need care in sampling. vLLM numbers a seeded request's draws from 0 (V1 model runner), so two turns of
+one trajectory with one seed would get the same numbers: `turn_seed`. It looks for stop strings in text without
 special tokens by default: `for_request` turns that off, and both engines of this package stop at the same
 token. Token ids always hold the token that completes a stop string, whole, even if its text goes on behind
 the string; `include_stop_str_in_output` changes the text alone.
 """
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from verl_longshort.engines.sampling import SamplingParams
+from verl_longshort.base.seeds import derived_seed
+from verl_longshort.engines.spec import Engine, EngineSpec, Load
+
+if TYPE_CHECKING:
+    from verl_longshort.engines.sampling import SamplingParams
 
 _SEED_BITS = 62  # vLLM keeps seeds as signed 64-bit numbers
 LOGPROBS_MODE = "processed_logprobs"
@@ -20,8 +25,7 @@ LOGPROBS_MODE = "processed_logprobs"
 
 def turn_seed(seed: int, prompt_tokens: int) -> int:
     """The seed of a turn that begins after `prompt_tokens` tokens; 0 or more and below 2^62."""
-    digest = hashlib.sha256(f"{seed}/{prompt_tokens}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> (64 - _SEED_BITS)
+    return derived_seed(seed, str(prompt_tokens), bits=_SEED_BITS)
 
 
 def for_request(sampling: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def for_request(sampling: Mapping[str, Any], prompt_tokens: int) -> dict[str, An
     return keys
 
 
-def arguments(params: SamplingParams, *, prompt_tokens: int, max_tokens: int) -> dict[str, Any]:
+def arguments(params: "SamplingParams", *, prompt_tokens: int, max_tokens: int) -> dict[str, Any]:
     """Keyword arguments of vLLM's `SamplingParams`, all but `output_kind`."""
     given = {
         "temperature": params.temperature,
@@ -49,3 +53,31 @@ def arguments(params: SamplingParams, *, prompt_tokens: int, max_tokens: int) ->
         "detokenize": bool(params.stop),
     }
     return for_request(given, prompt_tokens)
+
+
+def _load(wanted: Load) -> AbstractContextManager[Engine]:
+    from verl_longshort.engines.vllm_engine import VllmEngine
+
+    return VllmEngine(
+        wanted.path,
+        max_num_seqs=wanted.max_num_seqs,
+        seed=wanted.seed,
+        tensor_parallel_size=wanted.tensor_parallel_size,
+        gpu_memory_utilization=wanted.gpu_memory_utilization,
+    )
+
+
+VLLM = EngineSpec(
+    name="vllm",
+    title="vLLM",
+    package="vllm",
+    install="pip install 'verl-longshort[gpu]'",
+    load=_load,
+    needs_gpu=True,
+    # vLLM's CPU build
+    runs_without_gpu=lambda: "cpu" in version("vllm"),
+    spreads=True,
+    reserves_memory=True,
+    fast=True,
+    adapt_sampling=for_request,
+)

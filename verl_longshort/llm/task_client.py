@@ -1,12 +1,13 @@
 """Gives a model a task until its reply can be used."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from verl_longshort.llm.client import LLMClient, Message, RefusedError, Reply, Sampling
-from verl_longshort.llm.memory import ReplyMemory
+from verl_longshort.base.rejected import RejectedError
+from verl_longshort.base.seeds import derived_seed
+from verl_longshort.llm.cache import ResponseCache
+from verl_longshort.llm.client import ChatSampling, LLMClient, Message, RefusedError, Reply
 
 Result = TypeVar("Result")
 _SHOWN_AGAIN = 4000
@@ -16,17 +17,20 @@ class BadReplyError(Exception):
     """A reply cannot be used; the text says why, to the model that gave it."""
 
 
-class NoReplyError(Exception):
-    """No attempt gave a reply that can be used; the text says why the last one did not."""
+class NoReplyError(RejectedError):
+    """No attempt gave a reply that can be used; `detail` says why the last one did not."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("no reply that can be used", detail)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asker:
-    """A client with its memory. The draws for a record depend on the seed and the record's id alone."""
+class TaskClient:
+    """A client with its cache. What is sampled for a record depends on the seed and the record's id alone."""
 
     client: LLMClient
-    memory: ReplyMemory
-    sampling: Sampling
+    cache: ResponseCache
+    sampling: ChatSampling
     attempts: int
 
     async def ask(self, record_id: str, messages: Sequence[Message], read: Callable[[str], Result]) -> Result:
@@ -41,8 +45,10 @@ class Asker:
         reason, chat = "", list(messages)
         for attempt in range(self.attempts):
             try:
-                sampling = replace(self.sampling, seed=self._seed(record_id, attempt))
-                (reply,) = await self.memory.ask(self.client, record_id, chat, sampling)
+                # Some endpoints take 32 signed bits.
+                seed = derived_seed(self.sampling.seed, f"{record_id}/{attempt}", bits=31)
+                sampling = replace(self.sampling, seed=seed)
+                (reply,) = await self.cache.ask(self.client, record_id, chat, sampling)
                 return read(_whole(reply, sampling.max_tokens))
             except RefusedError as error:
                 raise NoReplyError(f"refused: {error}") from error
@@ -50,11 +56,6 @@ class Asker:
                 reason = str(error)
                 chat = [*messages, *_correction(reply, reason)]
         raise NoReplyError(f"{reason} (attempt {self.attempts} of {self.attempts})")
-
-    def _seed(self, record_id: str, attempt: int) -> int:
-        digest = hashlib.sha256(f"{self.sampling.seed}/{record_id}/{attempt}".encode()).digest()
-        # Some endpoints take 32 signed bits.
-        return int.from_bytes(digest[:4], "big") >> 1
 
 
 def _whole(reply: Reply, max_tokens: int) -> str:

@@ -1,0 +1,81 @@
+"""What an engine is to the rest of the package: how it generates, and what it can do.
+
+Each engine describes itself by one `EngineSpec` (`transformers.py`, `vllm.py`); `registry.py` lists them. Everything
+else asks a spec what the engine can do and never compares names. Light: no torch.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from verl_longshort.core.trajectory import Generation
+
+
+class Engine(Protocol):
+    """What commands use of an engine."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer at most."""
+        ...
+
+    async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
+        """See `trajectory.Generate`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """A model to load."""
+
+    path: str
+    tokenizer: Any
+    max_num_seqs: int
+    """Requests that run at once; further ones wait."""
+    seed: int
+    """Of requests that bring no seed of their own."""
+    tensor_parallel_size: int
+    gpu_memory_utilization: float
+    """Share of each GPU's memory."""
+    shared_prefixes: bool
+    """Requests branch from one prompt."""
+
+
+def _as_given(sampling: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
+    return dict(sampling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """An engine's name and abilities."""
+
+    name: str
+    """As in a command's `engine` and in verl's `rollout.name`."""
+    title: str = ""
+    """For messages."""
+    package: str | None = None
+    """Importable package that it needs beyond those of every installation."""
+    install: str = ""
+    """The command that installs the package."""
+    load: Callable[[Load], AbstractContextManager[Engine]] | None = None
+    """Opens one in this process; None: only verl has it."""
+    needs_gpu: bool = False
+    runs_without_gpu: Callable[[], bool] = lambda: True
+    """Whether the installed build of one that needs a GPU does without, when it is asked for by name."""
+    spreads: bool = False
+    """Spreads a model over several GPUs."""
+    reserves_memory: bool = False
+    """Takes its share of a GPU's memory at once; others grow with their requests."""
+    fast: bool = False
+    """Fused kernels and CUDA graphs: planned with their throughput."""
+    in_headers: bool = True
+    """Files of records name it."""
+    adapt_sampling: Callable[[Mapping[str, Any], int], dict[str, Any]] = _as_given
+    """Sampling keys of a trajectory's turn and the number of prompt tokens -> keys as the engine needs them."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether this machine has its package."""
+        return self.package is None or importlib.util.find_spec(self.package) is not None

@@ -1,0 +1,37 @@
+"""The engine `transformers`: what it can do, and how a command loads a model on it. Light: no torch."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from verl_longshort.engines.spec import Engine, EngineSpec, Load
+
+
+def _load(wanted: Load) -> AbstractContextManager[Engine]:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from verl_longshort.engines.transformers_engine import TransformersEngine
+
+    logging.disable_progress_bar()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(wanted.path, dtype="auto", attn_implementation="sdpa").to(device)
+    return TransformersEngine(
+        model,
+        wanted.tokenizer,
+        max_num_seqs=wanted.max_num_seqs,
+        eos_token_ids=_end_tokens(model, wanted.tokenizer),
+        seed=wanted.seed,
+        shared_prefixes=wanted.shared_prefixes,
+    )
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The ends that the model's generation config names (a chat model has several), and the tokenizer's."""
+    named = model.generation_config.eos_token_id
+    ends = named if isinstance(named, list) else [named]
+    return {token for token in (*ends, tokenizer.eos_token_id) if token is not None}
+
+
+# files that were written before there was another engine do not name it
+TRANSFORMERS = EngineSpec(name="transformers", title="transformers", load=_load, in_headers=False)

@@ -9,10 +9,10 @@ import pytest
 from helpers.verl_names import EXACT, TOUCHES, Touch
 from helpers.verl_source import NEEDS_VLLM, find, parameters
 
-import verl_longshort
+from verl_longshort import verl_plugin
 from verl_longshort.verl_plugin.trainer.cluster import CPUS_PER_DEVICE
 
-PACKAGE = Path(verl_longshort.__file__).parent
+PACKAGE = Path(verl_plugin.__file__).parent
 
 
 def imports_of_verl() -> list[tuple[str, str, str]]:

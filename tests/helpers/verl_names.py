@@ -204,11 +204,9 @@ TOUCHES: dict[str, list[Touch]] = {
         *overridden(VLLM_ADAPTER, "ServerAdapter", _get_server_name_prefix=""),
         called(VLLM_ADAPTER, "ServerAdapter", "config model_config device_mesh replica_rank"),
     ],
-    "engines/vllm.py": [
-        called(VLLM_SERVER, "vLLMHttpServer.generate", "self prompt_ids sampling_params request_id"),
-    ],
     "rollout/clients.py": [
         called(LLM_SERVER, "LLMServerClient.generate", "self request_id prompt_ids sampling_params"),
+        called(VLLM_SERVER, "vLLMHttpServer.generate", "self prompt_ids sampling_params request_id"),
         called("verl.utils.config", "omega_conf_to_dataclass", "config"),
     ],
     "rollout/single_loop.py": [
@@ -224,4 +222,4 @@ TOUCHES: dict[str, list[Touch]] = {
         ),
     ],
 }
-"""Module of ours -> what it relies on."""
+"""Module below `verl_longshort/verl_plugin` -> what it relies on."""

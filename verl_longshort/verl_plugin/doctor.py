@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from verl_longshort.engines.registry import ENGINES
 from verl_longshort.verl_plugin.inspection import DEVICE_TOPIC, PLUGIN_TOPIC, Finding, inspect_process
 
 DISTRIBUTION = "verl-longshort"
 NEEDED = ("verl", "torch", "transformers", "ray", "tensordict", "TransferQueue", "hydra-core", "math-verify")
-OPTIONAL = ("vllm", "flash-attn")
+OPTIONAL = (*(spec.package for spec in ENGINES.values() if spec.package), "flash-attn")
 BUILT_FOR_TORCH = ("torchvision", "torchaudio")
 """Packages whose binaries must match torch's; pip takes their GPU build also beside a CPU torch."""
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -167,11 +168,11 @@ def _machine(driver: Iterable[Finding]) -> list[Finding]:
     import torch
 
     device = next((finding.value for finding in driver if finding.topic == DEVICE_TOPIC), "unknown")
-    engine = "vllm" if device == "cuda" and _installed("vllm") else "transformers"
+    engine = next(spec for spec in ENGINES.values() if spec.installed and (device == "cuda" or not spec.needs_gpu))
     return [
         Finding(topic="device", value=device, problem=_unused_gpu(device, torch.version.cuda)),
         Finding(topic="config", value=f"device={device}"),
-        Finding(topic="rollout engine", value=engine),
+        Finding(topic="rollout engine", value=engine.name),
         Finding(topic="torch built for", value=f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"),
         Finding(topic="threads of torch", value=str(torch.get_num_threads())),
     ]

@@ -79,9 +79,10 @@ def _rollout() -> str:
     from verl.workers.rollout.base import get_rollout_class
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-    from verl_longshort.verl_plugin.plugin import ROLLOUT_NAME
+    from verl_longshort.engines.transformers import TRANSFORMERS
 
-    replica, adapter = RolloutReplicaRegistry.get(ROLLOUT_NAME), get_rollout_class(ROLLOUT_NAME)
+    # the other rollouts' classes need their packages, which need not be installed
+    replica, adapter = RolloutReplicaRegistry.get(TRANSFORMERS.name), get_rollout_class(TRANSFORMERS.name)
     return f"{replica.__name__}, {adapter.__name__}"
 
 

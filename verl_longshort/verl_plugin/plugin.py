@@ -1,29 +1,28 @@
 """Registers this package with verl; loaded through the `verl.plugins` entry point in every process.
 
-At once, and light: the CPU platform. When verl imports the module that holds the registry: the rollout
-"transformers", the rollout "vllm" made fit for two policies, the FSDP engines for a CPU, the trainers
-"longshort" and "longshort_single" and their agent loops. A failure of the latter is raised by that import.
-verl logs a failure of the former at debug level only, so it is kept here and `raise_load_error` tells it.
+The CPU platform is registered at once. The rest waits until verl imports the module that holds the registry: the
+rollouts of `rollout/registry.py`, the FSDP engines for a CPU, the trainers "longshort" and "longshort_single" and
+their agent loops. If the rest fails to load, that import raises. verl logs a failure of this module itself at debug
+level only, so the error is kept here, and `raise_load_error` raises it.
 """
 
 import importlib
 import os
+from collections.abc import Callable
 from types import ModuleType
 
 import wrapt
 from longshort_reward.errors import UserError
 
+from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
+
 ENTRY_POINT = "longshort"
 POLICY_VARIABLE = "VERL_USE_EXTERNAL_PLUGINS"
-ROLLOUT_NAME = "transformers"
-VLLM_ROLLOUT_NAME = "vllm"
 TRAINER_NAME = "longshort"
 _PACKAGE = "verl_longshort.verl_plugin"
 TRAINER_MODULES = (f"{_PACKAGE}.trainer.pair_trainer", f"{_PACKAGE}.trainer.single_trainer")
 AGENT_LOOP_MODULES = (f"{_PACKAGE}.rollout.agent_loop", f"{_PACKAGE}.rollout.single_loop")
 ENGINE_MODULE = f"{_PACKAGE}.platform.fsdp"
-ADAPTER_CLASS = f"{_PACKAGE}.rollout.adapter.TransformersAdapter"
-VLLM_ADAPTER_CLASS = f"{_PACKAGE}.rollout.vllm_adapter.VllmAdapter"
 
 LOAD_ERROR: Exception | None = None
 """What went wrong while verl loaded this module, if anything did."""
@@ -43,49 +42,30 @@ def raise_load_error() -> None:
         raise RuntimeError(f"the plug-in of verl-longshort failed to load: {LOAD_ERROR!r}") from LOAD_ERROR
 
 
-def _register_replica(replica: ModuleType) -> None:
-    replica.RolloutReplicaRegistry.register(ROLLOUT_NAME, _load_replica)
-    # takes the place of verl's own, which it is for a rollout without a role
-    replica.RolloutReplicaRegistry.register(VLLM_ROLLOUT_NAME, _load_vllm_replica)
+def _register_replicas(replica: ModuleType) -> None:
+    for name, rollout in ROLLOUTS.items():
+        replica.RolloutReplicaRegistry.register(name, rollout.load_replica)
 
 
-def _load_replica() -> type:
-    from verl_longshort.verl_plugin.rollout.replica import TransformersReplica
-
-    return TransformersReplica
-
-
-def _load_vllm_replica() -> type:
-    from verl_longshort.verl_plugin.rollout.vllm_replica import VllmReplica
-
-    return VllmReplica
+def _register_adapters(base: ModuleType) -> None:
+    for name, rollout in ROLLOUTS.items():
+        base._ROLLOUT_REGISTRY[(name, "async")] = rollout.adapter
 
 
-def _register_adapter(rollout: ModuleType) -> None:
-    rollout._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = ADAPTER_CLASS
-    rollout._ROLLOUT_REGISTRY[(VLLM_ROLLOUT_NAME, "async")] = VLLM_ADAPTER_CLASS
+def _import(*modules: str) -> Callable[[ModuleType], None]:
+    def register(_: ModuleType) -> None:
+        for module in modules:
+            importlib.import_module(module)
 
-
-def _register_engines(_: ModuleType) -> None:
-    importlib.import_module(ENGINE_MODULE)
-
-
-def _register_trainers(_: ModuleType) -> None:
-    for module in TRAINER_MODULES:
-        importlib.import_module(module)
-
-
-def _register_agent_loops(_: ModuleType) -> None:
-    for module in AGENT_LOOP_MODULES:
-        importlib.import_module(module)
+    return register
 
 
 WHEN_IMPORTED = {
-    "verl.workers.rollout.replica": _register_replica,
-    "verl.workers.rollout.base": _register_adapter,
-    "verl.workers.engine.fsdp.transformer_impl": _register_engines,
-    "verl.trainer.ppo.v1": _register_trainers,
-    "verl.experimental.agent_loop.agent_loop": _register_agent_loops,
+    "verl.workers.rollout.replica": _register_replicas,
+    "verl.workers.rollout.base": _register_adapters,
+    "verl.workers.engine.fsdp.transformer_impl": _import(ENGINE_MODULE),
+    "verl.trainer.ppo.v1": _import(*TRAINER_MODULES),
+    "verl.experimental.agent_loop.agent_loop": _import(*AGENT_LOOP_MODULES),
 }
 """Module of verl -> what to register once it is imported."""
 

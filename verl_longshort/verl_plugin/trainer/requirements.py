@@ -22,6 +22,7 @@ from verl_longshort.base.requirements import (
 )
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.engines.registry import spec_of
 from verl_longshort.engines.requirements import absolute_model
 from verl_longshort.verl_plugin.trainer.sft import count_trajectories
 from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, sequence_parallel
@@ -109,14 +110,14 @@ def _requirements(
         if policy.trained is not None
     ]
     on_gpu = config.trainer.device == "cuda"
-    engines = {"vllm", "sglang"} & {policy.engine.name for policy in work.policies.values()}
+    engines = {spec_of(policy.engine.name).package for policy in work.policies.values()}
     return Requirements(
         command=command,
         work=work,
         gpus_per_node=gpus if on_gpu else 0,
         nodes=config.trainer.nnodes,
         products=(*products, Product(path=f"{root}/best.json")),
-        packages=(*sorted(engines), *_attention(config.actor_rollout_ref.model)) if on_gpu else (),
+        packages=(*sorted(filter(None, engines)), *_attention(config.actor_rollout_ref.model)) if on_gpu else (),
         notes=_notes(config),
     )
 

@@ -1,10 +1,9 @@
 """Checks the rollout engines of both policies before anything heavy is imported or started.
 
-Two engines on one device share its memory, and verl's engines other than these two have names that two
-policies of one run would share. Nothing here imports verl or vLLM.
+Two engines on one device share its memory, and the servers of verl's other engines have names that two policies of
+one run would share. Nothing here imports verl or vLLM.
 """
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,15 +12,12 @@ from typing import Any
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 
-from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.dry_run import planning
+from verl_longshort.engines.registry import DEFAULT, spec_of
+from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 
-ROLLOUTS = ("vllm", "transformers")
 _ROLLOUT = "actor_rollout_ref.rollout"
 _MOST_MEMORY = 0.95  # of a device, for both engines: CUDA contexts and the trainers need some
-_OFF = {
-    "disaggregation": "prefill and decode servers are not supported for a pair; set enabled to false",
-    "prometheus": "verl's configuration file of Prometheus holds one policy's servers; set enable to false",
-}
 
 
 def check_rollouts(policies: Mapping[str, Any], *, shared: bool, device: str) -> None:
@@ -43,32 +39,26 @@ def check_rollouts(policies: Mapping[str, Any], *, shared: bool, device: str) ->
 
 
 def check_installed(policies: Mapping[str, Any]) -> None:
-    """Raise UserError when a policy asks for vLLM on a machine without it; not in a dry run."""
-    if dry_run() is not None or importlib.util.find_spec("vllm") is not None:
-        return
+    """Raise UserError when a policy asks for an engine that this machine lacks, unless it only plans."""
     for role in ROLES:
-        rollout = policies[role.value]["actor_rollout_ref"]["rollout"]
-        if rollout["name"] == "vllm":
-            remedy = "vLLM is not installed: pip install 'verl-longshort[gpu]', or set transformers"
-            raise UserError(f"{_ROLLOUT}.name", "vllm", remedy)
+        engine = spec_of(policies[role.value]["actor_rollout_ref"]["rollout"]["name"])
+        if not planning() and not engine.installed:
+            remedy = f"{engine.title} is not installed: {engine.install}, or set {DEFAULT.name}"
+            raise UserError(f"{_ROLLOUT}.name", engine.name, remedy)
 
 
 def _check_policy(role: Role, policy: Mapping[str, Any]) -> None:
     rollout = policy["actor_rollout_ref"]["rollout"]
-    if rollout["name"] not in ROLLOUTS:
-        raise _error(role, "name", rollout["name"], f"a pair's engines are {' or '.join(ROLLOUTS)}")
-    if rollout["name"] == "vllm":
-        for block, remedy in _OFF.items():
-            key = "enabled" if block == "disaggregation" else "enable"
-            if rollout.get(block, {}).get(key):
-                raise _error(role, f"{block}.{key}", True, remedy)
-        if rollout["free_cache_engine"] and not rollout.get("enable_sleep_mode", True):
-            raise _error(role, "enable_sleep_mode", False, "free_cache_engine needs it; set true")
+    where = f"longshort.policies.{role}.{_ROLLOUT}"
+    if (known := ROLLOUTS.get(rollout["name"])) is None:
+        raise UserError(f"{where}.name", rollout["name"], f"a pair's engines are {' or '.join(ROLLOUTS)}")
+    for key, value, remedy in known.refused(rollout):
+        raise UserError(f"{where}.{key}", value, remedy)
     _check_length(role, policy)
 
 
 def _check_length(role: Role, policy: Mapping[str, Any]) -> None:
-    # vLLM cuts a turn short in silence where prompt and turn pass the model's length
+    # vLLM silently truncates a turn where prompt and turn exceed the model's length
     needed = policy["data"]["max_prompt_length"] + policy["data"]["max_response_length"]
     path = Path(policy["actor_rollout_ref"]["model"]["path"]).expanduser() / "config.json"
     positions = json.loads(path.read_text()).get("max_position_embeddings") if path.is_file() else None
@@ -79,14 +69,10 @@ def _check_length(role: Role, policy: Mapping[str, Any]) -> None:
 
 def _check_memory(policies: Mapping[str, Any]) -> None:
     rollouts = [policies[role.value]["actor_rollout_ref"]["rollout"] for role in ROLES]
-    shares = [rollout["gpu_memory_utilization"] for rollout in rollouts if rollout["name"] == "vllm"]
+    shares = [r["gpu_memory_utilization"] for r in rollouts if spec_of(r["name"]).reserves_memory]
     if len(shares) == len(ROLES) and sum(shares) > _MOST_MEMORY:
         remedy = (
             f"both engines are awake together on the same GPUs: their shares may be {_MOST_MEMORY} in all; "
             "give 0.4 each, or longshort.pools=separate"
         )
         raise UserError(f"{_ROLLOUT}.gpu_memory_utilization", " + ".join(map(str, shares)), remedy)
-
-
-def _error(role: Role, key: str, value: object, remedy: str) -> UserError:
-    return UserError(f"longshort.policies.{role}.{_ROLLOUT}.{key}", value, remedy)

@@ -1,0 +1,70 @@
+"""The rollouts that this package registers with verl: where their classes are, and what a pair cannot have of them.
+
+A new one is a line in `ROLLOUTS`, beside its replica and adapter. Light: no verl, no torch.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from verl_longshort.engines.spec import EngineSpec
+from verl_longshort.engines.transformers import TRANSFORMERS
+from verl_longshort.engines.vllm import VLLM
+
+Refusals = Iterator[tuple[str, Any, str]]
+"""Key below `rollout`, its value, and the remedy."""
+
+
+def _nothing(rollout: Mapping[str, Any]) -> Refusals:
+    yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """An engine as a rollout of verl, under the engine's name."""
+
+    engine: EngineSpec
+    replica: str
+    """Dotted path of the class; imported when verl starts such a rollout."""
+    adapter: str
+    """Dotted path of the class on the trainer's side."""
+    refused: Callable[[Mapping[str, Any]], Refusals] = _nothing
+    """What of a policy's `rollout` configuration a pair cannot have."""
+
+    def load_replica(self) -> type:
+        """The replica's class."""
+        module, _, name = self.replica.rpartition(".")
+        found: type = getattr(importlib.import_module(module), name)
+        return found
+
+
+def _refused_of_vllm(rollout: Mapping[str, Any]) -> Refusals:
+    if rollout.get("disaggregation", {}).get("enabled"):
+        remedy = "prefill and decode servers are not supported for a pair; set enabled to false"
+        yield "disaggregation.enabled", True, remedy
+    if rollout.get("prometheus", {}).get("enable"):
+        remedy = "verl's configuration file of Prometheus holds one policy's servers; set enable to false"
+        yield "prometheus.enable", True, remedy
+    if rollout["free_cache_engine"] and not rollout.get("enable_sleep_mode", True):
+        yield "enable_sleep_mode", False, "free_cache_engine needs it; set true"
+
+
+_HERE = "verl_longshort.verl_plugin.rollout"
+ROLLOUTS = {
+    rollout.engine.name: rollout
+    for rollout in (
+        # takes the place of verl's own, which it is for a rollout without a role
+        Rollout(
+            engine=VLLM,
+            replica=f"{_HERE}.vllm_replica.VllmReplica",
+            adapter=f"{_HERE}.vllm_adapter.VllmAdapter",
+            refused=_refused_of_vllm,
+        ),
+        Rollout(
+            engine=TRANSFORMERS,
+            replica=f"{_HERE}.replica.TransformersReplica",
+            adapter=f"{_HERE}.adapter.TransformersAdapter",
+        ),
+    )
+}

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.trainer import watch
 from verl_longshort.verl_plugin.trainer.activity import ActivityFile, node_of_worker
-from verl_longshort.verl_plugin.trainer.cluster import asked_address, carry_environment, point_at_cluster
+from verl_longshort.verl_plugin.trainer.cluster import carry_environment, point_at_cluster, requested_address
 from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
 
 SHORT_GRACE_S = 5.0
@@ -71,7 +71,7 @@ def main() -> int:
 
 def run(runner: Any, config: DictConfig) -> int:
     """What verl's `run_ppo` and our `run_verl` do with a runner."""
-    assert asked_address(config)
+    assert requested_address(config)
     ray.init(**OmegaConf.to_container(config.ray_kwargs.ray_init))
     try:
         ray.get(runner.remote().run.remote(config))

@@ -46,7 +46,7 @@ def test_a_run_has_a_cluster_of_its_own_unless_told():
         "include_dashboard": False,
         "address": "local",
     }
-    assert cluster.asked_address(made) is None
+    assert cluster.requested_address(made) is None
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_an_existing_cluster_by_key_or_variable(monkeypatch, key, variable, join
     cluster.point_at_cluster(made, pools=1)
     # Ray refuses sizes for a cluster that has its own
     assert made.ray_kwargs.ray_init == {"address": joined}
-    assert cluster.asked_address(made) == joined
+    assert cluster.requested_address(made) == joined
 
 
 def test_a_named_local_cluster_is_not_the_variables(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "b:1")
-    assert cluster.asked_address(config("local")) is None
+    assert cluster.requested_address(config("local")) is None
 
 
 def test_several_nodes_need_an_address():

@@ -1,6 +1,8 @@
 """What `longshort sft` refuses before any heavy import, and how it says so."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from longshort_reward.errors import UserError
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.verl_plugin.trainer.sft import check
+from verl_longshort.verl_plugin.trainer.sft import check, run_and_wait
 
 RECORD = {
     "problem": "1 + 1",
@@ -80,3 +82,33 @@ def test_the_command_exits_with_two_and_imports_nothing_heavy(good: list[str]) -
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2, result.stderr
     assert result.stderr == "error: longshort.role = both: must be long or short\n"
+
+
+RUN = "from verl_longshort.verl_plugin.trainer.sft import run_and_wait as r; import sys; sys.exit(r(sys.argv[1:]))"
+CHILD = """
+import signal, sys, time
+def end(number, frame):
+    print("told", number, flush=True)
+    sys.exit(7)
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGINT, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_torchrun_is_told_and_waited_for(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", RUN, sys.executable, "-c", CHILD]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    if number is signal.SIGINT:
+        os.killpg(parent.pid, number)  # as a terminal does
+    else:
+        parent.send_signal(number)
+    assert (parent.stdout.read(), parent.wait(timeout=30)) == (f"told {number.value}\n", 7)
+
+
+def test_the_status_of_one_that_was_killed() -> None:
+    assert run_and_wait([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137

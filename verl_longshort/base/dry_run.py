@@ -109,6 +109,12 @@ def planned_gpus() -> int | None:
     return None if dry is None else dry.gpus
 
 
+def gpus_per_node() -> int:
+    """GPUs of a node: in the plan, in a real run of this machine."""
+    dry = dry_run()
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if dry is None else dry.gpus_per_node
+
+
 def is_planned(path: str | Path) -> bool:
     """Whether `path` will be written by a stage before, in a dry run; False in a real one."""
     dry = dry_run()

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,8 +62,10 @@ def report(done: float, total: float, message: str = "") -> None:
         return
     temporary = f"{path}.{os.getpid()}.tmp"
     text = json.dumps(asdict(Progress(done=done, total=total, message=message)))
-    Path(temporary).write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    # No such folder: this is another node of the run, or the one who looked has left.
+    with suppress(FileNotFoundError):
+        Path(temporary).write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
 
 
 def read(path: Path) -> Progress | None:

@@ -25,7 +25,7 @@ _CARRIED_NAMES = ("PYTHONPATH", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "TE
 _SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 
 
-def asked_address(config: DictConfig) -> str | None:
+def requested_address(config: DictConfig) -> str | None:
     """The existing cluster a run shall join (`auto`: the one running on this machine), None for its own."""
     given = config.ray_kwargs.ray_init.get("address")
     if given in (None, "auto"):
@@ -36,7 +36,7 @@ def asked_address(config: DictConfig) -> str | None:
 
 def check_address(config: DictConfig) -> None:
     """Raise UserError when a run on several nodes does not say which cluster they form."""
-    if config.trainer.nnodes > 1 and asked_address(config) is None:
+    if config.trainer.nnodes > 1 and requested_address(config) is None:
         remedy = (
             f"several nodes are a Ray cluster that runs already: `ray start` each, then set {VARIABLE}="
             f"<head>:6379 or {ADDRESS_KEY}"
@@ -51,7 +51,7 @@ def point_at_cluster(config: DictConfig, *, pools: int) -> None:
         config: the run's configuration, changed in place.
         pools: resource pools of trainer.nnodes x trainer.n_gpus_per_node devices each.
     """
-    address = asked_address(config)
+    address = requested_address(config)
     with open_dict(config):
         ray_init = config.ray_kwargs.ray_init
         # "local": a cluster that happens to run on this machine is not joined unasked
@@ -72,12 +72,12 @@ def no_connection(config: DictConfig, error: Exception) -> UserError:
         f"{' '.join(str(error).split())}; does the cluster run (`ray status`), and does it want a token "
         "(RAY_AUTH_MODE=token with the same ~/.ray/auth_token on all nodes)?"
     )
-    return UserError(f"{VARIABLE} or {ADDRESS_KEY}", asked_address(config) or "local", remedy)
+    return UserError(f"{VARIABLE} or {ADDRESS_KEY}", requested_address(config) or "local", remedy)
 
 
 def carry_environment(config: DictConfig, environment: Mapping[str, str]) -> None:
     """Let a run on an existing cluster take `carried(environment)` along; what the user set there wins."""
-    if asked_address(config) is None:
+    if requested_address(config) is None:
         return
     with open_dict(config):
         ray_init = config.ray_kwargs.ray_init

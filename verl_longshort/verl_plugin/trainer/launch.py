@@ -8,7 +8,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role
 from omegaconf import DictConfig, open_dict
 
-from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.dry_run import planning
 from verl_longshort.base.metrics_files import number_metrics_file
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import Pools, settings_of
@@ -62,9 +62,8 @@ def check_by_verl(config: DictConfig, key: str) -> None:
 
     try:
         reference, critic = need_reference_policy(config), need_critic(config)
-        # the critic's part loads its model, which need not exist yet in a dry run
-        critic = critic and dry_run() is None
-        validate_config(config=config, use_reference_policy=reference, use_critic=critic)
+        # the critic's part loads its model, which need not exist yet when a run is only planned
+        validate_config(config=config, use_reference_policy=reference, use_critic=critic and not planning())
     except (AssertionError, ValueError) as error:
         raise UserError(key, "refused by verl", str(error)) from error
 

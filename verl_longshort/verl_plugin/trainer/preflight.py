@@ -11,11 +11,11 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig, OmegaConf
 
-from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.dry_run import gpus_per_node, planning
 from verl_longshort.base.files import Record, Records, check_model, read_records
 from verl_longshort.config.pair import PairSettings, settings_of
 from verl_longshort.core.checkpoint import CheckpointStore
-from verl_longshort.verl_plugin.trainer.cluster import asked_address, check_address
+from verl_longshort.verl_plugin.trainer.cluster import check_address, requested_address
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
 
@@ -91,22 +91,19 @@ def _problems(files: str | Sequence[str], key: str) -> Records[Record]:
 
 
 def check_devices(config: DictConfig, *, pools: int) -> None:
-    """Raise UserError when this machine has too few GPUs for so many resource pools, or is not enough."""
-    dry = dry_run()
-    if dry is None:
+    """Raise UserError when a node has too few GPUs for so many resource pools, or nobody says where the nodes are."""
+    if not planning():
         check_address(config)
-    if config.trainer.device != "cuda":
-        return
-    asked = config.trainer.n_gpus_per_node
-    here = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    present = here if dry is None else dry.gpus_per_node
-    elsewhere = dry is None and asked_address(config) is not None
-    if not elsewhere and asked * pools > present:
+        if requested_address(config) is not None:
+            # the cluster is asked when it is joined
+            return
+    wanted, present = config.trainer.n_gpus_per_node, gpus_per_node()
+    if config.trainer.device == "cuda" and wanted * pools > present:
         remedy = (
-            f"the run needs {asked * pools} GPUs ({pools} x {asked}) and this machine has {present}; "
+            f"the run needs {wanted * pools} GPUs ({pools} x {wanted}) and this machine has {present}; "
             "ask for fewer, or train on the CPU with device=cpu"
         )
-        raise UserError("trainer.n_gpus_per_node", asked, remedy)
+        raise UserError("trainer.n_gpus_per_node", wanted, remedy)
 
 
 def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from verl_longshort.verl_plugin.trainer import failure
 from verl_longshort.verl_plugin.trainer.activity import forget
-from verl_longshort.verl_plugin.trainer.cluster import asked_address, check_capacity, device_groups
+from verl_longshort.verl_plugin.trainer.cluster import check_capacity, device_groups, requested_address
 from verl_longshort.verl_plugin.trainer.nodes import check_nodes, wait_until_free
 from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch
 
@@ -50,7 +50,7 @@ class WatchedRunner:
         self._models = models
         self._command = command
         self._root = Path(config.trainer.default_local_dir)
-        self._joins = asked_address(config) is not None
+        self._joins = requested_address(config) is not None
         self._options: dict[str, Any] = {}
         self._handle: Any = None
         self.connected = False

@@ -10,6 +10,7 @@ killed leaves at most a folder named `.partial` beside it.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -44,14 +45,30 @@ def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
     if _needs_torchrun(config):
         arguments = ["--standalone", "--nproc-per-node", str(config.trainer.n_gpus_per_node)]
         module = ["-m", "verl_longshort.verl_plugin.trainer.sft", *overrides]
-        command = [sys.executable, "-m", "torch.distributed.run", *arguments, *module]
-        code = subprocess.run(command, check=False).returncode
-        if code:
-            raise SystemExit(code)
+        status = run_and_wait([sys.executable, "-m", "torch.distributed.run", *arguments, *module])
+        if status:
+            raise SystemExit(status)
         return
     from verl_longshort.verl_plugin.trainer.sft_run import train
 
     train(overrides)
+
+
+def run_and_wait(command: Sequence[str]) -> int:
+    """Run a command to its end, whatever signals come; its exit status as a shell gives it.
+
+    torchrun needs a while to end its workers, and nobody else would: so it is neither killed nor left alone. A
+    terminal sends Ctrl-C to it as well, SIGTERM is passed on.
+    """
+    process = subprocess.Popen(command)
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda number, _: process.send_signal(number)}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
 
 
 def check(config: DictConfig) -> None:

@@ -41,7 +41,7 @@ class TaskRunner:
         ranks = [Rank.options(scheduling_strategy="SPREAD").remote() for _ in range(config.trainer.nnodes)]
         nodes = ray.get([rank.__ray_call__.remote(node_of_worker) for rank in ranks])
         file = ActivityFile(config.trainer.default_local_dir, total=6)
-        file.place({Role.LONG: nodes, Role.SHORT: nodes})
+        file.set_ranks({Role.LONG: nodes, Role.SHORT: nodes})
         file.now(3, os.environ["LONGSHORT_DOING"])
         if config.doing == "calls":
             ray.get([rank.wait.remote() for rank in ranks])

@@ -178,7 +178,7 @@ def saved(root, step):
 
 def test_activity_is_read_back_and_forgotten(tmp_path):
     file = activity.ActivityFile(tmp_path, total=6)
-    file.place({Role.LONG: ["a", "b"], Role.SHORT: ["a", "b"]})
+    file.set_ranks({Role.LONG: ["a", "b"], Role.SHORT: ["a", "b"]})
     file.now(3, "long learns")
     noted = activity.read(tmp_path)
     assert noted == activity.Activity(
@@ -193,7 +193,7 @@ def test_activity_is_read_back_and_forgotten(tmp_path):
 def test_a_lost_nodes_report(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     file = activity.ActivityFile(tmp_path, total=6)
-    file.place({Role.LONG: ["a", "b"]})
+    file.set_ranks({Role.LONG: ["a", "b"]})
     file.now(3, "long learns")
     saved(tmp_path, 2)
     lost = failure.LostNode(id="b", name="10.0.0.2 (b)", reason="health check failed")

@@ -1,6 +1,6 @@
-"""The rows that are running: prefill, one decoding step for all, and what becomes of finished rows.
+"""The rows that are running: prefill, one decoding step for all, and what happens to finished rows.
 
-No threads and no queues here; `engine.py` owns those. A row is a request with its output so far, and row i
+No threads and no queues here; `scheduler.py` owns those. A row is a request with its output so far, and row i
 lives in slot i of the cache: when a row leaves, the last one takes its place.
 """
 
@@ -23,7 +23,7 @@ _NOISE_CHUNK = 64
 
 
 @dataclass(kw_only=True, eq=False)
-class Row:
+class BatchRow:
     """One request while it waits and runs."""
 
     request_id: str
@@ -88,7 +88,7 @@ class Batch:
     `finish` is called with each row that has ended, and the reason.
     """
 
-    def __init__(self, model: PreTrainedModel, *, prefixes: Prefixes, finish: Callable[[Row, str], None]) -> None:
+    def __init__(self, model: PreTrainedModel, *, prefixes: Prefixes, finish: Callable[[BatchRow, str], None]) -> None:
         self._model = model
         self._device = model.device
         self._slots = Slots(LayerShape.of(model))
@@ -96,11 +96,11 @@ class Batch:
         self._finish = finish
         self._rules: RowRules | None = None
         self.prefixes = prefixes
-        self.rows: list[Row] = []
+        self.rows: list[BatchRow] = []
         self.counters = Counters()
 
-    def join(self, rows: Sequence[Row]) -> None:
-        """Prefill new rows and draw their first tokens. If that raises, none of them is in the batch."""
+    def join(self, rows: Sequence[BatchRow]) -> None:
+        """Prefill new rows and sample their first tokens. If that raises, none of them is in the batch."""
         kept = {row: self.prefixes.take(row.prompt) for row in rows}
         for row, states in kept.items():
             row.stored = row.reused = 0 if states is None else states.shape[1]
@@ -117,7 +117,7 @@ class Batch:
         self._accept(first, logits, self._rules_of(ordered, logits))
 
     def step(self) -> None:
-        """Draw one token for every row."""
+        """Sample one token for every row."""
         self.counters.steps += 1
         self.counters.largest_batch = max(self.counters.largest_batch, len(self.rows))
         tokens = torch.tensor([[row.output[-1], row.stored] for row in self.rows], device=self._device)
@@ -149,15 +149,16 @@ class Batch:
         self._slots.free()
         self.prefixes.clear()
 
-    def _rules_of(self, rows: Sequence[Row], logits: Tensor) -> RowRules:
+    def _rules_of(self, rows: Sequence[BatchRow], logits: Tensor) -> RowRules:
         return RowRules([row.params for row in rows], logits.shape[1], self._device)
 
     def _accept(self, first: int, logits: Tensor, rules: RowRules) -> None:
         rows = self.rows[first:]
         uniforms = [] if rules.all_greedy else [row.uniform() for row in rows]
-        drawn, logprobs = sample(logits, rules, uniforms, _banned(rows) if rules.some_minimum else {})
+        sampled, logprobs = sample(logits, rules, uniforms, _banned(rows) if rules.some_minimum else {})
         ended: list[int] = []
-        for index, (row, token, logprob) in enumerate(zip(rows, drawn.tolist(), logprobs.tolist(), strict=True), first):
+        outcomes = zip(rows, sampled.tolist(), logprobs.tolist(), strict=True)
+        for index, (row, token, logprob) in enumerate(outcomes, first):
             if reason := row.accept(token, logprob):
                 ended.append(index)
                 self._finish(row, reason)
@@ -165,7 +166,7 @@ class Batch:
         if ended:
             self.leave(ended)
 
-    def _prefill(self, first: int, rows: Sequence[Row]) -> Tensor:
+    def _prefill(self, first: int, rows: Sequence[BatchRow]) -> Tensor:
         """Compute the tokens that are not stored yet; logits after the last one, [rows, vocabulary]."""
         # aligned at the right, so that the last column is every row's last token
         pending = [row.prompt[row.stored :] for row in rows]
@@ -208,7 +209,7 @@ class Batch:
         return output.logits[:, -1].float()
 
 
-def _groups(rows: Sequence[Row]) -> Iterator[tuple[int, Sequence[Row]]]:
+def _groups(rows: Sequence[BatchRow]) -> Iterator[tuple[int, Sequence[BatchRow]]]:
     """Runs of rows, sorted by pending tokens, whose padded prefill stays within `_PREFILL_TOKENS`."""
     start = 0
     while start < len(rows):
@@ -219,10 +220,10 @@ def _groups(rows: Sequence[Row]) -> Iterator[tuple[int, Sequence[Row]]]:
         start = end
 
 
-def _pending(row: Row) -> int:
+def _pending(row: BatchRow) -> int:
     return min(len(row.prompt) - row.stored, _PREFILL_COLUMNS)
 
 
-def _banned(rows: Sequence[Row]) -> dict[int, list[int]]:
+def _banned(rows: Sequence[BatchRow]) -> dict[int, list[int]]:
     """The stop tokens of rows that have not generated their min_tokens yet."""
     return {index: sorted(row.stop_ids) for index, row in enumerate(rows) if len(row.output) < row.params.min_tokens}

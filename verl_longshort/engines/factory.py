@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from verl_longshort.base.dry_run import planned_gpus, planning
 from verl_longshort.engines.registry import DEFAULT, ENGINES
-from verl_longshort.engines.spec import Engine, EngineSpec, Load
+from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
 AUTO = "auto"
 """The first of `ENGINES` that can run."""
@@ -95,9 +95,9 @@ def open_engine(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    load = settings.engine_spec.load
-    assert load is not None, "settings name engines of this process only"
-    wanted = Load(
+    opener = settings.engine_spec.open
+    assert opener is not None, "settings name engines of this process only"
+    options = EngineOptions(
         path=path,
         tokenizer=tokenizer,
         max_num_seqs=max_num_seqs,
@@ -106,7 +106,7 @@ def open_engine(
         gpu_memory_utilization=settings.gpu_memory_utilization or MEMORY_SHARE / engines_of_command,
         shared_prefixes=shared_prefixes,
     )
-    return tokenizer, engines.enter_context(load(wanted))
+    return tokenizer, engines.enter_context(opener(options))
 
 
 def _automatic() -> EngineSpec:

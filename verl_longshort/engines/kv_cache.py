@@ -3,8 +3,8 @@
 * `Slots`: preallocated, growing buffers of all layers in one tensor. A row's token at position p lies in
   column p, so a step writes one column per row in place, and nothing is ever concatenated, padded or shifted.
   `Slots.cache` is what a transformers model takes as `past_key_values`.
-* `Prefixes`: keys and values of finished sequences, found again by their tokens, bounded, least recently
-  used first out.
+* `Prefixes`: keys and values of finished sequences, found again by their tokens, of bounded size; the least
+  recently used go first.
 """
 
 from collections import OrderedDict
@@ -198,7 +198,7 @@ class Prefixes:
             self._drop(next(iter(self._kept)))
 
     def take(self, prompt: Sequence[int]) -> Tensor | None:
-        """States of the longest sequence that `prompt` goes on from, removed from the store; None if none."""
+        """States of the longest sequence that `prompt` continues, removed from the store; None if none."""
         if not self._kept:
             return None
         # the last token must be computed in any case: its logits are what generation starts from

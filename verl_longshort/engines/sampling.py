@@ -1,8 +1,8 @@
-"""What a request asks of sampling, and the draw of one token for every row of a batch.
+"""What a request asks of sampling, and sampling one token for every row of a batch.
 
 * `SamplingParams`: the sampling keys of one request, checked. Names and meanings are vLLM's.
 * `tokens_allowed`: how long its answer may be.
-* `noise`: the uniform numbers behind a request's draws, a function of its seed and of token positions only.
+* `noise`: the uniform numbers behind a request's samples, a function of its seed and of token positions only.
 * `RowRules`: the params of all rows of a batch as tensors.
 * `sample`: logits to tokens and log-probs.
 """
@@ -48,7 +48,7 @@ class SamplingParams:
     logprobs: bool = False
     """Whether the chosen tokens' log-probs are wanted."""
     seed: int | None = None
-    """Makes the draws a function of seed and token positions, whatever else is in the batch."""
+    """Makes what is sampled a function of seed and token positions, whatever else is in the batch."""
 
     @classmethod
     def parse(cls, sampling: Mapping[str, Any]) -> "SamplingParams":
@@ -153,7 +153,7 @@ def sample(
     Args:
         logits: [rows, vocabulary], float32.
         uniforms: one number in [0, 1) per row; greedy rows do not look at theirs.
-        banned: row index -> token ids it may not draw now.
+        banned: row index -> token ids that it may not get now.
 
     Returns:
         Tokens [rows], int64, and log-probs [rows], float32: log_softmax(logits / temperature) of the chosen
@@ -175,9 +175,9 @@ def _choose(allowed: Tensor, rules: RowRules, uniforms: Sequence[float]) -> Tens
     # float64: a float32 sum over a large vocabulary would shift the tail
     cumulative = allowed.exp().cumsum(-1, dtype=torch.float64)
     target = torch.tensor(uniforms, dtype=torch.float64, device=allowed.device) * cumulative[:, -1]
-    drawn = torch.searchsorted(cumulative, target.unsqueeze(1), right=True).squeeze(1)
-    drawn.clamp_(max=allowed.shape[1] - 1)
-    return torch.where(rules.greedy, allowed.argmax(-1), drawn) if rules.some_greedy else drawn
+    sampled = torch.searchsorted(cumulative, target.unsqueeze(1), right=True).squeeze(1)
+    sampled.clamp_(max=allowed.shape[1] - 1)
+    return torch.where(rules.greedy, allowed.argmax(-1), sampled) if rules.some_greedy else sampled
 
 
 def _filtered(logprobs: Tensor, rules: RowRules) -> Tensor:

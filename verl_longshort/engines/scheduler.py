@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from verl_longshort.core.trajectory import Generation
-from verl_longshort.engines.batch import Batch, Row
+from verl_longshort.engines.batch import Batch, BatchRow
 from verl_longshort.engines.kv_cache import Prefixes
 
 _COMMAND_TIMEOUT_S = 1800.0  # a command waits at most for the rows that are running
@@ -38,7 +38,7 @@ class Scheduler:
         self.batch = Batch(model, prefixes=prefixes, finish=_finish)
         self._capacity = max_num_seqs
         self._changed = threading.Condition()
-        self._waiting: deque[Row] = deque()
+        self._waiting: deque[BatchRow] = deque()
         self._commands: deque[_Command] = deque()
         self._busy_s = 0.0
         self._paused = self._asleep = self._closed = self._cancelled = False
@@ -46,7 +46,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._serve, name="transformers-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, row: Row) -> None:
+    def submit(self, row: BatchRow) -> None:
         """Queue a request. Raises RuntimeError when closed."""
         row.future.add_done_callback(self._note_cancel)
         with self._changed:
@@ -146,7 +146,7 @@ class Scheduler:
             return 0
         return min(len(self._waiting), self._capacity - len(self.batch.rows))
 
-    def _advance(self, joiners: list[Row]) -> None:
+    def _advance(self, joiners: list[BatchRow]) -> None:
         started = time.perf_counter()
         with torch.inference_mode():
             if self._cancelled:
@@ -158,7 +158,7 @@ class Scheduler:
                 self._guarded(self.batch.step, self.batch.rows)
         self._busy_s += time.perf_counter() - started
 
-    def _guarded(self, work: Callable[[], None], concerned: Sequence[Row]) -> None:
+    def _guarded(self, work: Callable[[], None], concerned: Sequence[BatchRow]) -> None:
         """Run model work; if it raises, the requests concerned fail with what it raised."""
         try:
             work()
@@ -195,7 +195,7 @@ class Scheduler:
         self.batch.free()
 
 
-def _finish(row: Row, reason: str) -> None:
+def _finish(row: BatchRow, reason: str) -> None:
     if row.future.set_running_or_notify_cancel():
         row.future.set_result(row.generation(reason))
 

@@ -1,6 +1,6 @@
-"""Keys and values that many requests go on from: rollouts from every prefix of one text.
+"""Keys and values that many requests continue: rollouts from every prefix of one text.
 
-`SharedPrefixes` takes the place of `Prefixes` in an engine whose requests branch. It remembers the prompts of
+`SharedPrefixes` replaces `Prefixes` in an engine whose requests branch. It remembers the prompts of
 finished requests, and a later prompt gets the longest beginning that it has in common with any of them: a
 part of a kept prompt will do, since keys and values of a token depend on the tokens before it alone. What is
 found stays for others.
@@ -22,7 +22,7 @@ class SharedPrefixes(Prefixes):
         """Hash of a beginning -> key of a kept prompt that has it."""
 
     def kept_length(self, prompt: int, stored: int) -> int:
-        """The prompt alone: nobody goes on from what a rollout wrote."""
+        """The prompt alone: nobody continues what a rollout wrote."""
         return min(prompt, stored)
 
     def fits(self, tokens: Sequence[int]) -> bool:

@@ -27,8 +27,8 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
-    """A model to load."""
+class EngineOptions:
+    """What an engine is opened with."""
 
     path: str
     tokenizer: Any
@@ -59,7 +59,7 @@ class EngineSpec:
     """Importable package that it needs beyond those of every installation."""
     install: str = ""
     """The command that installs the package."""
-    load: Callable[[Load], AbstractContextManager[Engine]] | None = None
+    open: Callable[[EngineOptions], AbstractContextManager[Engine]] | None = None
     """Opens one in this process; None: only verl has it."""
     needs_gpu: bool = False
     runs_without_gpu: Callable[[], bool] = lambda: True

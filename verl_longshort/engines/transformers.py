@@ -1,12 +1,12 @@
-"""The engine `transformers`: what it can do, and how a command loads a model on it. Light: no torch."""
+"""The engine `transformers`: what it can do, and how a command opens one. Light: no torch."""
 
 from contextlib import AbstractContextManager
 from typing import Any
 
-from verl_longshort.engines.spec import Engine, EngineSpec, Load
+from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
 
-def _load(wanted: Load) -> AbstractContextManager[Engine]:
+def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -15,14 +15,14 @@ def _load(wanted: Load) -> AbstractContextManager[Engine]:
 
     logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(wanted.path, dtype="auto", attn_implementation="sdpa").to(device)
+    model = AutoModelForCausalLM.from_pretrained(options.path, dtype="auto", attn_implementation="sdpa").to(device)
     return TransformersEngine(
         model,
-        wanted.tokenizer,
-        max_num_seqs=wanted.max_num_seqs,
-        eos_token_ids=_end_tokens(model, wanted.tokenizer),
-        seed=wanted.seed,
-        shared_prefixes=wanted.shared_prefixes,
+        options.tokenizer,
+        max_num_seqs=options.max_num_seqs,
+        eos_token_ids=_end_tokens(model, options.tokenizer),
+        seed=options.seed,
+        shared_prefixes=options.shared_prefixes,
     )
 
 
@@ -34,4 +34,4 @@ def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 
 # files that were written before there was another engine do not name it
-TRANSFORMERS = EngineSpec(name="transformers", title="transformers", load=_load, in_headers=False)
+TRANSFORMERS = EngineSpec(name="transformers", title="transformers", open=_open, in_headers=False)

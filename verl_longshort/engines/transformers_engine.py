@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from verl_longshort.core.trajectory import Generation
-from verl_longshort.engines.batch import Row
+from verl_longshort.engines.batch import BatchRow
 from verl_longshort.engines.kv_cache import Prefixes
 from verl_longshort.engines.sampling import SamplingParams, tokens_allowed
 from verl_longshort.engines.scheduler import Scheduler
@@ -31,7 +31,7 @@ _ATTENTION = ("sdpa", "eager")
 class TransformersEngine:
     """Continuous batching over one model. Close it, or use it as a context manager.
 
-    The KV cache of a finished request is kept, so that a request whose prompt goes on from those tokens (the
+    The KV cache of a finished request is kept, so that a request whose prompt continues those tokens (the
     next turn of a trajectory) computes its new tokens only.
 
     Args:
@@ -40,7 +40,7 @@ class TransformersEngine:
         tokenizer: for stop strings.
         max_num_seqs: rows that run at once; further requests wait.
         eos_token_ids: tokens that end a generation unless `ignore_eos` is asked for.
-        seed: of requests that bring no seed of their own; their draws depend on the order of arrival.
+        seed: of requests that bring no seed of their own; what they sample depends on the order of arrival.
         max_model_len: prompt and generated tokens at most; None: `max_position_embeddings` of the model.
         kept_tokens: tokens of finished requests whose KV cache is kept; 0: none.
         shared_prefixes: for requests that branch, such as rollouts from every prefix of one text: any
@@ -98,7 +98,7 @@ class TransformersEngine:
         return await asyncio.wrap_future(row.future)
 
     def pause(self) -> None:
-        """Let new requests wait; running ones go on."""
+        """Let new requests wait; running ones continue."""
         self._scheduler.hold(paused=True)
 
     def resume(self) -> None:
@@ -160,9 +160,9 @@ class TransformersEngine:
     def _restore(self) -> None:
         self._model.to(self._device)
 
-    def _row(self, request_id: str, prompt: list[int], params: SamplingParams) -> Row:
+    def _row(self, request_id: str, prompt: list[int], params: SamplingParams) -> BatchRow:
         allowed = tokens_allowed(params, len(prompt), self.max_model_len, request_id=request_id)
-        return Row(
+        return BatchRow(
             request_id=request_id,
             prompt=prompt,
             params=params,

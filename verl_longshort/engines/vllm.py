@@ -1,9 +1,9 @@
-"""The engine `vllm`: what it can do, how a command loads a model on it, and its sampling keys. Imports no vLLM.
+"""The engine `vllm`: what it can do, how a command opens one, and its sampling keys. Imports no vLLM.
 
-Three things need care in sampling. vLLM numbers a seeded request's draws from 0 (V1 model runner), so two turns of
-one trajectory with one seed would get the same numbers: `turn_seed`. It looks for stop strings in text without
-special tokens by default: `for_request` turns that off, and both engines of this package stop at the same
-token. Token ids always hold the token that completes a stop string, whole, even if its text goes on behind
+Three things need care in sampling. vLLM counts a seeded request's random numbers from 0 (V1 model runner), so two
+turns of one trajectory with one seed would get the same numbers: hence `turn_seed`. By default it looks for stop
+strings in text without special tokens: `for_request` turns that off, so that both engines of this package stop at the
+same token. Token ids always include the whole token that completes a stop string, even if its text continues after
 the string; `include_stop_str_in_output` changes the text alone.
 """
 
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from verl_longshort.base.seeds import derived_seed
-from verl_longshort.engines.spec import Engine, EngineSpec, Load
+from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
 if TYPE_CHECKING:
     from verl_longshort.engines.sampling import SamplingParams
@@ -55,15 +55,15 @@ def arguments(params: "SamplingParams", *, prompt_tokens: int, max_tokens: int) 
     return for_request(given, prompt_tokens)
 
 
-def _load(wanted: Load) -> AbstractContextManager[Engine]:
+def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
     from verl_longshort.engines.vllm_engine import VllmEngine
 
     return VllmEngine(
-        wanted.path,
-        max_num_seqs=wanted.max_num_seqs,
-        seed=wanted.seed,
-        tensor_parallel_size=wanted.tensor_parallel_size,
-        gpu_memory_utilization=wanted.gpu_memory_utilization,
+        options.path,
+        max_num_seqs=options.max_num_seqs,
+        seed=options.seed,
+        tensor_parallel_size=options.tensor_parallel_size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
     )
 
 
@@ -72,7 +72,7 @@ VLLM = EngineSpec(
     title="vLLM",
     package="vllm",
     install="pip install 'verl-longshort[gpu]'",
-    load=_load,
+    open=_open,
     needs_gpu=True,
     # vLLM's CPU build
     runs_without_gpu=lambda: "cpu" in version("vllm"),

@@ -20,7 +20,7 @@ _ENVIRONMENT = {
     # a forked child would inherit this process's threads and its CUDA state
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_LOGGING_LEVEL": "WARNING",
-    # an evaluation tells nobody about itself
+    # an evaluation sends no usage statistics
     "VLLM_NO_USAGE_STATS": "1",
 }
 _STOP_S = 60  # seconds that vLLM's processes may take to end
@@ -31,7 +31,7 @@ class VllmEngine:
     """One model on vLLM. Close it, or use it as a context manager.
 
     Prompts that begin alike share their KV cache in blocks (vLLM's prefix caching): the next turn of a
-    trajectory, and rollouts from prefixes of one text. Draws are a function of the seed as far as the model's
+    trajectory, and rollouts from prefixes of one text. What is sampled is a function of the seed as far as the model's
     arithmetic does not depend on what else is in the batch; `VLLM_BATCH_INVARIANT=1` makes vLLM see to that.
 
     Args:
@@ -89,11 +89,11 @@ class VllmEngine:
     async def generate(self, *, request_id: str, prompt_ids: Sequence[int], sampling: Mapping[str, Any]) -> Generation:
         """Generate from token ids; see `TransformersEngine.generate`, whose keys and errors these are.
 
-        Log-probs are those of the distribution that was drawn from: after top_k and top_p, renormalised.
+        Log-probs are those of the distribution that was sampled from: after top_k and top_p, renormalised.
         """
         prompt = list(prompt_ids)
         params = SamplingParams.parse(sampling)
-        # vLLM itself would cut an answer short in silence
+        # vLLM itself would silently truncate an answer
         allowed = tokens_allowed(params, len(prompt), self.max_model_len, request_id=request_id)
         if self._closed:
             raise RuntimeError(f"request {request_id}: the engine is closed")

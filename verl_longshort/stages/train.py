@@ -1,45 +1,29 @@
 """`longshort train`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from verl_longshort.base.requirements import Requirements
-from verl_longshort.base.stage import OVERRIDES, Stage
+from verl_longshort.verl_plugin.stage import TrainingSettings, TrainingStage
+from verl_longshort.verl_plugin.trainer.launch import checked_config, train
+from verl_longshort.verl_plugin.trainer.requirements import pair_requirements
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """A checked configuration, and the overrides that gave it."""
-
-    config: DictConfig
-    overrides: Sequence[str]
-
-
-class TrainStage(Stage[TrainSettings, None]):
+class TrainStage(TrainingStage):
     """Train the pair by rounds of reinforcement learning (config/longshort_trainer.yaml)."""
 
     name = "train"
-    parameters = OVERRIDES
 
-    def settings(self, **arguments: Any) -> TrainSettings:
-        """verl's configuration with a block of our own, and all that can be checked of it in seconds."""
-        from verl_longshort.verl_plugin.trainer.launch import checked_config
+    def checked_config(self, overrides: Sequence[str]) -> DictConfig:
+        """verl's configuration with a block of our own."""
+        return checked_config(overrides)
 
-        overrides = arguments["overrides"]
-        return TrainSettings(config=checked_config(overrides), overrides=overrides)
-
-    def requirements(self, settings: TrainSettings, inputs: None) -> Requirements:
+    def requirements(self, settings: TrainingSettings, inputs: None) -> Requirements:
         """Read from verl's configuration."""
-        from verl_longshort.verl_plugin.trainer.requirements import pair_requirements
-
         return pair_requirements(settings.config)
 
-    def run(self, settings: TrainSettings, inputs: None, console: Console) -> None:
+    def run(self, settings: TrainingSettings, inputs: None, console: Console) -> None:
         """Train."""
-        from verl_longshort.verl_plugin.trainer.launch import train
-
         train(settings.config, settings.overrides)

@@ -5,7 +5,6 @@ so the last part of a TransferQueue key `{uid}_{session}_{i}` names the role.
 """
 
 import asyncio
-import hashlib
 from typing import Any
 
 from longshort_reward import format_match, match_answer
@@ -14,6 +13,7 @@ from longshort_reward.protocol import ROLES, Role
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 from verl.utils.profiler import simple_timer
 
+from verl_longshort.base.seeds import derived_seed
 from verl_longshort.config.pair import PairSettings, settings_of
 from verl_longshort.core.environment import Environment, StopReason
 from verl_longshort.core.role_view import RoleView
@@ -147,11 +147,10 @@ async def _grade(trajectory: Trajectory, sample: dict[str, Any], timeout_s: floa
 def session_seed(base: int, sample: dict[str, Any]) -> int:
     """One seed per (step, problem, session).
 
-    Sampling does not depend on what else is in the engine's batch, and a resumed run draws what an
-    uninterrupted one would have drawn.
+    Sampling does not depend on what else is in the engine's batch, and a resumed run samples what an uninterrupted
+    one would have sampled.
     """
-    name = f"{base}/{sample['global_steps']}/{sample['index']}/{sample['session_id']}"
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    return derived_seed(base, f"{sample['global_steps']}/{sample['index']}/{sample['session_id']}", bits=32)
 
 
 # a loop object is made for every trajectory; what does not depend on it is made once per process

@@ -1,7 +1,6 @@
 """The Ray actor that serves one policy to verl: `TransformersEngine` behind the methods that verl calls."""
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from verl.utils.device import get_device_name
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import RolloutMode, TokenOutput
 
+from verl_longshort.base.seeds import derived_seed
 from verl_longshort.engines.transformers_engine import KEPT_TOKENS, TransformersEngine
 from verl_longshort.engines.weights import PackedTensor, missing_weights
 
@@ -83,7 +83,7 @@ class TransformersServer:
             await asyncio.to_thread(self._engine.wake)
 
     async def sleep(self) -> None:
-        """Finish what runs and give memory back, unless the server is standalone or told not to."""
+        """Finish what runs and free memory, unless the server is standalone or configured to keep it."""
         if self._sleeps:
             await asyncio.to_thread(self._engine.sleep)
 
@@ -166,7 +166,7 @@ class TransformersServer:
             room = self._engine.max_model_len - prompt_tokens
             sampling.setdefault("max_tokens", max(1, min(self.config.response_length, row, room)))
         if self.config.full_determinism:
-            sampling.setdefault("seed", _seed(self.config.seed, request_id))
+            sampling.setdefault("seed", derived_seed(self.config.seed, request_id, bits=64))
         return sampling
 
     def _output(
@@ -201,7 +201,3 @@ def _eos_token_ids(described: HFModelConfig) -> set[int]:
         eos = getattr(source, "eos_token_id", None)
         ids.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
     return ids
-
-
-def _seed(base: int, request_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{base}/{request_id}".encode()).digest()[:8], "big")

@@ -1,17 +1,18 @@
-"""What a run is doing at the moment, in a file beside its checkpoints.
+"""What a run is doing at the moment, in a file next to its checkpoints.
 
-`{root}/activity.json` is for people who look in on a run, and for the report on one that died: the process
-that knew is gone then.
+`{root}/activity.json` is for people who watch a run, and for the report on a run that died: by then the process
+that knew is gone.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from longshort_reward.protocol import Role
+
+from verl_longshort.base.files import write_json
 
 FILE = "activity.json"
 
@@ -36,34 +37,31 @@ class Activity:
 
 
 class ActivityFile:
-    """The file of one run; whoever reads it never sees half of it."""
+    """The file of one run."""
 
     def __init__(self, root: str | Path, total: int) -> None:
         self._path = Path(root).absolute() / FILE
         self._total = total
         self._ranks: dict[str, list[str]] = {}
 
-    def place(self, ranks: Mapping[Role, list[str]]) -> None:
+    def set_ranks(self, ranks: Mapping[Role, list[str]]) -> None:
         """Remember the Ray node of each worker rank; written with the next `now`."""
         self._ranks = {role.value: list(nodes) for role, nodes in ranks.items()}
 
     def now(self, step: int, doing: str) -> None:
         """Say what begins."""
         activity = Activity(step=step, total=self._total, doing=doing, ranks=self._ranks)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f"{FILE}.tmp")
-        temporary.write_text(json.dumps(asdict(activity)))
-        os.replace(temporary, self._path)
+        write_json(self._path, asdict(activity), indent=None)
 
 
 def read(root: str | Path) -> Activity | None:
-    """What was noted last, or None."""
+    """The last activity, or None."""
     path = Path(root) / FILE
     return Activity(**json.loads(path.read_text())) if path.exists() else None
 
 
 def forget(root: str | Path) -> None:
-    """Remove what an earlier start of the run noted."""
+    """Remove what an earlier start of the run wrote."""
     (Path(root) / FILE).unlink(missing_ok=True)
 
 

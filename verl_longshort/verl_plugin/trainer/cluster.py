@@ -67,7 +67,7 @@ def point_at_cluster(config: DictConfig, *, pools: int) -> None:
 
 
 def no_connection(config: DictConfig, error: Exception) -> UserError:
-    """What to tell when Ray could not be started or joined."""
+    """The error for a Ray cluster that could not be started or joined."""
     remedy = (
         f"{' '.join(str(error).split())}; does the cluster run (`ray status`), and does it want a token "
         "(RAY_AUTH_MODE=token with the same ~/.ray/auth_token on all nodes)?"
@@ -101,7 +101,7 @@ def device_groups(config: DictConfig, *, pools: int) -> list[int]:
 
 
 def check_capacity(nodes: Sequence[Mapping[str, Any]], groups: Sequence[int], address: str) -> None:
-    """Hold what a run asks for against the nodes of a cluster (`ray.nodes()`).
+    """Check the run's resource request against the nodes of a cluster (`ray.nodes()`).
 
     Raises:
         UserError: some group of devices finds no node with room.
@@ -121,7 +121,7 @@ def check_capacity(nodes: Sequence[Mapping[str, Any]], groups: Sequence[int], ad
 
 
 def node_name(node: Mapping[str, Any]) -> str:
-    """How a node of `ray.nodes()` is called: its address and the start of its id, by which Ray's logs go."""
+    """A readable name of a node of `ray.nodes()`: its address and the start of its id, as in Ray's logs."""
     return f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
 
 

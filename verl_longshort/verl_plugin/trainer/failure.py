@@ -1,4 +1,4 @@
-"""The report on a run that lost a node or a process: what died, doing what, and how to go on."""
+"""The report on a run that lost a node or a process: what died, what it was doing, and how to resume."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ from verl_longshort.verl_plugin.trainer.cluster import VARIABLE
 
 @dataclass(frozen=True, kw_only=True)
 class LostNode:
-    """A node that died: Ray's id, a name for people, and Ray's word on why."""
+    """A node that died: Ray's id, a readable name, and the reason that Ray gives."""
 
     id: str
     name: str
@@ -22,7 +22,7 @@ class LostNode:
 
 
 def node_failure(nodes: Sequence[LostNode], root: Path, command: Sequence[str], address: str) -> RunDiedError:
-    """What to tell when `nodes` died under a run whose folder is `root`."""
+    """The error for a run in the folder `root` under which `nodes` died."""
     activity = read(root)
     names = ", ".join(node.name for node in nodes)
     held = [part for node in nodes for part in (activity.on_node(node.id) if activity else [])]
@@ -31,25 +31,25 @@ def node_failure(nodes: Sequence[LostNode], root: Path, command: Sequence[str], 
         "on it": ", ".join(held) or "no worker rank; other processes of the run",
         "Ray says": reasons or "nothing about why",
         "last checkpoint": _last(root),
-        "to go on": f"`ray start --address={address}` on that node or one in its place, then again:",
+        "to resume": f"`ray start --address={address}` on that node or one in its place, then again:",
     }
     return _failure(f"node {names} of the Ray cluster died {_while(activity)}", lines, command)
 
 
 def process_failure(error: Exception, root: Path, command: Sequence[str]) -> RunDiedError:
-    """What to tell when one of the run's processes died and its node did not."""
+    """The error for a run of which a process died and its node did not."""
     lines = {
         "Ray says": " ".join(str(error).split()),
         "last checkpoint": _last(root),
-        "to go on": "if it was killed for its memory, lower micro batches or max_num_seqs; then again:",
+        "to resume": "if it was killed for its memory, lower micro batches or max_num_seqs; then again:",
     }
     return _failure(f"a process of the run died {_while(read(root))}", lines, command)
 
 
 def _failure(headline: str, lines: dict[str, str], command: Sequence[str]) -> RunDiedError:
     width = max(map(len, lines)) + 1
-    told = [f"  {name + ':':<{width}} {text}" for name, text in lines.items()]
-    return RunDiedError("\n".join([headline, *told, f"    {_again(command)}"]))
+    body = [f"  {name + ':':<{width}} {text}" for name, text in lines.items()]
+    return RunDiedError("\n".join([headline, *body, f"    {_again(command)}"]))
 
 
 def _while(activity: Activity | None) -> str:

@@ -98,14 +98,14 @@ def _ask(nodes: Sequence[Mapping[str, Any]], paths: list[str]) -> list[tuple[str
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(_question())
-    asked = {}
+    pending = {}
     for node in nodes:
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
-            place = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": place}
-            asked[node_name(node)] = task.options(**options).remote(paths, list(PACKAGES), SEEN_S)
+            strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": strategy}
+            pending[node_name(node)] = task.options(**options).remote(paths, list(PACKAGES), SEEN_S)
     answers = []
-    for name, answer in asked.items():
+    for name, answer in pending.items():
         try:
             answers.append((name, ray.get(answer, timeout=ANSWER_S)))
         except RayError as error:

@@ -94,7 +94,7 @@ class PairTrainer(PPOTrainerSync):
             policy.init()
             if policy.global_steps != self.global_steps and isinstance(policy, PolicyTrainer):
                 raise RuntimeError(f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}")
-        self.activity.place({role: policy.nodes() for role, policy in self.policies.items()})
+        self.activity.set_ranks({role: policy.nodes() for role, policy in self.policies.items()})
         # verl's validation and task runner ask the trainer for these
         self.reward_loop_manager = self._trained()[0].reward_loop_manager
         self.teacher_model_manager = None

@@ -1,4 +1,4 @@
-"""One policy of the pair: a complete verl trainer that is handed its rows instead of sampling them.
+"""One policy of the pair: a complete verl trainer that is given its rows instead of sampling them.
 
 `PolicyTrainer` owns what one verl policy owns (actor, reference, critic, rollout servers, weight sync,
 optimizer, checkpoint); verl's public `step()` does all the learning. `FrozenPolicy` is a policy that no round
@@ -16,7 +16,7 @@ from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from verl_longshort.verl_plugin.trainer.activity import node_of_worker
-from verl_longshort.verl_plugin.trainer.replay import HandedRows
+from verl_longshort.verl_plugin.trainer.replay import PresetBatch
 
 
 class ExistingPools(ResourcePoolManager):
@@ -56,8 +56,8 @@ class PolicyTrainer(PPOTrainerSync):
         self._pools = pools
         super().__init__(config)
 
-    def _build_replay_buffer(self) -> HandedRows:
-        return HandedRows()
+    def _build_replay_buffer(self) -> PresetBatch:
+        return PresetBatch()
 
     def _init_dataloader(self) -> None:
         self.train_dataloader = _NoData()
@@ -95,13 +95,12 @@ class PolicyTrainer(PPOTrainerSync):
 
     def nodes(self) -> list[str]:
         """The Ray node of each worker rank, by id."""
-        asked = [worker.__ray_call__.remote(node_of_worker) for worker in self.actor_rollout_wg.workers]
-        return list(ray.get(asked))
+        return list(ray.get([worker.__ray_call__.remote(node_of_worker) for worker in self.actor_rollout_wg.workers]))
 
     def learn(self, rows: Any, step: int) -> tuple[Any, dict[str, Any], dict[str, float]]:
         """One verl step on `rows`; returns the rows with padding, metrics and timings."""
         self.global_steps = step
-        self.replay_buffer.hand(rows)
+        self.replay_buffer.set(rows)
         metrics: dict[str, Any] = {}
         timing: dict[str, float] = {}
         batch = self.step(metrics, timing)

@@ -1,7 +1,7 @@
 """The replay buffer of a pair: verl's own, with a short poll and a watchdog.
 
-verl's buffer polls every two seconds, waits for ever when rollouts die, and fills the place of a failed group
-with padding; none of that is right for trajectories that take less than a second or a run nobody watches.
+verl's buffer polls every two seconds, waits forever when rollouts die, and replaces a failed group by
+padding. None of that suits trajectories that take less than a second, or a run that nobody watches.
 """
 
 import time
@@ -49,19 +49,19 @@ class WatchedReplayBuffer(ReplayBuffer):
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
 
-class HandedRows:
-    """Takes the place of a replay buffer in a policy's trainer: `sample` gives the rows it was handed."""
+class PresetBatch:
+    """Stands in for a replay buffer in a policy's trainer: `sample` returns the rows that were set."""
 
     def __init__(self) -> None:
         self._rows: Any = None
 
-    def hand(self, rows: Any) -> None:
+    def set(self, rows: Any) -> None:
         """Set what the next `sample` returns."""
         self._rows = rows
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
-        """The rows handed last; each only once."""
+        """The rows that were set last, once."""
         if self._rows is None:
-            raise RuntimeError("a policy was asked to learn before it was handed rows")
+            raise RuntimeError("a policy was asked to learn before its rows were set")
         rows, self._rows = self._rows, None
         return rows, {}

@@ -1,7 +1,4 @@
-"""What training runs need, read from their checked and resolved configuration.
-
-A dry run asks for them where a real run would begin to work.
-"""
+"""What training runs require, read from their checked and resolved configuration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,9 +37,9 @@ def pair_requirements(config: DictConfig) -> Requirements:
     configs = {role.value: config.longshort.policy_configs[role.value] for role in ROLES}
     policies = {role.value: _policy(configs[role.value], updates=schedule.updates(role)) for role in ROLES}
     steps = _every(config.trainer.save_freq, schedule.total_steps)
-    most = settings.keep_checkpoints
-    # the best one is kept beside the newest
-    kept = len(steps) if most is None else min(len(steps), most + 1)
+    limit = settings.keep_checkpoints
+    # the best one is kept besides the newest
+    kept = len(steps) if limit is None else min(len(steps), limit + 1)
     pools = 1 if shared or any(policy.trained is None for policy in policies.values()) else 2
     served = [p.engine.gpus for p in policies.values() if p.trained is None]
     work = _reinforce(config, policies, steps=schedule.total_steps, shared=shared, kept=kept)
@@ -53,8 +50,8 @@ def single_requirements(config: DictConfig) -> Requirements:
     """Of `longshort train-single`."""
     total = single_settings_of(config).steps
     steps = _every(config.trainer.save_freq, total)
-    most = config.trainer.max_actor_ckpt_to_keep
-    kept = len(steps) if most is None else min(len(steps), most)
+    limit = config.trainer.max_actor_ckpt_to_keep
+    kept = len(steps) if limit is None else min(len(steps), limit)
     policies = {"": _policy(config, updates=total)}
     work = _reinforce(config, policies, steps=total, shared=True, kept=kept)
     return _requirements("train-single", config, work, gpus=_gpus(config), steps=steps)
@@ -84,7 +81,7 @@ def sft_requirements(config: DictConfig) -> Requirements:
         model=trained.model,
         bytes_per_parameter=trained.state_bytes,
     )
-    # the device is found out when the run starts; a recipe may settle it in the environment
+    # the run chooses its device when it starts; a recipe may have chosen the CPU in the environment
     on_gpu = trainer.device == "cuda" and planned_gpus() != 0
     return Requirements(
         command="sft",

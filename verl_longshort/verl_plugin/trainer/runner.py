@@ -1,4 +1,4 @@
-"""Stands between verl's `run_ppo` and its task runner, where Ray is connected and nothing runs yet.
+"""Sits between verl's `run_ppo` and its task runner, when Ray is connected and nothing runs yet.
 
 There a run on an existing cluster is checked against the cluster, its task runner is put on the node of the
 command, and the nodes are watched until the run ends.
@@ -85,7 +85,7 @@ class WatchedRunner:
         self._watch.stop()
 
     def explain(self, error: RayError) -> Exception:
-        """What to raise for an error that Ray reports of the run: the most that is known about it."""
+        """The most informative exception for an error that Ray reports of the run."""
         cause = root_cause(error)
         if isinstance(cause, UserError):
             return cause

@@ -5,8 +5,8 @@ torchrun for several. The same module is what torchrun starts, so a multi-node r
 
     torchrun --nnodes 2 --nproc-per-node 8 ... -m verl_longshort.verl_plugin.trainer.sft longshort.role=long ...
 
-The result, `longshort.output_dir`, is a Hugging Face folder that is put in place in one step: a run that is
-killed leaves at most a folder named `.partial` beside it.
+The result, `longshort.output_dir`, is a Hugging Face folder that appears in one step: a run that is killed leaves
+at most a folder named `.partial` next to it.
 """
 
 import os
@@ -88,10 +88,10 @@ def check(config: DictConfig) -> None:
 
 
 def count_trajectories(config: DictConfig) -> int | None:
-    """How many trajectories are trained on; None in a dry run when nobody knows yet. Raises UserError."""
-    files, most = config.data.train_files, config.data.train_max_samples
+    """How many trajectories are trained on; None when that is not known before the run. Raises UserError."""
+    files, limit = config.data.train_files, config.data.train_max_samples
     rows = load_trajectories(files, Role(config.longshort.role)).expected
-    return rows if rows is None or most <= 0 else min(rows, most)
+    return rows if rows is None or limit <= 0 else min(rows, limit)
 
 
 def _needs_torchrun(config: DictConfig) -> bool:

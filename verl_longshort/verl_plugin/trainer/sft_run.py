@@ -4,7 +4,6 @@
 of the loss.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from verl.utils import tensordict_utils
 from verl.utils.device import get_device_name
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
+from verl_longshort.base.files import write_json
 from verl_longshort.base.progress import report
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import parse_prompts
@@ -97,7 +97,7 @@ def export(work: Path, output: Path, summary: dict[str, Any]) -> None:
     if not found:
         raise RuntimeError(f"the trainer saved no model under {work}; see the messages above")
     model = found[-1].parent
-    (model / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(model / SUMMARY_FILE, summary)
     replace_folder(model, output)
     shutil.rmtree(work)
 

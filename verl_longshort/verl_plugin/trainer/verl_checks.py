@@ -1,4 +1,4 @@
-"""What verl would refuse only minutes into a run, found before anything is started.
+"""Finds before the start what verl would refuse only minutes into a run.
 
 `check_ppo` builds verl's own typed objects from a policy's configuration and checks what verl asserts in its
 workers; `check_dataclasses` does the first half for any configuration. Both import verl, no CUDA.
@@ -111,10 +111,10 @@ def _check_batches(config: DictConfig, where: str) -> None:
         raise UserError(key, actor.ppo_mini_batch_size, remedy)
     longest = _longest(config)
     for part, name in ((actor, "actor.ppo_max_token_len_per_gpu"), (rollout, _SCORING)):
-        most = part[name.partition(".")[2]]
-        if actor.use_dynamic_bsz and most * split < longest:
+        limit = part[name.partition(".")[2]]
+        if actor.use_dynamic_bsz and limit * split < longest:
             remedy = f"must hold the longest trajectory: {longest} tokens with its prompt, over {split} GPUs"
-            raise UserError(f"{where}actor_rollout_ref.{name}", most, remedy)
+            raise UserError(f"{where}actor_rollout_ref.{name}", limit, remedy)
 
 
 def sequence_parallel(actor: DictConfig) -> int:

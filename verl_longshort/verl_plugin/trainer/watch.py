@@ -68,7 +68,7 @@ class NodeWatch:
         import ray
 
         nodes = ray.nodes()
-        # what lies on a node is known only while it lives: a death must find it in here
+        # what runs on a node is known only while it lives, so it is recorded before a death
         self._used |= {node for node in _nodes_of_this_job() if node in self._names}
         for node in nodes:
             if node["Alive"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import longshort_reward
 
 import verl_longshort
+from verl_longshort.engines.registry import ENGINES
 
 ROOMS = (
     "longshort_reward",
@@ -101,3 +102,15 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_no_code_compares_an_engines_name() -> None:
+    compared = [
+        f"{module}:{node.lineno} compares with {part.value}"
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and part.value in ("sglang", *ENGINES)
+    ]
+    assert not compared, "ask what the engine can do: verl_longshort/engines/spec.py"

@@ -1,7 +1,7 @@
 """The engine of a command in its own process: settings, choice, opening.
 
 `longshort eval`, `longshort weigh` and the in-process language model of the data stages get their models
-here. The keys are documented in `config/in_process/default.yaml`.
+here. The keys are documented in `config/local_engine/default.yaml`.
 """
 
 from contextlib import ExitStack

@@ -23,7 +23,7 @@ def plain_text(tokenizer: Decoder, tokens: Sequence[int]) -> str:
 
 
 class StopStrings:
-    """One set of stop strings with one tokenizer; requests share it, and with it what it knows of tokens."""
+    """One set of stop strings with one tokenizer; requests share it, and its cache of tokens."""
 
     def __init__(self, tokenizer: Decoder, strings: Sequence[str]) -> None:
         self._tokenizer = tokenizer
@@ -41,11 +41,9 @@ class StopStrings:
         newest = tokens[-1]
         candidate = self._candidates.get(newest)
         if candidate is None:
-            candidate = self._candidates[newest] = self._can_end(newest)
+            candidate = self._any_token or not self._last.isdisjoint(plain_text(self._tokenizer, [newest]))
+            self._candidates[newest] = candidate
         return candidate and self._ends_here(tokens)
-
-    def _can_end(self, token: int) -> bool:
-        return self._any_token or not self._last.isdisjoint(plain_text(self._tokenizer, [token]))
 
     def _ends_here(self, tokens: Sequence[int]) -> bool:
         before, text = self._tail(tokens)

@@ -119,7 +119,7 @@ class TransformersEngine:
 
     def wake(self) -> None:
         """Serve again after `sleep`."""
-        self._scheduler.command(self._restore)
+        self._scheduler.command(lambda: self._model.to(self._device))
         self._scheduler.hold(asleep=False)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -156,9 +156,6 @@ class TransformersEngine:
         self._scheduler.batch.free()
         if self._device.type != "cpu":
             self._model.to("cpu")
-
-    def _restore(self) -> None:
-        self._model.to(self._device)
 
     def _row(self, request_id: str, prompt: list[int], params: SamplingParams) -> BatchRow:
         allowed = tokens_allowed(params, len(prompt), self.max_model_len, request_id=request_id)

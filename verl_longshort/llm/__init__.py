@@ -5,7 +5,7 @@
 * `server`: HTTP requests, sent again where that may help.
 * `endpoint`: any server that speaks `POST /chat/completions`.
 * `cache`: keeps every reply in a file, so that nothing is asked twice.
-* `json_reply`: JSON out of what a model has said.
+* `json_reply`: JSON out of a model's reply.
 * `task_client`: gives a model a task until its reply can be used.
 * `settings`: the `llm` block of a configuration, and the client it asks for.
 """

@@ -36,15 +36,15 @@ class ChatSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a model has said."""
+    """A model's answer."""
 
     text: str
     finish_reason: str
-    """"stop": it has said all; "length": cut at `max_tokens`; an endpoint may have others."""
+    """"stop": complete; "length": truncated at `max_tokens`; an endpoint may have others."""
     tokens: int | None
-    """Generated tokens, or None when the endpoint does not tell (it counts all samples together)."""
+    """Generated tokens, or None when the endpoint does not say (it counts all samples together)."""
     reasoning: str = ""
-    """What the model thought, where an endpoint gives that apart from what it says."""
+    """The model's reasoning, where an endpoint returns it separately."""
 
     @property
     def complete(self) -> bool:

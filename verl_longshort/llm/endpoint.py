@@ -61,7 +61,7 @@ def _replies(completion: Any) -> list[Reply]:
 
 def _reply(choice: Mapping[str, Any], tokens: int | None) -> Reply:
     message = choice["message"]
-    # A model that was cut while it still reasoned has no content.
+    # A model that was truncated while it still reasoned has no content.
     text = message.get("content") or ""
     if not isinstance(text, str):
         raise TypeError(f"content is {type(text).__name__}, not text")
@@ -69,6 +69,6 @@ def _reply(choice: Mapping[str, Any], tokens: int | None) -> Reply:
         text=text,
         finish_reason=str(choice.get("finish_reason") or "unknown"),
         tokens=tokens,
-        # vLLM and SGLang call it so, or so, when they were told to take the reasoning out of the content.
+        # Two names that vLLM and SGLang use when they are configured to separate the reasoning.
         reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
     )

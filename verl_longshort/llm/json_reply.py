@@ -1,4 +1,4 @@
-r"""JSON out of what a model has said: behind prose, in a code fence, nearly right, or not at all.
+r"""JSON out of a model's reply: after prose, in a code fence, nearly correct, or not at all.
 
 `json_values` gives every reading of a reply, the literal ones first; the caller takes the first that it can
 validate. LaTeX is the trap: a model writes `"\frac"` where JSON wants `"\\frac"`, and JSON reads a form feed.

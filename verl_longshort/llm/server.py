@@ -28,7 +28,7 @@ _SHOWN = 300
 
 
 class _PassingError(Exception):
-    """May go better next time. `retry_after_s` is the least wait that the server asks for."""
+    """May succeed next time. `retry_after_s` is the shortest wait that the server asks for."""
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -104,8 +104,8 @@ class Server:
 
     def _wait(self, state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
-        asked = failure.retry_after_s if isinstance(failure, _PassingError) else 0.0
-        return max(asked, self._backoff(state))
+        requested = failure.retry_after_s if isinstance(failure, _PassingError) else 0.0
+        return max(requested, self._backoff(state))
 
     async def _attempt(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Content]) -> Content:
         async with self._free:

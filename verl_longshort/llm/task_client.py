@@ -7,7 +7,7 @@ from typing import TypeVar
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.llm.cache import ResponseCache
-from verl_longshort.llm.client import ChatSampling, LLMClient, Message, RefusedError, Reply
+from verl_longshort.llm.client import ChatSampling, LLMClient, Message, RefusedError
 
 Result = TypeVar("Result")
 _SHOWN_AGAIN = 4000
@@ -36,7 +36,7 @@ class TaskClient:
     async def ask(self, record_id: str, messages: Sequence[Message], read: Callable[[str], Result]) -> Result:
         """What `read` makes of the first reply that it takes; it raises BadReplyError for one it does not.
 
-        A model that gave a bad reply is shown it and told why. A reply that was cut is a bad one.
+        After a bad reply the model sees that reply and the reason. A truncated reply is a bad one.
 
         Raises:
             NoReplyError: all attempts were bad, or the request was refused.
@@ -49,23 +49,17 @@ class TaskClient:
                 seed = derived_seed(self.sampling.seed, f"{record_id}/{attempt}", bits=31)
                 sampling = replace(self.sampling, seed=seed)
                 (reply,) = await self.cache.ask(self.client, record_id, chat, sampling)
-                return read(_whole(reply, sampling.max_tokens))
+                if not reply.complete:
+                    limit = f"it may have {sampling.max_tokens} tokens at most"
+                    raise BadReplyError(f"the reply was cut ({reply.finish_reason}); {limit}")
+                return read(reply.text)
             except RefusedError as error:
                 raise NoReplyError(f"refused: {error}") from error
             except BadReplyError as error:
                 reason = str(error)
-                chat = [*messages, *_correction(reply, reason)]
+                again = f"That cannot be used: {reason}. Reply again with the whole JSON list and nothing else."
+                # Some endpoints refuse a message without text.
+                given = reply.text[:_SHOWN_AGAIN].strip() or "(nothing)"
+                answer = {"role": "assistant", "content": given}
+                chat = [*messages, answer, {"role": "user", "content": again}]
         raise NoReplyError(f"{reason} (attempt {self.attempts} of {self.attempts})")
-
-
-def _whole(reply: Reply, max_tokens: int) -> str:
-    if not reply.complete:
-        raise BadReplyError(f"the reply was cut ({reply.finish_reason}); it may have {max_tokens} tokens at most")
-    return reply.text
-
-
-def _correction(reply: Reply, reason: str) -> list[Message]:
-    again = f"That cannot be used: {reason}. Reply again with the whole JSON list and nothing else."
-    # Some endpoints refuse a message without text.
-    said = reply.text[:_SHOWN_AGAIN].strip() or "(nothing)"
-    return [{"role": "assistant", "content": said}, {"role": "user", "content": again}]

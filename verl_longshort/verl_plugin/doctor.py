@@ -23,7 +23,7 @@ DISTRIBUTION = "verl-longshort"
 NEEDED = ("verl", "torch", "transformers", "ray", "tensordict", "TransferQueue", "hydra-core", "math-verify")
 OPTIONAL = (*(spec.package for spec in ENGINES.values() if spec.package), "flash-attn")
 BUILT_FOR_TORCH = ("torchvision", "torchaudio")
-"""Packages whose binaries must match torch's; pip takes their GPU build also beside a CPU torch."""
+"""Packages whose binaries must match torch's; pip installs their GPU build even next to a CPU torch."""
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 IMPORT_TIMEOUT_S = 120
 WORKER_TIMEOUT_S = 180
@@ -32,7 +32,7 @@ RAY_LOGS = "/tmp/ray/session_latest/logs"
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """All findings; `worker` is None when Ray was not asked for."""
+    """All findings; `worker` is None when no Ray worker was inspected."""
 
     installed: list[Finding]
     driver: list[Finding]
@@ -41,7 +41,7 @@ class Diagnosis:
 
     @property
     def problems(self) -> list[str]:
-        """One line per thing that is off."""
+        """One line per problem."""
         places = {
             "": [*self.installed, *self.machine],
             "driver: ": self.driver,
@@ -56,10 +56,10 @@ class Diagnosis:
 
 
 def diagnose(*, use_ray: bool) -> Diagnosis:
-    """Look at everything; starts a local Ray (or joins RAY_ADDRESS) for the worker's half when `use_ray`."""
+    """Check everything; with `use_ray` also in a worker of a local Ray, or of the cluster in RAY_ADDRESS."""
     driver = inspect_process()
     return Diagnosis(
-        installed=[*_versions(), *_builds()],
+        installed=[*_versions(), *(_build(name) for name in BUILT_FOR_TORCH if importlib.util.find_spec(name))],
         driver=driver,
         worker=inspect_worker() if use_ray else None,
         machine=_machine(driver),
@@ -69,7 +69,7 @@ def diagnose(*, use_ray: bool) -> Diagnosis:
 def inspect_worker(timeout_s: float = WORKER_TIMEOUT_S) -> list[Finding]:
     """`inspect_process` in a fresh Ray worker; one finding that says why when there is no worker to ask.
 
-    In a process of its own: Ray tries for ever to reach a cluster that RAY_ADDRESS names and that is gone.
+    In a process of its own: Ray tries forever to reach a cluster that RAY_ADDRESS names and that is gone.
     """
     command = [sys.executable, "-m", "verl_longshort.verl_plugin.inspection"]
     try:
@@ -112,7 +112,7 @@ def _versions() -> list[Finding]:
 
 
 def _requirements(distribution: str) -> list[Requirement]:
-    """What a distribution asks for, including what verl's trainer needs of verl."""
+    """What a distribution requires, including what verl's trainer requires of verl."""
     listed = (requires(distribution) or []) if _installed(distribution) else []
     parsed = [Requirement(line) for line in listed]
     return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": "verl-core"})]
@@ -122,9 +122,9 @@ def _version(name: str, requirements: Iterable[Requirement]) -> Finding:
     found = _installed(name)
     if found is None:
         return Finding(topic=name, value="missing", problem=f"not installed: pip install {name}")
-    for wanted in requirements:
-        if wanted.name.lower() == name.lower() and not wanted.specifier.contains(found, prereleases=True):
-            problem = f"{found} does not fit: pip install '{wanted.name}{wanted.specifier}'"
+    for required in requirements:
+        if required.name.lower() == name.lower() and not required.specifier.contains(found, prereleases=True):
+            problem = f"{found} does not fit: pip install '{required.name}{required.specifier}'"
             return Finding(topic=name, value=found, problem=problem)
     return Finding(topic=name, value=found)
 
@@ -134,10 +134,6 @@ def _installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _builds() -> list[Finding]:
-    return [_build(name) for name in BUILT_FOR_TORCH if importlib.util.find_spec(name) is not None]
 
 
 def _build(name: str) -> Finding:

@@ -70,13 +70,9 @@ WHEN_IMPORTED = {
 """Module of verl -> what to register once it is imported."""
 
 
-def _register() -> None:
-    importlib.import_module("verl_longshort.verl_plugin.platform.cpu")
+try:
+    importlib.import_module(f"{_PACKAGE}.platform.cpu")
     for module, register in WHEN_IMPORTED.items():
         wrapt.register_post_import_hook(register, module)
-
-
-try:
-    _register()
 except Exception as error:
     LOAD_ERROR = error

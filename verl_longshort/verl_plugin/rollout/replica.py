@@ -33,12 +33,15 @@ class TransformersReplica(RolloutReplica):
 
     async def launch_servers(self) -> None:
         """Start the server and wait until its model is loaded."""
-        place = await self._beside_worker() if self.workers else _own_device()
+        if self.workers:
+            options = await self._beside_worker()
+        else:
+            options = {} if get_device_name() == "cpu" else get_platform().ray_resource_options(1)
         kind = "reward_" if self.is_reward_model else "teacher_" if self.is_teacher_model else ""
         name = server_name(self.config, self.replica_rank, kind) + self.name_suffix
         server = (
             ray.remote(TransformersServer)
-            .options(name=name, num_cpus=0, max_concurrency=self.max_concurrency, **place)
+            .options(name=name, num_cpus=0, max_concurrency=self.max_concurrency, **options)
             .remote(self.config, self.model_config, self.rollout_mode, self.replica_rank)
         )
         await server.ready.remote()
@@ -50,15 +53,11 @@ class TransformersReplica(RolloutReplica):
         """Ray options for the worker's node and device; the device is the worker's, so none is claimed."""
         node, devices = await self.workers[0].__ray_call__.remote(_where)
         platform = get_platform()
-        shown = {platform.visible_devices_envvar(): ",".join(devices)}
+        visible = {platform.visible_devices_envvar(): ",".join(devices)}
         return {
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False),
-            "runtime_env": {"env_vars": {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **shown}},
+            "runtime_env": {"env_vars": {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **visible}},
         }
-
-
-def _own_device() -> dict[str, Any]:
-    return {} if get_device_name() == "cpu" else get_platform().ray_resource_options(1)
 
 
 def _where(worker: Any) -> tuple[str, list[str]]:

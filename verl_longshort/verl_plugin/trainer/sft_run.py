@@ -67,14 +67,16 @@ class ReportingSFTTrainer(SFTTrainer):
 
 def train(overrides: Sequence[str]) -> None:
     """Run this process's rank of the training that `overrides` describe, and export the result on rank 0."""
-    config = _config_for_device(overrides)
-    if get_device_name() == "cpu":
+    on_cpu = get_device_name() == "cpu"
+    config = compose_config("sft", [*(CPU_OVERRIDES if on_cpu else ()), *overrides])
+    prompts = parse_prompts(config.longshort.environment.prompts)
+    config.longshort.environment.prompts = {str(role): prompts.for_role(role) for role in ROLES}
+    if on_cpu:
         open_process_group()
     else:
         _default_group_variables()
         initialize_global_process_group()
     try:
-        _fill_prompts(config)
         work = Path(config.trainer.default_local_dir)
         if torch.distributed.get_rank() == 0:
             shutil.rmtree(work, ignore_errors=True)
@@ -112,16 +114,6 @@ def replace_folder(source: Path, target: Path) -> None:
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _config_for_device(overrides: Sequence[str]) -> DictConfig:
-    extra = CPU_OVERRIDES if get_device_name() == "cpu" else ()
-    return compose_config("sft", [*extra, *overrides])
-
-
-def _fill_prompts(config: DictConfig) -> None:
-    prompts = parse_prompts(config.longshort.environment.prompts)
-    config.longshort.environment.prompts = {str(role): prompts.for_role(role) for role in ROLES}
 
 
 def _default_group_variables() -> None:

@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.9
 class EngineSettings(Settings):
     """How a command runs models in its own process: base class of the settings of every such command.
 
-    The keys stand in the command's own block, beside its other keys. So the block's class inherits from this one, and
+    The keys stand in the command's own block, next to its other keys. So the block's class inherits from this one, and
     `open_engine` and `local_engine` take the block as it is:
 
         class WeighSettings(EngineSettings):
@@ -42,8 +42,8 @@ class EngineSettings(Settings):
 
     @property
     def runs_here(self) -> bool:
-        """Whether models run in this process at all. Where an endpoint answers, a subclass says False, and nothing
-        is asked of this machine.
+        """Whether models run in this process at all. A subclass returns False when an endpoint is used, and then this
+        machine's engines are not checked.
         """
         return True
 

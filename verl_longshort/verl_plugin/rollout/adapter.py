@@ -1,4 +1,4 @@
-"""The trainer's side of the transformers rollout: runs in every actor worker and feeds its server weights.
+"""The trainer's side of the transformers rollout: runs in every actor worker and sends weights to its server.
 
 One worker rank has one server; `names.server_name` says how it is called.
 """

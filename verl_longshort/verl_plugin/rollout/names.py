@@ -1,7 +1,7 @@
-"""Names of a policy's servers and sockets, which the nodes of a run know.
+"""Names of a policy's servers and sockets, which are visible to all processes of a node.
 
-Two policies of one run number their replicas from 0 both, so the role is a part of each name. It is
-`rollout.custom.role`; without one, names are those that verl gives.
+Both policies of a run number their replicas from 0, so the role is part of each name. It is
+`rollout.custom.role`; without one, names are verl's own.
 """
 
 import os
@@ -16,7 +16,7 @@ def role_of(config: RolloutConfig) -> str | None:
 
 
 def server_prefix(config: RolloutConfig) -> str:
-    """What the names of a policy's server actors begin with: `<rollout name>_[<role>_]`."""
+    """Prefix of the names of a policy's server actors: `<rollout name>_[<role>_]`."""
     role = role_of(config)
     return f"{config.name}_{role}_" if role else f"{config.name}_"
 
@@ -27,7 +27,7 @@ def server_name(config: RolloutConfig, replica_rank: int, kind: str = "") -> str
 
 
 def job_of_role(job_id: str, config: RolloutConfig) -> str:
-    """What stands for the Ray job in the paths of a policy's weight sockets: `<job>[-<role>]`."""
+    """The name of the Ray job in the paths of a policy's weight sockets: `<job>[-<role>]`."""
     role = role_of(config)
     return f"{job_id}-{role}" if role else job_id
 

@@ -1,6 +1,6 @@
 """The rollouts that this package registers with verl: where their classes are, and what a pair cannot have of them.
 
-A new one is a line in `ROLLOUTS`, beside its replica and adapter. Light: no verl, no torch.
+A new one is an entry of `ROLLOUTS`, with its replica and adapter. Light: no verl, no torch.
 """
 
 import importlib

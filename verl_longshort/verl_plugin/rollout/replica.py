@@ -14,7 +14,7 @@ from verl_longshort.verl_plugin.rollout.server import TransformersServer
 
 
 class TransformersReplica(RolloutReplica):
-    """One server actor: beside its worker (hybrid), or on its own (standalone).
+    """One server actor: on its worker's device (hybrid), or on its own (standalone).
 
     Raises UserError when the rollout is configured with more than one process per replica.
     """

@@ -20,7 +20,7 @@ _KV_CACHE = "kv_cache"
 
 
 class TransformersServer:
-    """One replica: the model of a policy, loaded from its path, later fed by the trainer.
+    """One replica: the model of a policy, loaded from its path, later updated by the trainer.
 
     `rollout.custom` may hold `role` (see `names.py`) and `threads`, the CPU threads of the model
     (default 1: the trainer's processes share the machine). Control calls return when they have taken effect.
@@ -151,7 +151,7 @@ class TransformersServer:
 
     @property
     def _sleeps(self) -> bool:
-        # a standalone server shares its device with nobody
+        # a standalone server has its device to itself
         return self.mode != RolloutMode.STANDALONE and self.config.free_cache_engine
 
     def _with_defaults(self, given: Mapping[str, Any], prompt_tokens: int, request_id: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The trainer's side of verl's vLLM rollout, for two policies on the same nodes.
 
 verl's adapter finds its server by an actor name and sends it weights through a ZMQ socket in /tmp; both names
-hold no more than job, replica and rank, which two policies of one run have in common. `VllmAdapter` and
+hold only job, replica and rank, which the two policies of a run share. `VllmAdapter` and
 `vllm_replica.py` put the role into both. Without a role, all names are verl's own.
 """
 

@@ -1,6 +1,6 @@
 """verl's vLLM rollout for two policies on the same nodes: replica and server with the role in their names.
 
-What of verl 0.9.1 (files under `workers/rollout/`) is known beyond its process, and what keeps two policies
+What of verl 0.9.1 (files under `workers/rollout/`) is visible outside its process, and what keeps two policies
 apart there:
 
 | name | where | kept apart by |
@@ -34,7 +34,7 @@ JOB_VARIABLE = "VERL_RAY_JOB_ID"
 
 
 class VllmServer(vLLMHttpServer):
-    """verl's server; its workers listen for weights on a socket of their policy's own."""
+    """verl's server; its workers listen for weights on their policy's own socket."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,7 +42,7 @@ class VllmServer(vLLMHttpServer):
 
 
 class VllmReplica(vLLMReplica):
-    """verl's replica; its servers are called after the policy."""
+    """verl's replica; its servers are named after the policy."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""Which Ray cluster a run uses: one of its own on this machine, or one that is there already.
+"""Which Ray cluster a run uses: one of its own on this machine, or an existing one.
 
 An existing cluster is joined when the user names it (`ray_kwargs.ray_init.address`, else `RAY_ADDRESS`). Its
-nodes' devices come from `ray start`, and its processes have the environment of the nodes, not of the command:
-what a run needs of its environment travels with it. Nothing here needs a connection.
+nodes' devices come from `ray start`, and its processes have the environment of the nodes, not of the command, so the
+variables that a run needs are sent along. Nothing here needs a connection.
 """
 
 import os
@@ -26,7 +26,7 @@ _SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 
 
 def requested_address(config: DictConfig) -> str | None:
-    """The existing cluster a run shall join (`auto`: the one running on this machine), None for its own."""
+    """The existing cluster that a run is to join (`auto`: the one on this machine); None: its own."""
     given = config.ray_kwargs.ray_init.get("address")
     if given in (None, "auto"):
         # Ray's own order: a named address counts before the variable
@@ -45,7 +45,7 @@ def check_address(config: DictConfig) -> None:
 
 
 def point_at_cluster(config: DictConfig, *, pools: int) -> None:
-    """Settle in `config.ray_kwargs.ray_init` where the run's processes live.
+    """Set in `config.ray_kwargs.ray_init` where the run's processes live.
 
     Args:
         config: the run's configuration, changed in place.
@@ -54,7 +54,7 @@ def point_at_cluster(config: DictConfig, *, pools: int) -> None:
     address = requested_address(config)
     with open_dict(config):
         ray_init = config.ray_kwargs.ray_init
-        # "local": a cluster that happens to run on this machine is not joined unasked
+        # "local": a run never joins a cluster that happens to be running on this machine
         ray_init.address = address or "local"
         if address is None:
             if config.trainer.device == "cpu":
@@ -62,7 +62,7 @@ def point_at_cluster(config: DictConfig, *, pools: int) -> None:
                 ray_init.num_gpus = pools * config.trainer.n_gpus_per_node
             return
         for key in _OWN_CLUSTER:
-            # Ray refuses them for a cluster that is there already
+            # Ray refuses them for an existing cluster
             ray_init.pop(key, None)
 
 
@@ -76,7 +76,7 @@ def no_connection(config: DictConfig, error: Exception) -> UserError:
 
 
 def carry_environment(config: DictConfig, environment: Mapping[str, str]) -> None:
-    """Let a run on an existing cluster take `carried(environment)` along; what the user set there wins."""
+    """Pass `carried(environment)` to a run on an existing cluster; what the user set there wins."""
     if requested_address(config) is None:
         return
     with open_dict(config):
@@ -87,7 +87,7 @@ def carry_environment(config: DictConfig, environment: Mapping[str, str]) -> Non
 
 
 def carried(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of an environment concerns a run's processes: settings of the libraries, no secrets."""
+    """The variables that concern a run's processes: settings of the libraries, no secrets."""
     return {
         name: value
         for name, value in environment.items()
@@ -96,7 +96,7 @@ def carried(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def device_groups(config: DictConfig, *, pools: int) -> list[int]:
-    """Devices that must lie on one node together, group by group."""
+    """Sizes of the groups of devices that must each lie on one node."""
     return [config.trainer.n_gpus_per_node] * (config.trainer.nnodes * pools)
 
 
@@ -104,7 +104,7 @@ def check_capacity(nodes: Sequence[Mapping[str, Any]], groups: Sequence[int], ad
     """Check the run's resource request against the nodes of a cluster (`ray.nodes()`).
 
     Raises:
-        UserError: some group of devices finds no node with room.
+        UserError: no node has room for some group of devices.
     """
     alive = [node for node in nodes if node["Alive"]]
     room = sorted((_devices(node) for node in alive), reverse=True)

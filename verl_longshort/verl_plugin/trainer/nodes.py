@@ -1,7 +1,7 @@
-"""Asks every node of a Ray cluster, before a run starts there, for what the run will need on it.
+"""Asks every node of a Ray cluster, before a run starts, whether it has what the run needs.
 
-The question is a Ray task per node: does this node have the same packages, and does it see the folders that
-all nodes must share? Needs a connection to the cluster.
+A Ray task on each node looks whether the node has the same packages and sees the folders that all nodes must
+share. Needs a connection to the cluster.
 """
 
 import importlib.metadata

@@ -1,8 +1,8 @@
 """One policy of the pair: a complete verl trainer that is given its rows instead of sampling them.
 
 `PolicyTrainer` owns what one verl policy owns (actor, reference, critic, rollout servers, weight sync,
-optimizer, checkpoint); verl's public `step()` does all the learning. `FrozenPolicy` is a policy that no round
-teaches: a server and nothing else.
+optimizer, checkpoint); verl's public `step()` does all the learning. `FrozenPolicy` is a policy that learns in no
+round: only a server.
 """
 
 import os
@@ -91,7 +91,7 @@ class PolicyTrainer(PPOTrainerSync):
         return {}
 
     def on_sample_end(self) -> None:
-        """Nothing to put to sleep: the pair has done it."""
+        """The pair has put the servers to sleep already."""
 
     def nodes(self) -> list[str]:
         """The Ray node of each worker rank, by id."""
@@ -111,7 +111,7 @@ class PolicyTrainer(PPOTrainerSync):
         self.checkpoint_manager.update_weights(step)
 
     def sleep(self) -> None:
-        """Free what the servers hold while weights change."""
+        """Free the servers' memory while weights change."""
         self.checkpoint_manager.sleep_replicas()
 
     def save(self, step: int) -> None:
@@ -149,7 +149,7 @@ class FrozenPolicy:
         return []
 
     def sync(self, step: int) -> None:
-        """Tell the servers the step, so that staleness metrics do not lie."""
+        """Tell the servers the step, so that staleness metrics are right."""
         servers = [s for replica in self.llm_server_manager.get_replicas() for s in replica.servers]
         ray.get([server.set_global_steps.remote(step) for server in servers])
 

@@ -91,7 +91,7 @@ def _problems(files: str | Sequence[str], key: str) -> Records[Record]:
 
 
 def check_devices(config: DictConfig, *, pools: int) -> None:
-    """Raise UserError when a node has too few GPUs for so many resource pools, or nobody says where the nodes are."""
+    """Raise UserError when a node has too few GPUs for so many resource pools, or the nodes are not named."""
     if not planning():
         check_address(config)
         if requested_address(config) is not None:

@@ -39,7 +39,7 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
 def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
     """Train as the checked configuration says, which `overrides` gave.
 
-    Ends the process with torchrun's status when that failed. Raises UserError when several nodes are asked for:
+    Ends the process with torchrun's status if that is not 0. Raises UserError when several nodes are asked for:
     torchrun has to be started on each of them.
     """
     if _needs_torchrun(config):
@@ -57,8 +57,8 @@ def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
 def run_and_wait(command: Sequence[str]) -> int:
     """Run a command to its end, whatever signals come; its exit status as a shell gives it.
 
-    torchrun needs a while to end its workers, and nobody else would: so it is neither killed nor left alone. A
-    terminal sends Ctrl-C to it as well, SIGTERM is passed on.
+    torchrun needs time to end its workers, so it is always waited for. A terminal sends Ctrl-C to it as well; SIGTERM
+    is passed on.
     """
     process = subprocess.Popen(command)
     handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda number, _: process.send_signal(number)}

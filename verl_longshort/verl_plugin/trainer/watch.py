@@ -1,7 +1,7 @@
 """Runs verl's task runner on a cluster whose nodes may die.
 
-A node's death reaches a run in many ways: as an error of Ray, as a connection that broke, or not at all: the
-dead do not answer. So the command itself watches the nodes, and ends a run that does not end by itself.
+A node's death reaches a run in many ways: as an error of Ray, as a connection that broke, or not at all: a
+dead node does not answer. So the command itself watches the nodes, and ends a run that does not end by itself.
 """
 
 import logging

@@ -1,7 +1,8 @@
 """Which engine a command gets: `longshort.engine` and its neighbours."""
 
+import asyncio
 import importlib.util
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ from helpers.fake_vllm import FakeVllm
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.dry_run import DryRun
+from verl_longshort.base.requirements import GenerationWork
 from verl_longshort.config.compose import compose_config
+from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines import vllm as vllm_engine
 from verl_longshort.engines.factory import EngineSettings, open_engine
+from verl_longshort.engines.registry import ENGINES
+from verl_longshort.engines.requirements import generating, local_engine
+from verl_longshort.engines.spec import EngineSpec
 from verl_longshort.engines.vllm_engine import VllmEngine
 
 BLOCK = {"engine": "auto", "tensor_parallel_size": 1, "gpu_memory_utilization": None}
@@ -129,3 +135,28 @@ def test_engines_of_one_command_divide_the_memory(
     (args,) = fake.args
     assert (args.tensor_parallel_size, args.max_num_seqs, args.gpu_memory_utilization) == (2, 3, share)
     assert fake.shut_down == 1
+
+
+class Toy:
+    """An engine that writes 7s."""
+
+    max_model_len = 100
+
+    async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
+        return Generation(token_ids=[7] * sampling["max_tokens"], logprobs=None, finish_reason="length")
+
+
+def test_a_new_engine_is_one_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = EngineSpec(name="toy", title="Toy", package="json", open=lambda options: nullcontext(Toy()))
+    monkeypatch.setitem(ENGINES, "toy", toy)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda path: None)
+    settings = parse(engine="toy")
+    assert settings.engine_header() == {"engine": "toy"}
+    use = local_engine("a/b", settings, max_num_seqs=1, new_tokens=2)
+    assert generating("weigh", GenerationWork(engines=(use,)), []).packages == ("json",)
+    with pytest.raises(UserError, match="only vLLM spreads a model over several GPUs"):
+        parse(engine="toy", tensor_parallel_size=2)
+    with ExitStack() as stack:
+        _, engine = open_engine("m", settings, max_num_seqs=1, seed=0, engines=stack)
+        made = asyncio.run(engine.generate(request_id="r", prompt_ids=[1], sampling={"max_tokens": 2}))
+    assert made.token_ids == [7, 7]

@@ -6,4 +6,5 @@ source recipes/setup.sh
 longshort_setup dev
 python -m ruff check .
 python -m mypy
+PYTHON=python bash tests/bare_reward.sh
 exec python -m pytest "$@"

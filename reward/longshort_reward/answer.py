@@ -1,7 +1,7 @@
 """EM, the answer match: finds the final answer of a text and compares it with the ground truth.
 
-Plain cases are decided here (`plain`), the rest by math-verify in a process of its own (`judge`, `judges`),
-so the time limit holds in any thread and against any computation.
+Plain cases are decided here (`plain`), the rest by math-verify in a process of its own (`grader_process`,
+`grader_pool`), so the time limit holds in any thread and against any computation.
 """
 
 import logging
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from longshort_reward import plain
-from longshort_reward.judges import JUDGES, Verdict
+from longshort_reward.grader_pool import GRADERS, Verdict
 from longshort_reward.protocol import THINK_CLOSE, Closing, Role, parse_trajectory
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def match_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
 
     Raises:
         TypeError, ValueError: a ground truth that is no answer, such as None, "" or a whole solution.
-        RuntimeError: the judge process cannot be started.
+        RuntimeError: the grader process cannot be started.
     """
     return judge_answer(text, ground_truth, timeout_s=timeout_s) is Verdict.MATCH
 
@@ -64,7 +64,7 @@ def judge_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
 
 
 def answer_failures() -> dict[Verdict, int]:
-    """How many comparisons of this process timed out or crashed the judge so far."""
+    """How many comparisons of this process timed out or crashed the grader so far."""
     with _lock:
         return dict(_failures)
 
@@ -140,7 +140,7 @@ class _UnsettledError(Exception):
 @lru_cache(maxsize=4096)
 def _settled(answer: str, gold: str, boxed: bool, timeout_s: float) -> Verdict:
     """A group often holds the same answer many times. A failure is raised, so it is not remembered."""
-    verdict = JUDGES.ask(answer, gold, boxed=boxed, timeout_s=timeout_s)
+    verdict = GRADERS.ask(answer, gold, boxed=boxed, timeout_s=timeout_s)
     if verdict in (Verdict.TIMED_OUT, Verdict.CRASHED):
         raise _UnsettledError(verdict)
     return verdict

@@ -1,24 +1,32 @@
 """`compute_score`, the reward of one response in the form verl asks for (`custom_reward_function`).
 
-One response is no group, so only EM and FM are scored here: LM and the rethink credit compare the
-trajectories of one problem, and the longshort trainer computes them where groups exist (`synergy`).
+One response is no group, so only EM and FM are scored here: the other terms compare the trajectories of one problem,
+and the longshort trainer computes them where groups exist (`synergy`).
 """
 
 from typing import Any
 
+from pydantic import Field
+
 from longshort_reward.answer import judge_answer
-from longshort_reward.checks import check_keys, number
 from longshort_reward.errors import UserError
-from longshort_reward.format import format_match
-from longshort_reward.judges import Verdict
+from longshort_reward.grader_pool import Verdict
 from longshort_reward.protocol import Role, parse_trajectory
-from longshort_reward.schedule import RewardWeights
+from longshort_reward.settings import PositiveFloat, Settings, Weight
+from longshort_reward.terms.format import format_match
 
 _WHERE = "reward.custom_reward_function.reward_kwargs"
-_KNOWN = ("eta", "lambda", "answer_timeout_s")
-_NEED_A_GROUP = ("mu", "rethink")
+_NEED_A_GROUP = ("mu", "rethink", "terms")
 _FROM_VERL = ("reward_router_address", "reward_model_tokenizer")
 """What verl's reward managers add on their own when a reward model is on."""
+
+
+class ScoreSettings(Settings):
+    """verl's `reward_kwargs`."""
+
+    eta: Weight = 1.0
+    lambda_: Weight = Field(default=0.1, alias="lambda")
+    answer_timeout_s: PositiveFloat = 5.0
 
 
 def compute_score(
@@ -48,12 +56,16 @@ def compute_score(
         UserError: an unknown or malformed keyword, named.
         TypeError, ValueError: a ground truth that is no answer.
     """
-    weights = _read({key: value for key, value in kwargs.items() if key not in _FROM_VERL})
-    verdict = judge_answer(solution_str, ground_truth, timeout_s=weights["answer_timeout_s"])
+    for key in _NEED_A_GROUP:
+        if key in kwargs:
+            remedy = "compares the trajectories of one problem, here is one: set it under longshort.reward"
+            raise UserError(f"{_WHERE}.{key}", kwargs[key], remedy)
+    settings = ScoreSettings.parse({key: value for key, value in kwargs.items() if key not in _FROM_VERL}, _WHERE)
+    verdict = judge_answer(solution_str, ground_truth, timeout_s=settings.answer_timeout_s)
     turns = parse_trajectory(solution_str)
     em, fm = float(verdict is Verdict.MATCH), format_match(turns)
     return {
-        "score": weights["eta"] * em + weights["lambda"] * fm,
+        "score": settings.eta * em + settings.lambda_ * fm,
         "acc": em,
         "em": em,
         "fm": fm,
@@ -61,18 +73,4 @@ def compute_score(
         "format_long": format_match(turns, Role.LONG),
         "format_short": format_match(turns, Role.SHORT),
         "answer_failed": float(verdict in (Verdict.TIMED_OUT, Verdict.CRASHED)),
-    }
-
-
-def _read(kwargs: dict[str, Any]) -> dict[str, float]:
-    for key in _NEED_A_GROUP:
-        if key in kwargs:
-            remedy = "compares the trajectories of one problem, here is one: set it under longshort.reward"
-            raise UserError(f"{_WHERE}.{key}", kwargs[key], remedy)
-    check_keys(kwargs, _WHERE, known=_KNOWN)
-    eta, lambda_ = kwargs.get("eta", RewardWeights.eta), kwargs.get("lambda", RewardWeights.lambda_)
-    return {
-        "eta": number(eta, f"{_WHERE}.eta"),
-        "lambda": number(lambda_, f"{_WHERE}.lambda"),
-        "answer_timeout_s": number(kwargs.get("answer_timeout_s", 5.0), f"{_WHERE}.answer_timeout_s", above=0),
     }

@@ -20,7 +20,7 @@ ANSWER = "<answer>\\boxed{4}</answer>"
 
 def limits(**changes: Any) -> Limits:
     settings = {"max_turns": 8, "long_turn_tokens": 100, "short_turn_tokens": 50, "token_budget": 1000}
-    return Limits(**{**settings, **changes})
+    return Limits.parse({**settings, **changes}, "longshort.environment")
 
 
 def play(*texts: str, tokens: int = 10, finished: bool = True, **changes: Any) -> State:

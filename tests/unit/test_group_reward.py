@@ -57,7 +57,7 @@ def test_groups_do_not_mix():
     keys = ["a_0_0", "a_0_1", "b_0_0", "b_0_1"]
     sessions = [facts(tokens=10.0)] * 2 + [facts(tokens=900.0)] * 2
     rewards = reward_rows(keys, sessions, WEIGHTS, 10)
-    assert {r.lm for r in rewards.values()} == {0.0}
+    assert {r.terms["lm"] for r in rewards.values()} == {0.0}
 
 
 def test_metrics_are_means_over_trajectories():

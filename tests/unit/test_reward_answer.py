@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Verdict, answer_failures, judge_answer, match_answer, plain
 from longshort_reward.answer import answer_region, last_boxed
-from longshort_reward.judges import JUDGES, Judges
+from longshort_reward.grader_pool import GRADERS, GraderPool
 
 SAME = [
     ("4", "4"),
@@ -119,7 +119,7 @@ def test_close_but_wrong_answers_do_not(answer, truth):
 
 
 @given(st.integers(), st.integers())
-def test_integers_match_exactly_when_equal_and_without_a_judge(a, b):
+def test_integers_match_exactly_when_equal_and_without_a_grader(a, b):
     assert plain.decide(str(a), str(b)) is (a == b)
 
 
@@ -225,27 +225,27 @@ def test_the_limit_holds_in_threads_and_a_time_out_is_counted(caplog):
     assert sum("timed_out" in record.message for record in caplog.records if record.levelname == "WARNING") <= 1
 
 
-def test_a_judge_that_dies_is_replaced():
-    judges = Judges(size=1)
+def test_a_grader_that_dies_is_replaced():
+    graders = GraderPool(size=1)
     try:
-        assert judges.ask("x+x", "2x", boxed=True, timeout_s=5) is Verdict.MATCH
-        judges._slots.queue[0].judge._process.kill()
-        judges._slots.queue[0].judge._process.wait()
-        assert judges.ask("x+x", "2x", boxed=True, timeout_s=5) is Verdict.MATCH
+        assert graders.ask("x+x", "2x", boxed=True, timeout_s=5) is Verdict.MATCH
+        graders._slots.queue[0].grader._process.kill()
+        graders._slots.queue[0].grader._process.wait()
+        assert graders.ask("x+x", "2x", boxed=True, timeout_s=5) is Verdict.MATCH
     finally:
-        judges.close()
+        graders.close()
 
 
-def test_a_judge_that_is_stopped_is_given_up():
-    judges = Judges(size=1)
+def test_a_grader_that_is_stopped_is_given_up():
+    graders = GraderPool(size=1)
     try:
-        judges.ask("x", "y", boxed=True, timeout_s=5)
-        process = judges._slots.queue[0].judge._process
+        graders.ask("x", "y", boxed=True, timeout_s=5)
+        process = graders._slots.queue[0].grader._process
         process.send_signal(19)
-        assert judges.ask("x+x", "2x", boxed=True, timeout_s=0.2) is Verdict.TIMED_OUT
+        assert graders.ask("x+x", "2x", boxed=True, timeout_s=0.2) is Verdict.TIMED_OUT
         assert process.returncode is not None
     finally:
-        judges.close()
+        graders.close()
 
 
 def test_the_limit_holds_where_signals_are_blocked():
@@ -255,9 +255,9 @@ def test_the_limit_holds_where_signals_are_blocked():
 
     def run():
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
-        judges = Judges(size=1)
-        verdicts.append(judges.ask(r"\prod_{i=1}^{100000000} i", "3", boxed=True, timeout_s=0.3))
-        judges.close()
+        graders = GraderPool(size=1)
+        verdicts.append(graders.ask(r"\prod_{i=1}^{100000000} i", "3", boxed=True, timeout_s=0.3))
+        graders.close()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -270,4 +270,4 @@ def test_the_judges_of_this_process_are_few():
         answers = [rf"\boxed{{\sqrt{{{4 * n}}}}}" for n in range(2, 18)]
         truths = [rf"2\sqrt{{{n}}}" for n in range(2, 18)]
         assert all(threads.map(match_answer, answers, truths))
-    assert sum(slot.judge is not None for slot in JUDGES._slots.queue) <= 2
+    assert sum(slot.grader is not None for slot in GRADERS._slots.queue) <= 2

@@ -54,7 +54,7 @@ def test_the_terms_by_hand():
     # two of the three that answered at once were right, so asking is worth a third of the credit
     assert totals(group, Role.SHORT) == pytest.approx([1.2, 1 - 0.1, 1.1 + 0.1 / 3, 0.1])
     asked = rewards[2][Role.SHORT]
-    assert (asked.em, asked.fm, asked.lm, asked.rethink) == (1.0, 1.0, 0.0, pytest.approx(1 / 3))
+    assert asked.terms == {"em": 1.0, "fm": 1.0, "lm": 0.0, "rethink": pytest.approx(1 / 3)}
     assert rewards[2]["short"] is asked
 
 
@@ -87,7 +87,7 @@ def test_a_limit_of_the_trajectory_is_nobodys_fault():
 def test_when_all_ask_the_group_is_its_own_baseline():
     group = [outcome(rethinks=1), outcome(rethinks=2, correct=False)]
     assert direct_accuracy(group) == 0.5
-    assert synergy_reward(group, WEIGHTS, 0)[0][Role.SHORT].rethink == 0.5
+    assert synergy_reward(group, WEIGHTS, 0)[0][Role.SHORT].terms["rethink"] == 0.5
 
 
 def test_an_empty_group_has_no_rewards():
@@ -144,11 +144,11 @@ def test_without_mu_length_does_not_matter(group, shift):
 @given(groups)
 def test_the_total_is_the_weighted_sum_of_the_terms(group):
     for rewards in synergy_reward(group, WEIGHTS, 0):
-        assert rewards[Role.LONG].rethink == 0.0
+        assert rewards[Role.LONG].terms["rethink"] == 0.0
         for reward in rewards.values():
             if not reward.neutral:
-                terms = reward.em + 0.1 * reward.fm + 0.2 * reward.lm + 0.1 * reward.rethink
-                assert reward.total == pytest.approx(terms)
+                em, fm, lm, rethink = (reward.terms[name] for name in ("em", "fm", "lm", "rethink"))
+                assert reward.total == em + 0.1 * fm + 0.2 * lm + 0.1 * rethink
 
 
 @given(groups)

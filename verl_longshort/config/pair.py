@@ -3,16 +3,18 @@
 Each key is documented in `config/longshort_trainer.yaml`; this module is the only place that reads them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any
 
 from longshort_reward import RewardWeights
 from longshort_reward.compat import StrEnum
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, Role, RolePrompts
+from longshort_reward.protocol import DEFAULT_PROMPTS, RolePrompts
+from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, model_validator
 
 from verl_longshort.core.environment import Limits
 from verl_longshort.core.schedule import Schedule
@@ -25,43 +27,83 @@ class Pools(StrEnum):
     SEPARATE = "separate"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairSettings:
-    """Everything of the `longshort` block except the per-policy verl overrides."""
+class PromptSettings(Settings):
+    """System prompts by role. None: the prompt that ships with the package; an empty one: no system message."""
 
-    schedule: Schedule
-    limits: Limits
-    prompts: RolePrompts
-    weights: RewardWeights
-    answer_timeout_s: float
-    pools: Pools
-    rollout_timeout_s: float
-    keep_checkpoints: int | None
+    long: str | None = None
+    short: str | None = None
 
-    @classmethod
-    def parse(cls, block: Mapping[str, Any]) -> "PairSettings":
-        """Check a `longshort` block (plain containers).
-
-        Raises:
-            UserError: an unknown or missing key, or a value that cannot be used.
-        """
-        known = ("schedule", "steps_per_round", "pools", "environment", "reward", "rollout_timeout_s")
-        check_keys(block, "longshort", (*known, "keep_checkpoints", "policies", "policy_configs"))
-        schedule = Schedule.parse(block["schedule"], block["steps_per_round"])
-        environment = dict(block["environment"])
-        prompts = parse_prompts(environment.pop("prompts", None) or {})
-        reward = dict(block["reward"])
-        timeout = positive_seconds(reward.pop("answer_timeout_s"), "longshort.reward.answer_timeout_s")
-        return cls(
-            schedule=schedule,
-            limits=parse_limits(environment),
-            prompts=prompts,
-            weights=parse_weights(reward, schedule.total_steps),
-            answer_timeout_s=timeout,
-            pools=_pools(block["pools"]),
-            rollout_timeout_s=positive_seconds(block["rollout_timeout_s"], "longshort.rollout_timeout_s"),
-            keep_checkpoints=_keep(block["keep_checkpoints"]),
+    @property
+    def role_prompts(self) -> RolePrompts:
+        """The prompts that are used."""
+        return RolePrompts(
+            long=DEFAULT_PROMPTS.long if self.long is None else self.long,
+            short=DEFAULT_PROMPTS.short if self.short is None else self.short,
         )
+
+
+class EnvironmentSettings(Limits):
+    """The block `longshort.environment`: limits of a trajectory, and system prompts."""
+
+    prompts: PromptSettings = PromptSettings()
+
+    @property
+    def limits(self) -> Limits:
+        """The limits alone."""
+        return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
+
+
+class RewardSettings(RewardWeights):
+    """The block `longshort.reward`."""
+
+    answer_timeout_s: Seconds
+
+
+class PairSettings(Settings):
+    """The `longshort` block of a pair's training; the per-policy verl overrides are handed through."""
+
+    rounds: Any = Field(alias="schedule")
+    steps_per_round: Any
+    environment: EnvironmentSettings
+    reward: RewardSettings
+    pools: Annotated[Pools, Remedy("use shared or separate")]
+    rollout_timeout_s: Seconds
+    keep_checkpoints: PositiveInt | None
+    policies: Any = None
+    policy_configs: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ramps_end_with_the_run(cls, block: Any) -> Any:
+        if not isinstance(block, Mapping) or "schedule" not in block or "steps_per_round" not in block:
+            return block
+        schedule = Schedule.parse(block["schedule"], block["steps_per_round"])
+        return {**block, "reward": with_ramp_ends(block.get("reward"), schedule.total_steps)}
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Rounds and steps."""
+        return Schedule.parse(self.rounds, self.steps_per_round)
+
+    @property
+    def limits(self) -> Limits:
+        """How far a trajectory may go."""
+        return self.environment.limits
+
+    @property
+    def prompts(self) -> RolePrompts:
+        """System prompts."""
+        return self.environment.prompts.role_prompts
+
+    @property
+    def weights(self) -> RewardWeights:
+        """Of the reward's terms."""
+        return self.reward
+
+    @property
+    def answer_timeout_s(self) -> float:
+        """Seconds that checking one answer may take."""
+        return self.reward.answer_timeout_s
 
 
 def settings_of(config: DictConfig) -> PairSettings:
@@ -85,7 +127,26 @@ def plain_dict(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def check_keys(block: Mapping[str, Any], where: str, known: Sequence[str]) -> None:
+def with_ramp_ends(reward: Any, total_steps: int) -> Any:
+    """The reward block with the last step of the run where a ramp has no end; none may end later."""
+    if not isinstance(reward, Mapping):
+        return reward
+    ramps = {"mu": reward.get("mu"), **{f"terms.{name}": ramp for name, ramp in (reward.get("terms") or {}).items()}}
+    for key, ramp in ramps.items():
+        end = ramp.get("end_step") if isinstance(ramp, Mapping) else None
+        if isinstance(end, int) and end > total_steps:
+            remedy = f"the run has {total_steps} steps; the ramp must end by then (null: at the last step)"
+            raise SettingError(f"reward.{key}.end_step", end, remedy)
+
+    def ended(ramp: Any) -> Any:
+        given = isinstance(ramp, Mapping) and ramp.get("end_step") is None
+        return {**ramp, "end_step": total_steps} if given else ramp
+
+    terms = {name: ended(ramp) for name, ramp in (reward.get("terms") or {}).items()}
+    return {**reward, **({"mu": ended(reward["mu"])} if "mu" in reward else {}), "terms": terms}
+
+
+def check_keys(block: Mapping[str, Any], where: str, known: Any) -> None:
     """Refuse keys that nobody reads: a typo must not train the wrong thing.
 
     Raises:
@@ -100,42 +161,12 @@ def check_keys(block: Mapping[str, Any], where: str, known: Sequence[str]) -> No
 
 def parse_prompts(given: Mapping[str, str | None]) -> RolePrompts:
     """The system prompts of `longshort.environment.prompts`. Raises UserError for an unknown key."""
-    check_keys(given, "longshort.environment.prompts", [r.value for r in ROLES])
-    # null means the prompt that ships with the package; an empty string means no system message
-    texts = {r: DEFAULT_PROMPTS.for_role(r) if given.get(r.value) is None else given[r.value] for r in ROLES}
-    return RolePrompts(long=str(texts[Role.LONG]), short=str(texts[Role.SHORT]))
+    return PromptSettings.parse(dict(given), "longshort.environment.prompts").role_prompts
 
 
 def parse_limits(environment: Mapping[str, Any]) -> Limits:
     """The limits of `longshort.environment`, without its prompts. Raises UserError for a key or value."""
-    keys = ("max_turns", "long_turn_tokens", "short_turn_tokens", "token_budget")
-    check_keys(environment, "longshort.environment", keys)
-    for key in keys:
-        if key not in environment:
-            raise UserError(f"longshort.environment.{key}", None, "missing; give a whole number")
-    try:
-        return Limits(**environment)
-    except ValueError as error:
-        raise UserError("longshort.environment", dict(environment), str(error)) from error
-
-
-def parse_weights(reward: Mapping[str, Any], total_steps: int) -> RewardWeights:
-    """The weights of `longshort.reward`; its ramp must end within the run. Raises UserError otherwise."""
-    reward = {**reward, "mu": dict(reward["mu"])}
-    if reward["mu"].get("end_step") is None:
-        reward["mu"]["end_step"] = total_steps
-    end = reward["mu"]["end_step"]
-    if end > total_steps:
-        remedy = f"the run has {total_steps} steps; the ramp must end by then (null: at the last step)"
-        raise UserError("longshort.reward.mu.end_step", end, remedy)
-    return RewardWeights.from_config(reward)
-
-
-def _pools(value: str) -> Pools:
-    try:
-        return Pools(value)
-    except ValueError:
-        raise UserError("longshort.pools", value, "use shared or separate") from None
+    return Limits.parse(dict(environment), "longshort.environment")
 
 
 def positive_seconds(value: Any, key: str) -> float:
@@ -143,9 +174,3 @@ def positive_seconds(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
         raise UserError(key, value, "must be a number of seconds above 0")
     return float(value)
-
-
-def _keep(value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError("longshort.keep_checkpoints", value, "must be a whole number from 1 on, or null for all")
-    return value

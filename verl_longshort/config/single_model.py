@@ -4,55 +4,58 @@ Each key is documented in `config/single_trainer.yaml`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from longshort_reward import RewardWeights
 from longshort_reward.errors import UserError
+from longshort_reward.settings import Remedy, Seconds, SettingError, Settings
 from omegaconf import DictConfig
+from pydantic import Strict, model_validator
 
-from verl_longshort.config.pair import check_keys, parse_weights, plain_dict, positive_seconds
+from verl_longshort.config.pair import RewardSettings, plain_dict, with_ramp_ends
 from verl_longshort.core.single_model import SingleMode
 
-_KEYS = ("model", "steps", "mode", "system_prompt", "token_budget", "reward", "rollout_timeout_s")
+
+class SingleRewardSettings(RewardSettings):
+    """The block `longshort.reward`; a single model asks nobody again."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_partner(cls, block: Any) -> Any:
+        if isinstance(block, Mapping) and "rethink" in block:
+            raise SettingError("rethink", block["rethink"], "unknown key; a single model has nobody to ask again")
+        return block
 
 
-@dataclass(frozen=True, kw_only=True)
-class SingleSettings:
+class SingleSettings(Settings):
     """Everything of the block."""
 
     model: str
-    steps: int
+    steps: Annotated[int, Strict(), Ge(1), Remedy("set a whole number of 1 or more")]
     mode: SingleMode
     system_prompt: str
-    token_budget: int
-    weights: RewardWeights
-    answer_timeout_s: float
-    rollout_timeout_s: float
+    # the opening tag and one token
+    token_budget: Annotated[int, Strict(), Ge(2), Remedy("set a whole number of 2 or more")]
+    reward: SingleRewardSettings
+    rollout_timeout_s: Seconds
 
+    @model_validator(mode="before")
     @classmethod
-    def parse(cls, block: Mapping[str, Any]) -> "SingleSettings":
-        """Check a block of plain containers.
+    def _ramps_end_with_the_run(cls, block: Any) -> Any:
+        if not isinstance(block, Mapping) or not isinstance(block.get("steps"), int):
+            return block
+        return {**block, "reward": with_ramp_ends(block.get("reward"), block["steps"])}
 
-        Raises:
-            UserError: an unknown key, or a value that cannot be used.
-        """
-        check_keys(block, "longshort", _KEYS)
-        reward = dict(block["reward"])
-        timeout = positive_seconds(reward.pop("answer_timeout_s"), "longshort.reward.answer_timeout_s")
-        check_keys(reward, "longshort.reward", ("eta", "lambda", "mu"))
-        steps = _whole(block["steps"], "longshort.steps", least=1)
-        return cls(
-            model=str(block["model"]),
-            steps=steps,
-            mode=_mode(block["mode"]),
-            system_prompt=str(block["system_prompt"]),
-            # the opening tag and one token
-            token_budget=_whole(block["token_budget"], "longshort.token_budget", least=2),
-            weights=parse_weights(reward, steps),
-            answer_timeout_s=timeout,
-            rollout_timeout_s=positive_seconds(block["rollout_timeout_s"], "longshort.rollout_timeout_s"),
-        )
+    @property
+    def weights(self) -> RewardWeights:
+        """Of the reward's terms."""
+        return self.reward
+
+    @property
+    def answer_timeout_s(self) -> float:
+        """Seconds that checking one answer may take."""
+        return self.reward.answer_timeout_s
 
 
 def single_settings_of(config: DictConfig) -> SingleSettings:
@@ -61,16 +64,3 @@ def single_settings_of(config: DictConfig) -> SingleSettings:
         remedy = "this trainer needs the longshort block; start the run with `longshort train-single`"
         raise UserError("longshort", None, remedy)
     return SingleSettings.parse(plain_dict(config.longshort))
-
-
-def _mode(value: str) -> SingleMode:
-    try:
-        return SingleMode(value)
-    except ValueError:
-        raise UserError("longshort.mode", value, f"must be one of {', '.join(SingleMode)}") from None
-
-
-def _whole(value: Any, key: str, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(key, value, f"set a whole number of {least} or more")
-    return value

@@ -22,11 +22,14 @@ trajectory is in `State.turns` like any other, with its fault, because its token
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Annotated
 
+from annotated_types import Ge
 from longshort_reward.compat import StrEnum
-from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Closing, Fault, Role, Turn, parse_turn
+from longshort_reward.settings import Remedy, Settings
+from pydantic import Strict
 
 
 class StopReason(StrEnum):
@@ -43,34 +46,25 @@ class StopReason(StrEnum):
 
 _BLAMED = frozenset({StopReason.TURN_CUT, StopReason.MALFORMED, StopReason.EMPTY_TURN})
 
-_SMALLEST = {"max_turns": 2, "long_turn_tokens": 1, "short_turn_tokens": 1, "token_budget": 2}
+_Turns = Annotated[int, Strict(), Ge(2), Remedy("set a whole number of 2 or more")]
+_Tokens = Annotated[int, Strict(), Ge(1), Remedy("set a whole number of 1 or more")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How far a trajectory may go. Raises UserError when it leaves no room for a turn each."""
+class Limits(Settings):
+    """How far a trajectory may go: at least far enough for a turn each."""
 
-    max_turns: int
+    max_turns: _Turns
     """Number of turns of both roles together, at least 2. An odd number wastes the last long turn."""
-    long_turn_tokens: int
+    long_turn_tokens: _Tokens
     """Most tokens of one turn of the long role."""
-    short_turn_tokens: int
+    short_turn_tokens: _Tokens
     """Most tokens of one turn of the short role."""
-    token_budget: int
+    token_budget: _Turns
     """Most tokens that both roles together may generate in one trajectory; prompts do not count."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            _require_at_least(field.name, getattr(self, field.name), _SMALLEST[field.name])
 
     def turn_tokens(self, role: Role) -> int:
         """Most tokens of one turn of `role`."""
         return self.long_turn_tokens if role is Role.LONG else self.short_turn_tokens
-
-
-def _require_at_least(key: str, value: object, smallest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise UserError(f"longshort.environment.{key}", value, f"set a whole number of {smallest} or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from longshort_reward.protocol import Role
+from longshort_reward import Term, all_terms
+from longshort_reward.protocol import ROLES, Role
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
@@ -14,6 +15,7 @@ from verl_longshort.report.run_dir import Run
 from verl_longshort.report.svg import Ink, captioned, legend_below, plot
 from verl_longshort.report.training_log import RoundSpan, TrainingLog, mean_series
 
+ROLE_INKS = {Role.LONG: Ink.LONG, Role.SHORT: Ink.SHORT}
 SOFT = {Role.LONG: Ink.LONG_SOFT, Role.SHORT: Ink.SHORT_SOFT}
 
 
@@ -27,6 +29,8 @@ class Curve:
     marked: bool = False
     """Measured only now and then: drawn with a dot at each measurement."""
     dashed: bool = False
+    changes: bool = False
+    """Drawn only if its values differ from step to step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +71,6 @@ PANELS = (
             Curve(key="val/tokens", label="validation", ink=Ink.FOURTH, marked=True),
         ],
         from_zero=True,
-    ),
-    Panel(
-        title="Format match (FM)",
-        caption="Share of trajectories whose own turns keep to the protocol.",
-        curves=_of_both("reward/fm"),
-    ),
-    Panel(
-        title="Length match (LM) and rethink credit",
-        caption="Before their weights; LM is the same for both roles, the credit is the short role's.",
-        curves=[
-            Curve(key="long/reward/lm", label="LM", ink=Ink.PAIR),
-            Curve(key="short/reward/rethink", label="rethink credit", ink=Ink.SHORT),
-            Curve(key="pair/mu", label="µ, weight of LM", ink=Ink.MUTED, dashed=True),
-        ],
     ),
     Panel(
         title="Turns",
@@ -128,12 +118,43 @@ PANELS = (
 )
 
 
+def term_panels(logs: Sequence[TrainingLog]) -> list[Panel]:
+    """A panel for each term of the reward but EM, which is the accuracy; further terms are found in the logs."""
+    logged = {
+        key.removeprefix(f"{role}/reward/")
+        for log in logs
+        for values in log.by_step.values()
+        for key in values
+        for role in ROLES
+        if key.startswith(f"{role}/reward/")
+    }
+    known = all_terms()
+    further = sorted(logged - known.keys() - {"total", "neutral"})
+    return [_term_panel(name, known.get(name)) for name in (*known, *further) if name != "em"]
+
+
+def _term_panel(name: str, term: Term | None) -> Panel:
+    if term is not None and (term.joint or len(term.roles) == 1):
+        role = term.roles[0]
+        ink = Ink.PAIR if term.joint else ROLE_INKS[role]
+        curves = [Curve(key=f"{role}/reward/{name}", label=term.label, ink=ink)]
+    else:
+        curves = _of_both(f"reward/{name}")
+    # Runs of earlier versions logged the weight of LM alone, under its name in the paper.
+    weight = "pair/mu" if name == "lm" else f"pair/weight/{name}"
+    return Panel(
+        title=term.title if term else name,
+        caption=term.about if term else "A term that this installation does not have; before its weight.",
+        curves=[*curves, Curve(key=weight, label="weight", ink=Ink.MUTED, dashed=True, changes=True)],
+    )
+
+
 def curves_section(runs: Sequence[Run]) -> Section:
     """All panels for which a run has metrics."""
     logs = [run.log for run in runs if run.log]
     drawn = [
         captioned(_picture(panel, logs, number), panel.caption)
-        for number, panel in enumerate(PANELS)
+        for number, panel in enumerate([*PANELS[:3], *term_panels(logs), *PANELS[3:]])
         if any(_says_something(curve, logs) for curve in panel.curves)
     ]
     lacking = [run.label for run in runs if run.log is None]
@@ -147,8 +168,9 @@ def curves_section(runs: Sequence[Run]) -> Section:
 
 
 def _says_something(curve: Curve, logs: Sequence[TrainingLog]) -> bool:
-    """Whether the metric was logged and ever differs from 0."""
-    return any(abs(value) > 1e-12 for log in logs for value in log.series(curve.key)[1])
+    """Whether the metric was logged and ever differs from 0, or from its first value where that is asked."""
+    series = [log.series(curve.key)[1] for log in logs]
+    return any(abs(value - (values[0] if curve.changes else 0.0)) > 1e-12 for values in series for value in values)
 
 
 def _picture(panel: Panel, logs: Sequence[TrainingLog], number: int) -> Markup:

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longshort_reward import Outcome, Ramp, RewardWeights, synergy_reward
-from longshort_reward.protocol import Role
+from longshort_reward import Outcome, all_terms
 
 from verl_longshort.base.files import Record
 from verl_longshort.report.evaluations import Evaluation
@@ -19,9 +18,6 @@ from verl_longshort.report.page import Section, fragment, json_block
 from verl_longshort.report.run_dir import Run
 
 DATA_ID = "trajectory-data"
-UNWEIGHTED = RewardWeights(mu=Ramp(start=0.0, end=0.0, begin_step=0, end_step=1))
-"""Only the terms are shown, so the weights do not matter."""
-
 Key = tuple[str, int]
 """A problem: its benchmark and its place there."""
 
@@ -106,27 +102,17 @@ def _key(record: Record) -> Key:
 def _terms(one: Evaluation, group: Sequence[Record]) -> list[dict[str, float]]:
     if one.is_alone:
         return [{"EM": float(record["correct"])} for record in group]
-    rewards = synergy_reward([_outcome(record) for record in group], UNWEIGHTED, step=0)
-    terms = []
-    for reward in rewards:
-        long, short = reward[Role.LONG], reward[Role.SHORT]
-        own = {"EM": long.em, "FM long": long.fm, "FM short": short.fm}
+    outcomes = [Outcome.from_record(record) for record in group]
+    shown: list[dict[str, float]] = [{} for _ in group]
+    for term in all_terms().values():
         # One answer has no group to be short in, nor to have asked well in.
-        terms.append({**own, "LM": long.lm, "rethink": short.rethink} if len(group) > 1 else own)
-    return terms
-
-
-def _outcome(record: Record) -> Outcome:
-    spoke = {turn["role"] for turn in record["turns"]}
-    faults = {turn["role"] for turn in record["turns"] if turn.get("fault")}
-    return Outcome(
-        correct=bool(record["correct"]),
-        format_ok={role: role not in faults for role in spoke},
-        tokens=sum(record["tokens"].values()),
-        rethinks=record["rethinks"],
-        fault_role=record.get("fault_role"),
-        stop_reason=record["stop_reason"],
-    )
+        if term.needs_group and len(group) == 1:
+            continue
+        shared = term.joint or len(term.roles) == 1
+        for terms, scores in zip(shown, term.score(outcomes), strict=True):
+            for role in term.roles[:1] if shared else term.roles:
+                terms[term.label if shared else f"{term.label} {role}"] = scores.get(role, 0.0)
+    return shown
 
 
 def _row(evaluation: int, record: Record, terms: Mapping[str, float], problems: dict[str, int]) -> dict[str, Any]:

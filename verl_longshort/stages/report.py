@@ -1,9 +1,11 @@
 """`longshort report`; what it shows: `docs/report.md`."""
 
 from pathlib import Path
+from typing import Annotated
 
 import click
-from longshort_reward.settings import NonNegativeInt, Settings
+from annotated_types import Ge
+from longshort_reward.settings import Remedy, Settings
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
@@ -18,7 +20,7 @@ class ReportSettings(Settings):
     folders: tuple[Path, ...]
     out: Path
     base: str | None
-    trajectories: NonNegativeInt
+    trajectories: Annotated[int, Ge(0), Remedy("must be 0 or more")]
     seed: int
 
 

@@ -6,7 +6,7 @@ groups are complete, from the functions of `longshort_reward` (paper section 5).
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,18 +32,6 @@ class Row:
         return cls(key=key, group=group, session=f"{group}_{session}", role=ROLES[int(index)])
 
 
-def outcome_of(facts: Mapping[str, Any]) -> Outcome:
-    """The reward's view of one trajectory, from the facts the agent loop recorded."""
-    return Outcome(
-        correct=facts["acc"] > 0.5,
-        format_ok={role.value: facts[f"format_{role}"] > 0.5 for role in ROLES if facts[f"turns_{role}"]},
-        tokens=int(facts["tokens"]),
-        rethinks=int(facts["rethinks"]),
-        fault_role=facts["fault_role"] or None,
-        stop_reason=facts["stop_reason"],
-    )
-
-
 def reward_rows(
     keys: Sequence[str], facts: Sequence[Mapping[str, Any]], weights: RewardWeights, step: int
 ) -> dict[str, RoleReward]:
@@ -64,7 +52,7 @@ def reward_rows(
         sessions[row.group].setdefault(row.session, fact)
     by_session: dict[str, Mapping[Role, RoleReward]] = {}
     for group in sessions.values():
-        rewards = synergy_reward([outcome_of(fact) for fact in group.values()], weights, step)
+        rewards = synergy_reward([Outcome.from_facts(fact) for fact in group.values()], weights, step)
         by_session.update(zip(group, rewards, strict=True))
     rows = [Row.of(key) for key in keys]
     return {row.key: by_session[row.session][row.role] for row in rows}
@@ -75,9 +63,15 @@ def role_metrics(rewards: Mapping[str, RoleReward]) -> dict[str, float]:
     values: dict[str, list[float]] = defaultdict(list)
     for key, reward in rewards.items():
         role = Row.of(key).role
-        for term, value in asdict(reward).items():
-            values[f"{role}/reward/{term}"].append(float(value))
+        for name, value in {"total": reward.total, **reward.terms, "neutral": float(reward.neutral)}.items():
+            values[f"{role}/reward/{name}"].append(value)
     return {name: float(np.mean(v)) for name, v in values.items()}
+
+
+def weight_metrics(weights: RewardWeights, step: int, prefix: str) -> dict[str, float]:
+    """The weights of the terms at a step, named `{prefix}/weight/{term}`, and that of LM by its old name `mu`."""
+    named = {f"{prefix}/weight/{term.name}": weight for term, weight in weights.weighted(step)}
+    return {**named, f"{prefix}/mu": weights.mu.at(step)}
 
 
 def pair_metrics(keys: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:

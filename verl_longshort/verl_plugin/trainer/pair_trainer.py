@@ -26,7 +26,7 @@ from verl_longshort.core.checkpoint import CheckpointStore, PairState, Validatio
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.verl_plugin.rollout.clients import PairClient
 from verl_longshort.verl_plugin.trainer.activity import ActivityFile
-from verl_longshort.verl_plugin.trainer.group_reward import pair_metrics, reward_rows, role_metrics
+from verl_longshort.verl_plugin.trainer.group_reward import pair_metrics, reward_rows, role_metrics, weight_metrics
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
 from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
@@ -188,7 +188,7 @@ class PairTrainer(PPOTrainerSync):
             write_rewards(rows[role], rewards)
         metrics.update(role_metrics(rewards))
         metrics.update(pair_metrics(rows[Role.LONG].keys, facts[Role.LONG]))
-        metrics["pair/mu"] = self.settings.weights.mu.at(self.global_steps)
+        metrics.update(weight_metrics(self.settings.weights, self.global_steps, "pair"))
 
     def _learn(self, role: Role, rows: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         policy = self.policies[role]

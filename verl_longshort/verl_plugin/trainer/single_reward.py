@@ -9,12 +9,7 @@ from typing import Any
 
 import numpy as np
 from longshort_reward import Outcome, RewardWeights, RoleReward, synergy_reward
-from longshort_reward.protocol import Role
-
-SPEAKER = Role.LONG
-"""The one role: it is never credited for asking again, which is the short one's."""
-
-_TERMS = ("total", "em", "fm", "lm")
+from longshort_reward.outcome import SINGLE_ROLE
 
 
 def group_of(key: str) -> str:
@@ -34,8 +29,8 @@ def reward_answers(
         groups[group_of(key)][key] = fact
     rewards: dict[str, RoleReward] = {}
     for group in groups.values():
-        rewarded = synergy_reward([_outcome(fact) for fact in group.values()], weights, step)
-        rewards.update(zip(group, (roles[SPEAKER] for roles in rewarded), strict=True))
+        rewarded = synergy_reward([Outcome.from_facts(fact) for fact in group.values()], weights, step)
+        rewards.update(zip(group, (roles[SINGLE_ROLE] for roles in rewarded), strict=True))
     return rewards
 
 
@@ -44,17 +39,8 @@ def answer_metrics(rewards: Mapping[str, RoleReward], facts: Sequence[Mapping[st
     metrics = {f"single/{name}": float(np.mean([f[name] for f in facts])) for name in ("tokens", "format")}
     metrics["single/accuracy"] = float(np.mean([fact["acc"] for fact in facts]))
     metrics["single/answered"] = float(np.mean([fact["answered"] for fact in facts]))
-    for term in _TERMS:
-        metrics[f"single/reward/{term}"] = float(np.mean([getattr(r, term) for r in rewards.values()]))
+    columns = {"total": [reward.total for reward in rewards.values()]}
+    for term in next(iter(rewards.values())).terms:
+        columns[term] = [reward.terms[term] for reward in rewards.values()]
+    metrics.update({f"single/reward/{name}": float(np.mean(values)) for name, values in columns.items()})
     return metrics
-
-
-def _outcome(fact: Mapping[str, Any]) -> Outcome:
-    return Outcome(
-        correct=fact["acc"] > 0.5,
-        format_ok={SPEAKER.value: fact["format"] > 0.5},
-        tokens=int(fact["tokens"]),
-        rethinks=0,
-        fault_role=None,
-        stop_reason=fact["stop_reason"],
-    )

@@ -14,6 +14,7 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
 from verl_longshort.base.progress import report
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.verl_plugin.trainer.group_reward import weight_metrics
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, write_rewards
 from verl_longshort.verl_plugin.trainer.single_reward import answer_metrics, reward_answers
@@ -63,7 +64,7 @@ class SingleTrainer(PPOTrainerSync):
         facts = [extra["reward_extra_info"] for extra in read_extra_fields(batch)]
         rewards = reward_answers(batch.keys, facts, self.settings.weights, step)
         write_rewards(batch, rewards)
-        return {**answer_metrics(rewards, facts), "single/mu": self.settings.weights.mu.at(step)}
+        return {**answer_metrics(rewards, facts), **weight_metrics(self.settings.weights, step, "single")}
 
     def on_step_end(self) -> None:
         """Give the engine its weights and say how far the run is."""

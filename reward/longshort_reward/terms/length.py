@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from longshort_reward.outcome import Outcome
+from longshort_reward.protocol import ROLES
+from longshort_reward.terms.term import Scores, Term
+
 
 def length_match(lengths: Sequence[int], correct: Sequence[bool], *, gated: bool = True) -> list[float]:
     """The length reward of every trajectory of ONE problem's group, each in [-0.5, 0.5].
@@ -34,3 +38,20 @@ def length_match(lengths: Sequence[int], correct: Sequence[bool], *, gated: bool
     if gated:
         return [value if right else 0.0 for value, right in zip(values, correct, strict=True)]
     return [value if right else min(0.0, value) for value, right in zip(values, correct, strict=True)]
+
+
+class LengthMatch(Term):
+    """`length_match`, gated on correctness. Joint (paper, section 5): the roles spend the tokens together."""
+
+    name = "lm"
+    label = "LM"
+    title = "Length match (LM)"
+    about = "From -0.5 (longest correct trajectory of the group) to 0.5 (shortest); before its weight."
+    order = 2
+    joint = True
+    needs_group = True
+
+    def score(self, group: Sequence[Outcome]) -> list[Scores]:
+        """See `Term`. Raises ValueError for a negative number of tokens."""
+        values = length_match([outcome.tokens for outcome in group], [outcome.correct for outcome in group])
+        return [dict.fromkeys(ROLES, value) for value in values]

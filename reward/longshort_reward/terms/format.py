@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from longshort_reward.protocol import Closing, Role, Turn
+from longshort_reward.outcome import Outcome
+from longshort_reward.protocol import ROLES, Closing, Role, Turn
+from longshort_reward.terms.term import Scores, Term
 
 
 def format_match(turns: Sequence[Turn], role: Role | str | None = None) -> float:
@@ -19,3 +21,21 @@ def format_match(turns: Sequence[Turn], role: Role | str | None = None) -> float
     ordered = all(turn.role is (Role.LONG, Role.SHORT)[i % 2] for i, turn in enumerate(turns))
     answers = [i for i, turn in enumerate(turns) if turn.closing is Closing.ANSWER]
     return float(ordered and all(turn.ok for turn in turns) and answers == [len(turns) - 1])
+
+
+class FormatMatch(Term):
+    """1 for a role whose own turns are all well formed.
+
+    Each role's own (ours): format is wholly in the hands of the one who writes the turn, so sharing it would only
+    add noise to the partner's reward.
+    """
+
+    name = "fm"
+    label = "FM"
+    title = "Format match (FM)"
+    about = "Share of trajectories whose own turns keep to the protocol."
+    order = 1
+
+    def score(self, group: Sequence[Outcome]) -> list[Scores]:
+        """See `Term`."""
+        return [{role: float(outcome.format_ok.get(role, False)) for role in ROLES} for outcome in group]

@@ -1,6 +1,6 @@
-"""The judge: a process of its own that compares answers with math-verify, one at a time.
+"""The grader: a process of its own that compares answers with math-verify, one at a time.
 
-Run as `python -m longshort_reward.judge`; requests and replies are JSON lines on stdin and stdout.
+Run as `python -m longshort_reward.grader_process`; requests and replies are JSON lines on stdin and stdout.
 
 math-verify's own time limits raise from a signal handler. That works in a main thread only, and does not
 interrupt one long operation in C such as the power of two large integers. Here the alarm keeps its default

@@ -1,4 +1,4 @@
-"""Starts, asks and replaces the judge processes (`judge`), from any thread of any process.
+"""Starts, asks and replaces the grader processes (`grader_process`), from any thread of any process.
 
 Plain subprocesses and not a pool from `multiprocessing` or a library on top of it: those cannot start in a
 daemon process and import the caller's main module (verl and Ray, in a worker) again in every child.
@@ -31,8 +31,8 @@ class Verdict(StrEnum):
     CRASHED = "crashed"
 
 
-class Judge:
-    """One running judge process. Not thread-safe: one caller at a time."""
+class Grader:
+    """One running grader process. Not thread-safe: one caller at a time."""
 
     def __init__(self) -> None:
         """Start the process and wait until it is ready.
@@ -42,7 +42,7 @@ class Judge:
         """
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "longshort_reward.judge"],
+            [sys.executable, "-m", "longshort_reward.grader_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -51,8 +51,8 @@ class Judge:
         if self._read_line(_START_LIMIT_S) != b"ready\n":
             self.close()
             raise RuntimeError(
-                f"the answer judge did not start (exit status {self._process.returncode}): see its error on "
-                f"stderr and try `{sys.executable} -m longshort_reward.judge`"
+                f"the answer grader did not start (exit status {self._process.returncode}): see its error on "
+                f"stderr and try `{sys.executable} -m longshort_reward.grader_process`"
             )
 
     @property
@@ -61,7 +61,7 @@ class Judge:
         return self._process.poll() is None
 
     def ask(self, answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
-        """Compare two answers within `timeout_s` seconds; see `judge.compare`. Unusable after a failure."""
+        """Compare two answers within `timeout_s` seconds; see `grader_process.compare`. Unusable after a failure."""
         request = {"answer": answer, "gold": gold, "boxed": boxed, "timeout_s": timeout_s}
         assert self._process.stdin is not None
         try:
@@ -91,35 +91,35 @@ class Judge:
         return self._process.stdout.readline() if poller.poll(limit_s * 1000) else None
 
 
-class Judges:
-    """At most `size` judges, started when first needed and replaced after a failure. Thread-safe."""
+class GraderPool:
+    """At most `size` graders, started when first needed and replaced after a failure. Thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.forget()
 
     def ask(self, answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
-        """Compare two answers; waits for a free judge first, and the time limit starts after that.
+        """Compare two answers; waits for a free grader first, and the time limit starts after that.
 
         Raises:
-            RuntimeError: no judge could be started, or none came free for ten minutes.
+            RuntimeError: no grader could be started, or none came free for ten minutes.
         """
         with self._lease() as slot:
-            if slot.judge is None or not slot.judge.alive:
-                slot.judge = Judge()
-            verdict = slot.judge.ask(answer, gold, boxed=boxed, timeout_s=timeout_s)
+            if slot.grader is None or not slot.grader.alive:
+                slot.grader = Grader()
+            verdict = slot.grader.ask(answer, gold, boxed=boxed, timeout_s=timeout_s)
             if verdict in (Verdict.TIMED_OUT, Verdict.CRASHED):
                 slot.clear()
             return verdict
 
     def close(self) -> None:
-        """End all idle judges; they start again when needed."""
+        """End all idle graders; they start again when needed."""
         for slot in list(self._slots.queue):
             slot.clear()
 
     def forget(self) -> None:
-        """Drop all judges without ending them: after a fork they belong to the parent."""
-        # Last in, first out: a started judge is used again before another one is started.
+        """Drop all graders without ending them: after a fork they belong to the parent."""
+        # Last in, first out: a started grader is used again before another one is started.
         self._slots: queue.LifoQueue[_Slot] = queue.LifoQueue()
         for _ in range(self._size):
             self._slots.put(_Slot())
@@ -129,7 +129,7 @@ class Judges:
         try:
             slot = self._slots.get(timeout=_QUEUE_LIMIT_S)
         except queue.Empty:
-            raise RuntimeError(f"no answer judge came free in {_QUEUE_LIMIT_S:g} s: lower answer_timeout_s") from None
+            raise RuntimeError(f"no answer grader came free in {_QUEUE_LIMIT_S:g} s: lower answer_timeout_s") from None
         try:
             yield slot
         except BaseException:
@@ -141,19 +141,19 @@ class Judges:
 
 
 class _Slot:
-    """A place for one judge."""
+    """A place for one grader."""
 
     def __init__(self) -> None:
-        self.judge: Judge | None = None
+        self.grader: Grader | None = None
 
     def clear(self) -> None:
-        judge, self.judge = self.judge, None
-        if judge is not None:
-            judge.close()
+        grader, self.grader = self.grader, None
+        if grader is not None:
+            grader.close()
 
 
-JUDGES = Judges(size=2)
-"""This process's judges. Two, so that one slow answer does not hold up the others."""
+GRADERS = GraderPool(size=2)
+"""This process's graders. Two, so that one slow answer does not hold up the others."""
 
-os.register_at_fork(after_in_child=JUDGES.forget)
-atexit.register(JUDGES.close)
+os.register_at_fork(after_in_child=GRADERS.forget)
+atexit.register(GRADERS.close)

@@ -28,6 +28,7 @@ from verl_longshort.config.pair import settings_of
 from verl_longshort.engines.vllm import turn_seed
 from verl_longshort.verl_plugin.rollout import names
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
+from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
 
@@ -134,6 +135,14 @@ def test_sockets_differ_by_role_replica_and_rank(replica: int, rank: int, job: i
     ]
     assert len(set(sockets)) == len(sockets)
     assert all(len(socket.removeprefix("ipc://")) < 107 for socket in sockets)  # the kernel's limit
+
+
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_the_registry_names_classes_that_exist(name: str) -> None:
+    for path in (ROLLOUTS[name].replica, ROLLOUTS[name].adapter):
+        module, _, kind = path.rpartition(".")
+        source = importlib.util.find_spec(module).origin  # type: ignore[union-attr]
+        assert f"\nclass {kind}(" in Path(str(source)).read_text(encoding="utf-8")
 
 
 def test_the_plugin_puts_ours_in_verls_place() -> None:

@@ -10,6 +10,9 @@ DEFAULT = TRANSFORMERS
 ENGINES = {spec.name: spec for spec in (VLLM, DEFAULT)}
 """Those that run in a command's own process; `auto` takes the first that can run."""
 
+PACKAGES = tuple(spec.package for spec in ENGINES.values() if spec.package)
+"""Importable packages that some engine needs and not every installation has."""
+
 _VERL_ONLY = {"sglang": EngineSpec(name="sglang", title="SGLang", package="sglang", fast=True)}
 
 

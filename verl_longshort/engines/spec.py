@@ -62,14 +62,15 @@ class EngineSpec:
     open: Callable[[EngineOptions], AbstractContextManager[Engine]] | None = None
     """Opens one in this process; None: only verl has it."""
     needs_gpu: bool = False
+    """`auto` takes it only where there is a GPU."""
     runs_without_gpu: Callable[[], bool] = lambda: True
-    """Whether the installed build of one that needs a GPU does without, when it is asked for by name."""
+    """Whether the installed build of one that needs a GPU can do without, when it is chosen by name."""
     spreads: bool = False
     """Spreads a model over several GPUs."""
     reserves_memory: bool = False
     """Takes its share of a GPU's memory at once; others grow with their requests."""
     fast: bool = False
-    """Fused kernels and CUDA graphs: planned with their throughput."""
+    """Has fused kernels and CUDA graphs; a plan assumes their throughput."""
     in_headers: bool = True
     """Files of records name it."""
     adapt_sampling: Callable[[Mapping[str, Any], int], dict[str, Any]] = _as_given

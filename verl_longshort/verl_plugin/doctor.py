@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from verl_longshort.engines.registry import ENGINES
+from verl_longshort.engines.registry import ENGINES, PACKAGES
 from verl_longshort.verl_plugin.inspection import DEVICE_TOPIC, PLUGIN_TOPIC, Finding, inspect_process
 
 DISTRIBUTION = "verl-longshort"
 NEEDED = ("verl", "torch", "transformers", "ray", "tensordict", "TransferQueue", "hydra-core", "math-verify")
-OPTIONAL = (*(spec.package for spec in ENGINES.values() if spec.package), "flash-attn")
+OPTIONAL = (*PACKAGES, "flash-attn")
 BUILT_FOR_TORCH = ("torchvision", "torchaudio")
 """Packages whose binaries must match torch's; pip installs their GPU build even next to a CPU torch."""
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -9,8 +9,8 @@ from helpers.pair_runs import PairRun
 from longshort_reward.protocol import ROLES, Role
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.metrics_files import metrics_files
-from verl_longshort.core.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.integration
 

@@ -2,7 +2,7 @@ import pytest
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 
-from verl_longshort.core.checkpoint import CheckpointStore, PairState, Validation
+from verl_longshort.base.checkpoint import CheckpointStore, PairState, Validation
 from verl_longshort.core.schedule import Schedule
 
 SCHEDULE = Schedule.parse(["long", "short"], 2)

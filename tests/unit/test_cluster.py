@@ -13,7 +13,7 @@ from longshort_reward.protocol import Role
 from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
-from verl_longshort.core.checkpoint import CheckpointStore, PairState
+from verl_longshort.base.checkpoint import CheckpointStore, PairState
 from verl_longshort.verl_plugin.trainer import activity, cluster, failure, nodes, preflight, watch
 from verl_longshort.verl_plugin.trainer.runner import root_cause
 

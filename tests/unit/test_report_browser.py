@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from helpers.run import EVIL, PROBLEMS, make_run, write_evaluation
 
-from verl_longshort.report.page import asset, render, write_page
+from verl_longshort.base.files import write_text
+from verl_longshort.report.page import asset, render
 from verl_longshort.report.report import report
 from verl_longshort.report.run_dir import read_runs
 from verl_longshort.report.trajectories import trajectories_section
@@ -196,7 +197,7 @@ def test_thousands_stay_quick(browser: Any, tmp_path: Path) -> None:
         write_evaluation(tmp_path, name, samples=320, text="word " * 60)
     section = trajectories_section(read_runs([tmp_path], None), limit=4000, seed=0, first=None)
     whole = render("base.html.jinja", {}, title="x", sections=[section], scripts=[asset("viewer.js")])
-    write_page(tmp_path / "report.html", whole)
+    write_text(tmp_path / "report.html", whole)
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto((tmp_path / "report.html").as_uri())
     took = page.evaluate(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from verl_longshort.base.files import write_text
 from verl_longshort.report.page import (
     Section,
     clock,
@@ -22,7 +23,6 @@ from verl_longshort.report.page import (
     percent,
     render,
     signed,
-    write_page,
 )
 from verl_longshort.report.svg import Ink, captioned, legend_below, plot
 
@@ -73,8 +73,8 @@ def test_numbers_for_people() -> None:
 
 def test_writing_replaces_the_file(tmp_path: Path) -> None:
     file = tmp_path / "new" / "page.html"
-    write_page(file, "one")
-    write_page(file, "two")
+    write_text(file, "one")
+    write_text(file, "two")
     assert file.read_text() == "two"
     assert list(file.parent.iterdir()) == [file]
 

@@ -8,12 +8,10 @@ the page's own content security policy names their hashes and forbids every conn
 import base64
 import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -98,14 +96,6 @@ def json_block(identity: str, value: Any) -> Markup:
 def data_uri(content: bytes, kind: str) -> str:
     """`content` as an address that needs no file; `kind` is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write the page in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def number(value: float | None, digits: int = 1) -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from longshort_reward.errors import UserError
 
+from verl_longshort.base.files import write_text
 from verl_longshort.report.comparison import comparison_section
 from verl_longshort.report.curves import curves_section
 from verl_longshort.report.facts import facts_section
 from verl_longshort.report.grid import grid_section
 from verl_longshort.report.importance_section import importance_sections
-from verl_longshort.report.page import asset, number, percent, render, signed, write_page
+from verl_longshort.report.page import asset, number, percent, render, signed
 from verl_longshort.report.results import Group, Spread, headline, results_section
 from verl_longshort.report.run_dir import Run, read_runs
 from verl_longshort.report.scatter import scatter_section
@@ -38,7 +39,7 @@ def report(folders: Sequence[Path], *, out: Path, base: str | None, trajectories
     if trajectories < 0:
         raise UserError("--trajectories", trajectories, "must be 0 or more")
     runs = read_runs(folders, base)
-    write_page(out, report_page(runs, trajectories=trajectories, seed=seed))
+    write_text(out, report_page(runs, trajectories=trajectories, seed=seed))
 
 
 def report_page(runs: Sequence[Run], *, trajectories: int, seed: int) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 from longshort_reward.errors import UserError
 from rich.console import Console
 
+from verl_longshort.base.files import write_text
 from verl_longshort.data.summary_table import summary_table
 from verl_longshort.report.importance import figures
 from verl_longshort.report.importance.chains import read_chains
 from verl_longshort.report.importance.page import importance_page, overview
 from verl_longshort.report.importance.reader import examples
 from verl_longshort.report.importance.statistics import Statistics, compute, plain
-from verl_longshort.report.page import write_page
 
 
 def importance_report(
@@ -33,6 +33,6 @@ def importance_report(
     figures.write_png(statistics, out)
     numbers = {"files": [str(file) for file in files], **plain(statistics)}
     (out / "importance.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    write_page(out / "importance.html", importance_page(statistics, examples(chains, count=count, seed=seed), files))
+    write_text(out / "importance.html", importance_page(statistics, examples(chains, count=count, seed=seed), files))
     console.print(summary_table(str(out / "importance.html"), overview(statistics)))
     return statistics

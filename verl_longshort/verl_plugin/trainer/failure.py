@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.errors import RunDiedError
-from verl_longshort.core.checkpoint import CheckpointStore
 from verl_longshort.verl_plugin.trainer.activity import Activity, read
 from verl_longshort.verl_plugin.trainer.cluster import VARIABLE
 

@@ -20,9 +20,9 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.config import validate_config
 from verl.utils.debug import marked_timer
 
+from verl_longshort.base.checkpoint import CheckpointStore, PairState, Validation
 from verl_longshort.base.progress import report
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
-from verl_longshort.core.checkpoint import CheckpointStore, PairState, Validation
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.verl_plugin.rollout.clients import PairClient
 from verl_longshort.verl_plugin.trainer.activity import ActivityFile

@@ -11,10 +11,10 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig, OmegaConf
 
+from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.dry_run import gpus_per_node, planning
 from verl_longshort.base.files import Record, Records, check_model, read_records
 from verl_longshort.config.pair import PairSettings, settings_of
-from verl_longshort.core.checkpoint import CheckpointStore
 from verl_longshort.verl_plugin.trainer.cluster import check_address, requested_address
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts

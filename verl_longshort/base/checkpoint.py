@@ -11,7 +11,6 @@ the new checkpoint, never a mixture.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from typing import Any
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 
+from verl_longshort.base.files import write_text
 from verl_longshort.core.schedule import Schedule
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -89,8 +89,8 @@ class CheckpointStore:
 
     def commit(self, state: PairState) -> None:
         """Declare the checkpoint of `state.step` complete; call when everything else is on disk."""
-        _write_atomically(self.pair_folder(state.step) / "pair.json", json.dumps(asdict(state)))
-        _write_atomically(self.root / TRACKER, str(state.step))
+        write_text(self.pair_folder(state.step) / "pair.json", json.dumps(asdict(state)), durable=True)
+        write_text(self.root / TRACKER, str(state.step), durable=True)
 
     def exists(self, step: int) -> bool:
         """Whether a complete checkpoint of `step` is there."""
@@ -118,14 +118,4 @@ class CheckpointStore:
             "best": asdict(best),
             "models": {r.value: m for r, m in models.items()},
         }
-        _write_atomically(self.root / "best.json", json.dumps(record, indent=1))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        write_text(self.root / "best.json", json.dumps(record, indent=1), durable=True)

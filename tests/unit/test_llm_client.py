@@ -229,8 +229,8 @@ def asked(path: Path, talker: LLMClient, *, record: str = "r", seed: int = 0, at
 
     with ResponseCache(path) as cache:
         sampling = ChatSampling(max_tokens=9, seed=seed)
-        asker = TaskClient(client=talker, cache=cache, sampling=sampling, attempts=attempts)
-        return asyncio.run(asker.ask(record, ASK, read))
+        tasks = TaskClient(client=talker, cache=cache, sampling=sampling, attempts=attempts)
+        return asyncio.run(tasks.ask(record, ASK, read))
 
 
 def test_a_bad_reply_is_shown_to_the_model_with_the_reason(tmp_path: Path) -> None:

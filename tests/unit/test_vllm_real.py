@@ -4,9 +4,7 @@ docs/engine.md says what this was run with.
 """
 
 import asyncio
-import importlib.util
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.transformers_engine import TransformersEngine
+from verl_longshort.engines.vllm import VLLM
 from verl_longshort.engines.vllm_engine import VllmEngine
 
 WATCHDOG_S = 120
@@ -24,11 +23,9 @@ PROMPT = list(range(40, 60))
 ON_GPU = torch.cuda.is_available()
 
 
-def _can_run() -> bool:
-    return importlib.util.find_spec("vllm") is not None and (ON_GPU or "cpu" in version("vllm"))
+CAN_RUN = VLLM.installed and (ON_GPU or VLLM.runs_without_gpu())
 
-
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not _can_run(), reason="needs vLLM and a GPU")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not CAN_RUN, reason="needs vLLM and a GPU")]
 
 
 class Engines(NamedTuple):

@@ -72,7 +72,7 @@ def _adapt(config: DictConfig, role: Role) -> None:
 
 def _place_server(config: DictConfig, where: str) -> None:
     rollout = config.actor_rollout_ref.rollout
-    # verl's default, weights made up at random, waits for a trainer that sends true ones
+    # verl's default makes random weights and waits for a trainer to send the real ones
     rollout.load_format = "auto"
     if rollout.nnodes:
         return

@@ -10,7 +10,7 @@ from longshort_reward.errors import UserError
 from rich.console import Console
 
 from verl_longshort.base.dry_run import VARIABLE, DryRun, dry_run
-from verl_longshort.base.files import check_model, read_records
+from verl_longshort.base.files import Records, check_model, read_records
 from verl_longshort.base.requirements import Product, ReinforcementWork, Requirements
 from verl_longshort.planner.plan_recipe import plan_recipe
 
@@ -39,7 +39,7 @@ def test_what_a_command_tells_is_read_again(tmp_path):
     dry = begin(tmp_path)
     tell(dry, products=(Product(path="/x/y", records=3, config={"hidden_size": 8}),), notes=("a",))
     tell(dry, command="other", gpus_per_node=4)
-    first, second = dry.told()
+    first, second = dry.reported()
     assert first.products[0] == Product(path="/x/y", records=3, config={"hidden_size": 8})
     assert (first.notes, second.command, second.gpus_per_node) == (("a",), "other", 4)
 
@@ -65,12 +65,17 @@ def test_a_command_sees_what_one_before_it_in_the_stage_makes(tmp_path):
     assert dry.planned("/x/y") is not None
 
 
-def test_counts_are_read_or_planned(tmp_path):
-    dry = begin(tmp_path, Product(path="/x/a", records=7), Product(path="/x/b"))
-    assert dry.count("/x/a", []) == 7
-    assert dry.count(["/x/a", "/y/real"], [1, 2]) == 9
-    assert dry.count("/y/real", [1, 2]) == 2
-    assert dry.count("/x/b", []) is None
+def test_counts_are_read_or_planned(tmp_path, monkeypatch):
+    dry = begin(tmp_path, Product(path="/x/a.jsonl", records=7), Product(path="/x/b.jsonl"))
+    monkeypatch.setenv(VARIABLE, str(dry.folder))
+    real = tmp_path / "real.jsonl"
+    real.write_text('{"n": 1}\n{"n": 2}\n')
+    a, b, two = (read_records(path, key="k", columns=()) for path in ("/x/a.jsonl", "/x/b.jsonl", real))
+    assert a.expected == 7
+    assert Records.joined([a, two]).expected == 9
+    assert two.expected == len(two) == 2
+    assert b.expected is None
+    assert Records.joined([two, b]).expected is None
 
 
 def test_inputs_accept_what_is_planned_and_nothing_else(tmp_path, monkeypatch):
@@ -179,7 +184,7 @@ def test_a_script_that_fails_says_so(recipe):
 def test_a_command_without_dry_run_is_not_run(recipe):
     code, shown = recipe.write(stage("doctor", "longshort doctor --no-ray")).plan()
     assert code == 0
-    assert "doctor: doctor was neither run nor checked: it knows no dry run" in shown
+    assert "doctor: doctor was neither run nor checked: it does not support dry runs" in shown
 
 
 def test_assumptions_can_be_given_though_the_recipe_has_none(recipe):
@@ -266,4 +271,4 @@ def test_needs_of_every_kind_survive_the_file(tmp_path):
         policies={}, shared_pool=True, validations=0, validation_problems=None, checkpoints=0, **sizes
     )
     tell(dry, work=work)
-    assert dry.told()[0].work == work
+    assert dry.reported()[0].work == work

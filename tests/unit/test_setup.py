@@ -33,7 +33,9 @@ class Project:
         (self.folder / "recipes").mkdir(parents=True)
         self.bin.mkdir()
         shutil.copy(ROOT / "recipes" / "setup.sh", self.folder / "recipes")
-        (self.folder / "pyproject.toml").write_text("one\n")
+        (self.folder / "reward").mkdir()
+        for name in ("pyproject.toml", "reward/pyproject.toml"):
+            (self.folder / name).write_text("one\n")
 
     def python(self, name: str, *, verl: str = "", too_old: bool = False, seconds: float = 0) -> None:
         script = FAKE_PYTHON.format(verl=verl, too_old=int(too_old), log=self.log, seconds=seconds)
@@ -74,7 +76,7 @@ def test_an_active_environment_with_verl_is_used(project: Project) -> None:
     project.python("python", verl="0.9.1")
     code, out, _ = project.run("longshort_setup dev && command -v python")
     assert (code, out) == (0, str(project.bin / "python"))
-    assert project.installs == [f"-m pip install -e {project.folder}[dev]"]
+    assert project.installs == [f"-m pip install -e {project.folder}/reward -e {project.folder}[dev]"]
     assert not (project.folder / ".venv").exists()
 
 
@@ -101,9 +103,11 @@ def test_a_changed_pyproject_is_installed_again(project: Project) -> None:
     project.python("python3")
     project.run("longshort_setup")
     before = len(project.installs)
-    (project.folder / "pyproject.toml").write_text("two\n")
-    project.run("longshort_setup")
-    assert len(project.installs) > before
+    for name in ("pyproject.toml", "reward/pyproject.toml"):
+        (project.folder / name).write_text("two\n")
+        project.run("longshort_setup")
+        assert len(project.installs) > before, name
+        before = len(project.installs)
 
 
 def test_two_setups_at_once_install_once(project: Project) -> None:

@@ -1,8 +1,3 @@
 #!/usr/bin/env bash
-# Long⊗Short on Qwen2.5-7B; arguments are key=value for recipes/qwen7b.yaml and options of `longshort recipe`.
-# DRY_RUN=1 checks every stage and shows the plan. NNODES and RAY_ADDRESS: a Ray cluster that is up already.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source recipes/setup.sh
-longshort_setup
-exec longshort recipe recipes/qwen7b.yaml "$@"
+# Long⊗Short on Qwen2.5-7B; arguments are those of run.sh, after the name.
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run.sh" qwen7b "$@"

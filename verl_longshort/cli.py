@@ -1,7 +1,6 @@
 """The command `longshort`: one command for each stage of the registry, and the few that are no stages."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -57,20 +56,25 @@ def doctor(ray: bool) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--dry-run", "plan_only", is_flag=True, envvar="DRY_RUN", help="Only check, and show the plan.")
 @click.option("--only", default="", metavar="STAGE[,STAGE]", help="Run these stages alone.")
 @click.option("--from", "first", metavar="STAGE", help="Begin with this stage.")
-def recipe(file: Path, overrides: tuple[str, ...], plan_only: bool, only: str, first: str | None) -> None:
-    """Run the stages of a recipe; what is done already is skipped."""
+def recipe(recipe: str, overrides: tuple[str, ...], plan_only: bool, only: str, first: str | None) -> None:
+    """Run the stages of a recipe; what is done already is skipped.
+
+    RECIPE is a YAML file, or the name of a recipe that ships with the package: tiny, qwen7b, llama8b, and the controls
+    of each.
+    """
     from verl_longshort.planner.plan_recipe import plan_recipe
     from verl_longshort.recipe.launcher import run_recipe
-    from verl_longshort.recipe.plan import Selection
+    from verl_longshort.recipe.recipe import Selection, find_recipe
 
+    file = find_recipe(recipe)
+    selection = Selection(only=tuple(name for name in only.split(",") if name), first=first)
     if plan_only:
         raise SystemExit(plan_recipe(file, overrides))
-    selection = Selection(only=tuple(name for name in only.split(",") if name), first=first)
     raise SystemExit(run_recipe(file, overrides, selection=selection))
 
 

@@ -1,6 +1,5 @@
 """The controls' recipes: every command composes, and learns from what the pair learned from."""
 
-import os
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,8 @@ from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.evaluation.early_stop_settings import EarlyStop
-from verl_longshort.recipe.plan import load_plan
+from verl_longshort.recipe.recipe import load_recipe
+from verl_longshort.recipe.stage_process import stage_environment
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAIRS = {"controls": "tiny", "qwen7b_controls": "qwen7b", "llama8b_controls": "llama8b"}
@@ -45,11 +45,12 @@ def commands(name: str, stage: str, folder: Path) -> list[tuple[str, ...]]:
     stub = folder / "longshort"
     stub.write_text(f'#!/bin/bash\nprintf "%s\\0" "$@" "" >> {folder}/log\n')
     stub.chmod(0o755)
-    plan = load_plan(RECIPES / f"{name}.yaml", [f"output={folder}/out"])
+    plan = load_recipe(RECIPES / f"{name}.yaml", [f"output={folder}/out"])
     (planned,) = [one for one in plan.stages if one.name == stage]
     (folder / "out").mkdir(exist_ok=True)
-    path = f"{folder}:{os.environ['PATH']}"
-    subprocess.run(planned.command, env={**os.environ, "PATH": path}, check=True, cwd=folder)
+    environment = stage_environment(planned.environment)
+    environment["PATH"] = f"{folder}:{environment['PATH']}"
+    subprocess.run(planned.command, env=environment, check=True, cwd=folder)
     said = (folder / "log").read_text()
     (folder / "log").unlink()
     return [tuple(words.split("\0")) for words in said.removesuffix("\0\0").split("\0\0")]
@@ -63,7 +64,7 @@ def composed(words: tuple[str, ...]) -> Any:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_stages(name: str) -> None:
-    stages = load_plan(RECIPES / f"{name}.yaml", []).stages
+    stages = load_recipe(RECIPES / f"{name}.yaml", []).stages
     assert [stage.name for stage in stages] == [*CONTROLS, "table"]
 
 

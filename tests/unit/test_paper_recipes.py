@@ -17,7 +17,7 @@ from verl_longshort.core.schedule import Round
 from verl_longshort.data.chunk import ChunkSettings
 from verl_longshort.data.prepare_settings import ChainSettings, ProblemSettings
 from verl_longshort.data.synthesis_settings import SynthesisSettings
-from verl_longshort.recipe.plan import Plan, load_plan
+from verl_longshort.recipe.recipe import Recipe, load_recipe
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -40,6 +40,7 @@ READ_ELSEWHERE = {
     "output",
     "seed",
     "show",
+    "schedule",
     "environment",
     "stall_minutes",
     "stages",
@@ -50,8 +51,8 @@ READ_ELSEWHERE = {
 Commands = dict[str, tuple[str, ...]]
 
 
-def plan(name: str, *overrides: str) -> Plan:
-    return load_plan(RECIPES / f"{name}.yaml", overrides)
+def plan(name: str, *overrides: str) -> Recipe:
+    return load_recipe(RECIPES / f"{name}.yaml", overrides)
 
 
 def commands_of(name: str, folder: Path, *overrides: str, stages: Sequence[str] = STAGES) -> Commands:
@@ -67,7 +68,8 @@ def commands_of(name: str, folder: Path, *overrides: str, stages: Sequence[str] 
     for stage in plan(name, f"output={folder}/out", *overrides).stages:
         if stage.name in stages:
             path = f"{folder}:{os.environ['PATH']}"
-            subprocess.run(stage.command, env={**os.environ, "PATH": path}, check=True, cwd=folder)
+            environment = {**os.environ, **stage.environment, "PATH": path}
+            subprocess.run(stage.command, env=environment, check=True, cwd=folder)
             made[stage.name] = tuple((folder / "log").read_text().split("\0")[:-1])
             (folder / "log").unlink()
     return made
@@ -126,8 +128,10 @@ def test_every_key_is_used(name):
 def test_the_script_runs_its_recipe(name):
     script = RECIPES / f"run_{name}.sh"
     assert os.access(script, os.X_OK)
-    assert f"exec longshort recipe recipes/{name}.yaml" in script.read_text()
-    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    assert f'run.sh" {name} "$@"' in script.read_text()
+    assert 'exec longshort recipe "recipes/$1.yaml" "${@:2}"' in (RECIPES / "run.sh").read_text()
+    for file in (script, RECIPES / "run.sh"):
+        assert subprocess.run(["bash", "-n", file]).returncode == 0
 
 
 def test_every_command_composes(recipe):
@@ -236,7 +240,7 @@ def test_single_models_answer_as_they_like(recipe):
 def test_the_table_shows_what_was_evaluated(recipe):
     _, commands = recipe
     table = commands["table"]
-    rows = [word.removesuffix(".jsonl") for word in table if word.endswith(".jsonl")]
+    rows = [Path(word).stem for word in table if word.endswith(".jsonl")]
     evaluated = [block(commands, stage)["name"] for stage in commands if stage.startswith("evaluate")]
     assert rows == evaluated
     assert rows[0] == "long-CoT"
@@ -253,10 +257,12 @@ def test_an_endpoint_a_file_of_chains_and_a_folder_of_benchmarks(tmp_path, monke
     assert block(commands, "evaluate-base")["benchmark_dir"] == "/b"
 
 
-def test_nothing_is_written_null():
+def test_null_is_written_as_hydra_reads_it():
     settings = plan("qwen7b", "data.chains=x", "llm.base_url=null").settings
-    assert settings["llm"]["base_url"] == "null"
-    assert not re.search(r"\bNone\b", " ".join(stage.command[-1] for stage in plan("qwen7b").stages))
+    assert settings["llm"]["base_url"] is None
+    words = [word for stage in plan("qwen7b", "llm.base_url=null").stages for word in stage.command]
+    assert "longshort.llm.base_url=null" in words
+    assert not any(re.search(r"\bNone\b", word) for word in words)
 
 
 def test_more_nodes_come_from_the_environment(tmp_path, monkeypatch):
@@ -264,3 +270,34 @@ def test_more_nodes_come_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("NNODES", "2")
     config = composed(commands_of("qwen7b", tmp_path, stages=("train",))["train"])
     assert config.trainer.nnodes == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_schedule_has_its_own_evaluations(name):
+    recipe = plan(name, "schedule=[both,short]", "rl.steps_per_round=5")
+    rounds = {stage.name: stage for stage in recipe.stages if re.fullmatch(r"evaluate-L\d+S\d+", stage.name)}
+    assert list(rounds) == ["evaluate-L0S0", "evaluate-L1S1", "evaluate-L1S2"]
+    assert any("global_step_10/" in word for word in rounds["evaluate-L1S2"].command)
+    (train, table) = (next(s for s in recipe.stages if s.name == name) for name in ("train", "table"))
+    assert "longshort.schedule=[both,short]" in train.command
+    assert "longshort.steps_per_round=5" in train.command
+    assert [Path(word).stem for word in table.command if "/L" in word] == ["L0S0", "L1S1", "L1S2"]
+
+
+def test_fewer_gpus_evaluate_fewer_rounds_at_a_time():
+    groups = [[stage.name for stage in group] for group in plan("qwen7b", "gpu.count=4").groups]
+    assert ["evaluate-L1S0", "evaluate-L2S0", "evaluate-L2S1", "evaluate-L3S1"] in groups
+    assert ["evaluate-L3S2", "evaluate-L4S2"] in groups
+
+
+def test_another_base_is_one_file(tmp_path):
+    """A recipe for another base includes the package's paper.yaml from any folder."""
+    file = tmp_path / "small.yaml"
+    file.write_text(
+        "include: paper.yaml\noutput: runs/small\n"
+        "model: {base: me/base, long_cot: me/reasoner, tensor_parallel: 2}\nllm: {model: me/writer}\n"
+    )
+    recipe = load_recipe(file, ["schedule=[long,short]"])
+    names = [stage.name for stage in recipe.stages]
+    assert names == [*STAGES[:11], "evaluate-L1S0", "evaluate-L1S1", "table", "report"]
+    assert any(word == "model.path=me/base" for stage in recipe.stages for word in stage.command)

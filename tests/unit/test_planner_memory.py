@@ -20,7 +20,7 @@ from verl_longshort.planner.shapes import KNOWN, ModelShape
 from verl_longshort.planner.tables import GENERATING, SENDING, TableMaker
 from verl_longshort.recipe.assumptions import GIB, Assumptions, defaults
 
-ASSUMPTIONS = Assumptions.parse(dict(defaults()))
+ASSUMPTIONS = Assumptions.of_recipe(dict(defaults()))
 QWEN = KNOWN["Qwen/Qwen2.5-7B"]
 LLAMA = KNOWN["meta-llama/Llama-3.1-8B"]
 GPU = 80 * GIB

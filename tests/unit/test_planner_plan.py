@@ -27,7 +27,7 @@ from verl_longshort.planner.shapes import KNOWN
 from verl_longshort.planner.show import show
 from verl_longshort.planner.work import WorkMaker
 from verl_longshort.recipe.assumptions import Assumptions, defaults
-from verl_longshort.recipe.plan import Stage
+from verl_longshort.recipe.recipe import RecipeStage
 
 BASE = "Qwen/Qwen2.5-7B-Instruct"
 LAPTOP = Machine(
@@ -49,7 +49,7 @@ def assumptions(**changes):
     for key, value in changes.items():
         block, name = key.split("__")
         content[block][name] = value
-    return Assumptions.parse(content)
+    return Assumptions.of_recipe(content)
 
 
 def trained(**changes):
@@ -72,7 +72,7 @@ def reinforce(speaker=None, learner=None, **changes):
 
 
 def stage(name, *needs, group=0, problem=None):
-    made = Stage(name=name, minutes=30, command=("true",), outputs=())
+    made = RecipeStage(name=name, minutes=30, command=("true",), outputs=())
     return CheckedStage(stage=made, group=group, needs=needs, problem=problem)
 
 

@@ -15,11 +15,12 @@ import yaml
 from longshort_reward.errors import UserError
 from rich.console import Console
 
+from verl_longshort.base.progress import clock
 from verl_longshort.base.run_record import read_record
-from verl_longshort.recipe.display import clock, pace, recipe_seconds_left, seconds_left
+from verl_longshort.recipe.display import pace, recipe_seconds_left, seconds_left
 from verl_longshort.recipe.launcher import run_recipe
-from verl_longshort.recipe.plan import load_plan
-from verl_longshort.recipe.stage import StageRun, Status
+from verl_longshort.recipe.recipe import find_recipe, load_recipe, shipped_recipes
+from verl_longshort.recipe.stage_process import StageProcess, Status
 
 
 def stage(name: str, command: str | list[str], outputs: list[str] | None = None, minutes: float = 0.01) -> dict:
@@ -213,8 +214,8 @@ REPORT = (
 
 def test_progress_gives_the_time_left(recipe: Recipe) -> None:
     recipe.write(stage("first", ["python", "-c", REPORT], minutes=1), stage("second", "true", minutes=2))
-    plan = load_plan(recipe.path, [])
-    first, second = (StageRun(stage, fingerprint="x", output=plan.output, environment={}) for stage in plan.stages)
+    plan = load_recipe(recipe.path, [])
+    first, second = (StageProcess(stage, fingerprint="x", output=plan.output, environment={}) for stage in plan.stages)
     assert recipe_seconds_left([[first], [second]]) == pytest.approx(180)
     first.start()
     while not first.fraction:
@@ -257,7 +258,7 @@ BROKEN = {
 def test_broken_recipes_are_refused(recipe: Recipe, text: str, message: str) -> None:
     recipe.path.write_text(f"output: out\n{text}\n")
     with pytest.raises(UserError) as caught:
-        load_plan(recipe.path, [])
+        load_recipe(recipe.path, [])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -265,11 +266,11 @@ def test_broken_recipes_are_refused(recipe: Recipe, text: str, message: str) -> 
 def test_unknown_overrides_and_names_used_twice_are_refused(recipe: Recipe) -> None:
     recipe.write(count("first"))
     with pytest.raises(UserError, match="words = x: no such key"):
-        load_plan(recipe.path, ["words=x"])
+        load_recipe(recipe.path, ["words=x"])
     with pytest.raises(UserError, match="is used twice"):
-        load_plan(recipe.write(count("first"), count("first")).path, [])
+        load_recipe(recipe.write(count("first"), count("first")).path, [])
     with pytest.raises(UserError, match="no such file"):
-        load_plan(Path("nowhere.yaml"), [])
+        load_recipe(Path("nowhere.yaml"), [])
 
 
 def test_stages_need_no_particular_folder(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,3 +296,74 @@ def test_what_was_run_is_recorded(recipe: Recipe) -> None:
 
 def test_a_folder_without_a_record_has_none(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
+
+
+def test_a_list_is_flat_and_null_is_written(recipe: Recipe) -> None:
+    more = {"common": ["a=${word}", ["b=${number}", "c=${nothing}"]], "number": 3, "nothing": None}
+    recipe.write(stage("first", ["echo", "${common}", "d"]), **more)
+    (first,) = load_recipe(recipe.path, []).stages
+    assert first.command == ("echo", "a=hello", "b=3", "c=null", "d")
+    assert load_recipe(recipe.path, ["number=null"]).stages[0].command[2] == "b=null"
+
+
+def test_several_commands_run_in_order_until_one_fails(recipe: Recipe) -> None:
+    def write(text: str) -> list[str]:
+        return ["bash", "-c", f"echo {text} >> ${{output}}/all.txt; test {text} != stop"]
+
+    one = {"name": "one", "minutes": 1, "outputs": []}
+    recipe.write({**one, "commands": [write("a"), write("b")]})
+    assert recipe.run()[0] == 0
+    assert recipe.lines("all") == ["a", "b"]
+    recipe.write({**one, "commands": [write("c"), write("stop"), write("d")]})
+    code, shown = recipe.run()
+    assert code == 1
+    assert "Stage one failed: exit status 1" in shown
+    assert recipe.lines("all") == ["a", "b", "c", "stop"]
+
+
+def each_round(**more: Any) -> dict[str, Any]:
+    words = ["echo", "${round.label}", "${round.step}", "${round.number}"]
+    return {"for_each": "round", **stage("after-${round.label}", words), **more}  # type: ignore[arg-type]
+
+
+def test_a_stage_for_each_round_of_the_schedule(recipe: Recipe) -> None:
+    schedule = {"schedule": ["long", "both", "short"], "steps_per_round": 4}
+    rows = {"for_each": "round", "argument": "${round.label}.jsonl"}
+    last = stage("last", ["table", rows, "${rounds}", "${last_round.step}"])
+    recipe.write(each_round(at_once=2, gpus=1), last, **schedule)
+    plan = load_recipe(recipe.path, [])
+    assert [[one.name for one in group] for group in plan.groups] == [
+        ["after-L1S0", "after-L2S1"],
+        ["after-L2S2"],
+        ["last"],
+    ]
+    assert plan.stages[1].command == ("echo", "L2S1", "8", "2")
+    assert [dict(one.environment).get("CUDA_VISIBLE_DEVICES") for one in plan.stages] == ["0", "1", "0", None]
+    assert plan.stages[-1].command == ("table", "L1S0.jsonl", "L2S1.jsonl", "L2S2.jsonl", "[long,both,short]", "12")
+    assert plan.settings["schedule"] == ["long", "both", "short"]
+    assert [one.name for one in load_recipe(recipe.path, ["schedule=[short]"]).stages] == ["after-L0S1", "last"]
+
+
+def test_rounds_need_a_schedule(recipe: Recipe) -> None:
+    with pytest.raises(UserError, match="for_each = round: must be round, in a recipe with the keys schedule"):
+        load_recipe(recipe.write(each_round()).path, [])
+    with pytest.raises(UserError, match=r"longshort\.schedule = lnog: unknown role"):
+        load_recipe(recipe.write(each_round(), schedule=["lnog"], steps_per_round=1).path, [])
+
+
+def test_stages_that_run_at_the_same_time_have_gpus_of_their_own(recipe: Recipe) -> None:
+    recipe.write(
+        {"parallel": [{**stage("a", "true"), "gpus": 4}, stage("b", "true"), {**stage("c", "true"), "gpus": 1}]}
+    )
+    environments = [dict(one.environment) for one in load_recipe(recipe.path, []).stages]
+    assert environments == [{"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, {}, {"CUDA_VISIBLE_DEVICES": "4"}]
+
+
+def test_recipes_of_the_package_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"tiny", "qwen7b", "llama8b", "controls"} <= shipped_recipes().keys()
+    assert find_recipe("tiny").name == "tiny.yaml"
+    with pytest.raises(UserError, match="recipe = tniy: no such file; give the path of one, or"):
+        find_recipe("tniy")
+    (tmp_path / "tiny").write_text("output: mine\nstages: []\n")
+    assert find_recipe("tiny") == Path("tiny")

@@ -10,7 +10,7 @@ from longshort_reward.errors import UserError
 from rich.console import Console
 
 from verl_longshort.recipe.launcher import run_recipe
-from verl_longshort.recipe.plan import Selection, load_plan
+from verl_longshort.recipe.recipe import Selection, load_recipe
 
 
 def stage(name: str) -> dict[str, Any]:
@@ -78,23 +78,23 @@ def test_an_unknown_stage_is_named(recipe, tmp_path):
 def test_what_a_recipe_says_wins_over_what_it_includes(write, tmp_path):
     write("common.yaml", output="?", word="low", other={"a": 1, "b": "${word}"}, stages=[stage("a")])
     path = write("model.yaml", include="common.yaml", output=str(tmp_path / "out"), word="high", other={"a": 2})
-    plan = load_plan(path, [])
+    plan = load_recipe(path, [])
     assert plan.stages[0].command[-1] == f"echo high >> {tmp_path}/out/a.txt"
     assert plan.settings["other"] == {"a": 2, "b": "high"}
     assert "include" not in plan.settings
-    assert load_plan(path, ["other.b=3"]).settings["other"]["b"] == 3
+    assert load_recipe(path, ["other.b=3"]).settings["other"]["b"] == 3
 
 
 def test_an_include_that_cannot_be_used_is_named(write):
     with pytest.raises(UserError, match=r"include = nowhere\.yaml"):
-        load_plan(write("model.yaml", include="nowhere.yaml"), [])
+        load_recipe(write("model.yaml", include="nowhere.yaml"), [])
     write("one.yaml", include="two.yaml")
     with pytest.raises(UserError, match=r"include = two\.yaml: in .*one\.yaml"):
-        load_plan(write("two.yaml", include="one.yaml"), [])
+        load_recipe(write("two.yaml", include="one.yaml"), [])
 
 
 def test_a_key_that_is_null_can_be_set(write, tmp_path):
     path = write("recipe.yaml", output=str(tmp_path), word=None, stages=[stage("a")])
-    assert load_plan(path, ["word=x"]).settings["word"] == "x"
+    assert load_recipe(path, ["word=x"]).settings["word"] == "x"
     with pytest.raises(UserError, match="wort = x: no such key"):
-        load_plan(path, ["wort=x"])
+        load_recipe(path, ["wort=x"])

@@ -6,9 +6,9 @@ and AES are means over the benchmarks, as in the paper. The detailed table has a
 benchmark.
 """
 
+import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from verl_longshort.base.files import Record
+from verl_longshort.base.files import Record, write_text
 from verl_longshort.base.journal import read_record_file
 from verl_longshort.evaluation.cells import Cells, caption, details, overview
 from verl_longshort.evaluation.metrics import Interval, mean_score_interval
@@ -58,21 +58,26 @@ def report(
     json_file: Path | None,
     console: Console,
     detailed: bool = False,
+    text: Path | None = None,
 ) -> list[Row]:
-    """Print the table of the record files `files` and write it as Markdown and JSON where asked.
+    """Print the table of the record files `files` and write it as text, Markdown and JSON where asked.
 
     `base` is the name of the row that AES is relative to; None: the first. Raises UserError for files that
     are missing, unfinished or of different problems, and for a base that is not among them.
     """
     rows = load_rows(files, base)
     tables = [overview(rows), details(rows)] if detailed else [overview(rows)]
-    for cells in tables:
-        console.print(as_table(cells))
-    console.print(caption(rows), style="dim", highlight=False)
+    shown = io.StringIO()
+    for screen in (console, Console(file=shown, width=240 if detailed else 120)):
+        for cells in tables:
+            screen.print(as_table(cells))
+        screen.print(caption(rows), style="dim", highlight=False)
+    if text is not None:
+        write_text(text, shown.getvalue())
     if markdown is not None:
-        _write(markdown, as_markdown(rows, detailed=detailed))
+        write_text(markdown, as_markdown(rows, detailed=detailed))
     if json_file is not None:
-        _write(json_file, json.dumps([row.to_json() for row in rows], indent=2) + "\n")
+        write_text(json_file, json.dumps([row.to_json() for row in rows], indent=2) + "\n")
     return rows
 
 
@@ -163,10 +168,3 @@ def _check_same_problems(rows: Mapping[str, Sequence[Record]]) -> None:
 
 def _problems(records: Sequence[Record]) -> dict[tuple[str, int], str]:
     return {(record["benchmark"], record["problem_index"]): record["problem"] for record in records}
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

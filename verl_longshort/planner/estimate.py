@@ -16,14 +16,14 @@ from verl_longshort.planner.shapes import ModelShape
 from verl_longshort.planner.tables import MemoryTable, TableMaker
 from verl_longshort.planner.work import Work, WorkMaker
 from verl_longshort.recipe.assumptions import GB, GIB, Assumptions
-from verl_longshort.recipe.plan import Stage
+from verl_longshort.recipe.recipe import RecipeStage
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedStage:
     """A stage whose command was run to its checks."""
 
-    stage: Stage
+    stage: RecipeStage
     group: int
     """Stages of one group run at the same time."""
     needs: tuple[Requirements, ...]
@@ -109,14 +109,14 @@ def estimate(stages: Sequence[CheckedStage], assumptions: Assumptions, machine: 
     products = {p.path: p for stage in stages for needs in stage.needs for p in needs.products}
     models = Models(products, offline=offline)
     count = assumptions.gpu_count or machine.planned_gpus
-    memory = assumptions.gpu_memory_gb or machine.planned_gpu_gb
+    memory = assumptions.gpu.memory_gb or machine.planned_gpu_gb
     planner = _Planner(models, assumptions, memory * GIB)
     planned = tuple(planner.stage(stage) for stage in stages)
     needs_gpu = any(stage.gpus for stage in planned)
     here = not needs_gpu or bool(machine.gpu_memory_gb)
-    host = assumptions.host_memory_gb or (machine.host_memory_gb if here else None)
+    host = assumptions.host.memory_gb or (machine.host_memory_gb if here else None)
     parts = _disk_parts(planned, products, models)
-    free = assumptions.disk_free_gb or (machine.disk_free_gb if here else None)
+    free = assumptions.disk.free_gb or (machine.disk_free_gb if here else None)
     return Result(
         stages=planned,
         models=tuple(models.found),

@@ -42,7 +42,7 @@ class Machine:
         return min(self.gpu_memory_gb, default=DEFAULT_GPU_GB)
 
 
-def look_around(output: Path, packages: Sequence[str] = (*PACKAGES, "flash_attn")) -> Machine:
+def detect_machine(output: Path, packages: Sequence[str] = (*PACKAGES, "flash_attn")) -> Machine:
     """This machine, as a recipe that writes to `output` would find it."""
     there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     missing = {name for name in packages if importlib.util.find_spec(name) is None}

@@ -18,63 +18,67 @@ from verl_longshort.base.dry_run import VARIABLE, DryRun, absolute
 from verl_longshort.base.requirements import Product
 from verl_longshort.planner.checks import problems
 from verl_longshort.planner.estimate import CheckedStage, estimate
-from verl_longshort.planner.machine import Machine, look_around
+from verl_longshort.planner.machine import Machine, detect_machine
 from verl_longshort.planner.show import show
 from verl_longshort.recipe.assumptions import Assumptions
 from verl_longshort.recipe.launcher import INTERRUPTED, terminate_like_interrupt
-from verl_longshort.recipe.plan import Plan, Stage, load_plan
 from verl_longshort.recipe.process import MARK_VARIABLE, end_marked
-from verl_longshort.recipe.stage import stage_environment
+from verl_longshort.recipe.recipe import Recipe, RecipeStage, load_recipe
+from verl_longshort.recipe.stage_process import stage_environment
 
 CANNOT_RUN = 2
 STAGE_TIMEOUT_S = 1800.0
 _ERROR = "error: "
 
 
-def plan_recipe(path: Path, overrides: Sequence[str] = (), console: Console | None = None) -> int:
+def plan_recipe(
+    path: Path,
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
+) -> int:
     """Check all stages of the recipe in `path`, print the plan; 0 when it can run, 2 when it cannot.
 
     130 when interrupted. Raises UserError when the recipe cannot be read.
     """
     console = console or Console()
-    plan = load_plan(path, overrides)
-    assumptions = Assumptions.parse(plan.settings)
-    machine = look_around(plan.output)
+    recipe = load_recipe(path, overrides)
+    assumptions = Assumptions.of_recipe(recipe.settings)
+    machine = detect_machine(recipe.output)
     try:
         with terminate_like_interrupt(), tempfile.TemporaryDirectory(prefix="longshort-dry-") as temporary:
             scratch = Path(temporary).resolve()
-            moved = load_plan(path, [*overrides, f"output={scratch / 'output'}"])
+            moved = load_recipe(path, [*overrides, f"output={scratch / 'output'}"])
             checked = check_stages(moved, scratch, assumptions, machine, console)
             offline = moved.environment.get("HF_HUB_OFFLINE", "0") not in ("", "0")
             result = estimate(checked, assumptions, machine, offline=offline)
             against = problems(result)
-            show(result, against, console, renamed=(str(scratch / "output"), str(plan.output)))
+            show(result, against, console, renamed=(str(scratch / "output"), str(recipe.output)))
     except KeyboardInterrupt:
         return INTERRUPTED
     return CANNOT_RUN if against else 0
 
 
 def check_stages(
-    plan: Plan, scratch: Path, assumptions: Assumptions, machine: Machine, console: Console
+    recipe: Recipe, scratch: Path, assumptions: Assumptions, machine: Machine, console: Console
 ) -> list[CheckedStage]:
-    """Run the commands of all stages in order; `plan` writes below `scratch`."""
+    """Run the commands of all stages in order; `recipe` writes below `scratch`."""
     gpus = assumptions.gpu_count or machine.planned_gpus
     products: list[Product] = []
     checked = []
     with console.status("checking") as status:
-        for number, group in enumerate(plan.groups):
+        for number, group in enumerate(recipe.groups):
             made: list[Product] = []
             for stage in group:
                 status.update(f"checking {stage.name}")
                 dry = DryRun.prepare(scratch / "plan" / stage.name, products=products, gpus_per_node=gpus)
-                checked.append(_check(stage, number, plan, dry))
+                checked.append(_check(stage, number, recipe, dry))
                 made += _products(checked[-1])
             # stages that run at the same time cannot read what the others write
             products += made
     return checked
 
 
-def _check(stage: Stage, group: int, plan: Plan, dry: DryRun) -> CheckedStage:
+def _check(stage: RecipeStage, group: int, recipe: Recipe, dry: DryRun) -> CheckedStage:
     for output in stage.outputs:
         output.parent.mkdir(parents=True, exist_ok=True)
     # What a stage prints is only of interest when it fails.
@@ -85,7 +89,7 @@ def _check(stage: Stage, group: int, plan: Plan, dry: DryRun) -> CheckedStage:
         try:
             code = subprocess.run(
                 stage.command,
-                env={**stage_environment(plan.environment), **own},
+                env={**stage_environment({**recipe.environment, **stage.environment}), **own},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -103,14 +107,14 @@ def _check(stage: Stage, group: int, plan: Plan, dry: DryRun) -> CheckedStage:
 
 def _products(checked: CheckedStage) -> list[Product]:
     """What the commands said they write, and the outputs of the recipe about which none said anything."""
-    told = [product for needs in checked.needs for product in needs.products]
-    paths = [Path(product.path) for product in told]
+    reported = [product for needs in checked.needs for product in needs.products]
+    paths = [Path(product.path) for product in reported]
     silent = [
         absolute(output)
         for output in checked.stage.outputs
         if not any(Path(absolute(output)) in (path, *path.parents) for path in paths)
     ]
-    return [*told, *(Product(path=path) for path in silent)]
+    return [*reported, *(Product(path=path) for path in silent)]
 
 
 def _reason(log: Path, code: int) -> str:

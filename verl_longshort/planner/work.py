@@ -99,7 +99,7 @@ class WorkMaker:
         return self._compute(flops * critic * (_update_flops(trained) + 2 * passes * scale), trained.gpus)
 
     def _compute(self, flops: float, gpus: int) -> float:
-        used = self.assumptions.peak_tflops * 1e12 * self.assumptions.assume.training_utilization
+        used = self.assumptions.gpu.peak_tflops * 1e12 * self.assumptions.assume.training_utilization
         return flops / (used * max(gpus, 1))
 
     def _rate(self, engines: Iterable[EngineUse]) -> float:

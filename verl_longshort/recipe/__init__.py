@@ -1,5 +1,5 @@
 """Runs a recipe: the stages of a YAML file, one after the other, resumable.
 
-`plan` reads the file, `stage` runs one stage as a process and remembers what is done, `display` shows how
-far the recipe is, `launcher` puts them together.
+`recipe` reads the file, `stage_process` runs one stage as a process and remembers what is done, `sequence` runs the
+commands of a stage that has several, `display` shows how far the recipe is, `launcher` puts them together.
 """

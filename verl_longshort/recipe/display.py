@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from verl_longshort.recipe.stage import StageRun, Status
+from verl_longshort.base.progress import clock
+from verl_longshort.recipe.stage_process import StageProcess, Status
 
 LINE_SECONDS = 10.0
 _SIGNS = {
@@ -23,7 +24,7 @@ _SIGNS = {
     Status.FAILED: ("✗", "red"),
 }
 
-Groups = Sequence[Sequence[StageRun]]
+Groups = Sequence[Sequence[StageProcess]]
 
 
 def pace(groups: Groups) -> float:
@@ -33,7 +34,7 @@ def pace(groups: Groups) -> float:
     return sum(run.seconds for run in done) / expected if expected > 0 else 1.0
 
 
-def seconds_left(run: StageRun, pace: float) -> float:
+def seconds_left(run: StageProcess, pace: float) -> float:
     """Time the stage still takes: from its own progress once it reports some, else from the recipe's
     figure.
     """
@@ -50,13 +51,6 @@ def recipe_seconds_left(groups: Groups) -> float:
     return sum(max(seconds_left(run, rate) for run in group) for group in groups)
 
 
-def clock(seconds: float) -> str:
-    """`83.4` as `01:23`, with hours when there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
-
-
 class Display:
     """A context that shows the stages while `update` is called every now and then."""
 
@@ -66,7 +60,7 @@ class Display:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._begin = time.monotonic()
         self._last_line = self._begin
-        self._told = {run.stage.name: run.status for group in groups for run in group}
+        self._shown = {run.stage.name: run.status for group in groups for run in group}
 
     def __enter__(self) -> "Display":
         if self._live:
@@ -90,8 +84,8 @@ class Display:
     def _print_changes(self) -> None:
         for group in self._groups:
             for run in group:
-                if self._told[run.stage.name] is not run.status:
-                    self._told[run.stage.name] = run.status
+                if self._shown[run.stage.name] is not run.status:
+                    self._shown[run.stage.name] = run.status
                     self._say(f"{run.stage.name} {run.status}" + _took(run))
         if time.monotonic() - self._last_line >= LINE_SECONDS:
             running = [run for group in self._groups for run in group if run.status is Status.RUNNING]
@@ -115,7 +109,7 @@ class Display:
         return table
 
 
-def _row(run: StageRun, rate: float) -> list[Text | ProgressBar]:
+def _row(run: StageProcess, rate: float) -> list[Text | ProgressBar]:
     sign, style = _SIGNS[run.status]
     fraction = run.fraction
     left = seconds_left(run, rate)
@@ -131,7 +125,7 @@ def _row(run: StageRun, rate: float) -> list[Text | ProgressBar]:
     ]
 
 
-def _note(run: StageRun) -> str:
+def _note(run: StageProcess) -> str:
     if run.status is Status.FAILED:
         return run.failure
     if run.done_before:
@@ -140,12 +134,12 @@ def _note(run: StageRun) -> str:
     return progress.message if progress else ""
 
 
-def _line(run: StageRun) -> str:
+def _line(run: StageProcess) -> str:
     share = "" if run.fraction is None else f" {run.fraction:.0%}"
     return f"{run.stage.name}{share} {_note(run)}".strip()
 
 
-def _took(run: StageRun) -> str:
+def _took(run: StageProcess) -> str:
     if run.status is Status.FAILED:
         return f": {run.failure}"
     return f" in {clock(run.seconds)}" if run.status is Status.DONE else ""

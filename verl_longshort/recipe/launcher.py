@@ -17,16 +17,17 @@ from types import FrameType
 from longshort_reward.errors import UserError
 from rich.console import Console
 
+from verl_longshort.base.progress import clock
 from verl_longshort.base.run_record import write_record
-from verl_longshort.recipe.display import Display, clock
-from verl_longshort.recipe.plan import Plan, Selection, load_plan
-from verl_longshort.recipe.stage import StageRun, Status
+from verl_longshort.recipe.display import Display
+from verl_longshort.recipe.recipe import Recipe, Selection, as_text, load_recipe
+from verl_longshort.recipe.stage_process import StageProcess, Status
 
 POLL_SECONDS = 0.25
 TAIL_LINES = 25
 FAILED, INTERRUPTED = 1, 130
 
-Group = Sequence[StageRun]
+Group = Sequence[StageProcess]
 
 
 def run_recipe(
@@ -40,47 +41,47 @@ def run_recipe(
     With a `selection`, its stages only. Raises UserError when the recipe cannot be used or another launcher
     is running it.
     """
-    plan = load_plan(path, overrides)
-    selected = (selection or Selection()).groups(plan)
+    recipe = load_recipe(path, overrides)
+    selected = (selection or Selection()).groups(recipe)
     console = console or Console()
-    with _lock(plan.output), terminate_like_interrupt():
+    with _lock(recipe.output), terminate_like_interrupt():
         write_record(
-            plan.output,
+            recipe.output,
             recipe=path,
             overrides=overrides,
-            settings=plan.settings,
-            stages={stage.name: stage.command[-1] for stage in plan.stages},
+            settings=recipe.settings,
+            stages={stage.name: as_text(stage.command) for stage in recipe.stages},
         )
-        fingerprints = plan.fingerprints()
+        fingerprints = recipe.fingerprints()
         groups = [
             [
-                StageRun(
+                StageProcess(
                     stage,
                     fingerprint=fingerprints[stage.name],
-                    output=plan.output,
-                    environment=plan.environment,
+                    output=recipe.output,
+                    environment={**recipe.environment, **stage.environment},
                 )
                 for stage in group
             ]
             for group in selected
         ]
-        return _run_groups(groups, plan, console)
+        return _run_groups(groups, recipe, console)
 
 
-def _run_groups(groups: Sequence[Group], plan: Plan, console: Console) -> int:
+def _run_groups(groups: Sequence[Group], recipe: Recipe, console: Console) -> int:
     begin = time.monotonic()
-    whole = sum(map(len, groups)) == len(plan.stages)
+    whole = sum(map(len, groups)) == len(recipe.stages)
     try:
         with Display(groups, console) as display:
-            done = all(_run_group(group, plan, display) for group in groups)
+            done = all(_run_group(group, recipe, display) for group in groups)
     except KeyboardInterrupt:
         console.print("Interrupted; the same command continues where it stopped.", highlight=False)
         return INTERRUPTED
     if done:
-        if plan.show is not None and whole:
-            _say(plan.show.read_text(encoding="utf-8"), console)
+        if recipe.show is not None and whole:
+            _say(recipe.show.read_text(encoding="utf-8"), console)
         what = "Recipe" if whole else "Stages"
-        note = f"{what} done in {clock(time.monotonic() - begin)}; results in {plan.output}"
+        note = f"{what} done in {clock(time.monotonic() - begin)}; results in {recipe.output}"
         _say(note, console)
         return 0
     for run in (run for group in groups for run in group if run.status is Status.FAILED):
@@ -88,7 +89,7 @@ def _run_groups(groups: Sequence[Group], plan: Plan, console: Console) -> int:
     return FAILED
 
 
-def _run_group(group: Group, plan: Plan, display: Display) -> bool:
+def _run_group(group: Group, recipe: Recipe, display: Display) -> bool:
     todo = [run for run in group if run.status is Status.WAITING]
     try:
         for run in todo:
@@ -96,7 +97,7 @@ def _run_group(group: Group, plan: Plan, display: Display) -> bool:
         while any(run.status is Status.RUNNING for run in todo):
             display.update()
             time.sleep(POLL_SECONDS)
-            if any(run.poll(plan.stall_minutes * 60) is Status.FAILED for run in todo):
+            if any(run.poll(recipe.stall_minutes * 60) is Status.FAILED for run in todo):
                 break
     finally:
         for run in todo:
@@ -105,7 +106,7 @@ def _run_group(group: Group, plan: Plan, display: Display) -> bool:
     return all(run.status is Status.DONE for run in group)
 
 
-def _explain(run: StageRun, console: Console) -> None:
+def _explain(run: StageProcess, console: Console) -> None:
     _say(f"\n{run.log_tail(TAIL_LINES)}", console)
     _say(f"Stage {run.stage.name} failed: {run.failure}. Its log: {run.log}", console, style="red")
 

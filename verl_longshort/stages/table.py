@@ -20,6 +20,7 @@ class TableSettings(Settings):
 
     files: tuple[Path, ...]
     base: str | None
+    text: Path | None
     markdown: Path | None
     json_file: Path | None
     details: bool
@@ -33,6 +34,7 @@ class TableStage(OptionStage[TableSettings, None]):
     parameters = (
         click.Argument(["files"], nargs=-1, required=True, type=click.Path(path_type=Path)),
         click.Option(["--base"], help="Row that AES is relative to; the first by default."),
+        click.Option(["--text"], type=click.Path(path_type=Path), help="Also write the table as it is shown."),
         click.Option(["--markdown"], type=click.Path(path_type=Path), help="Also write the table as Markdown."),
         click.Option(["--json", "json_file"], type=click.Path(path_type=Path), help="Also write the table as JSON."),
         click.Option(["--details"], is_flag=True, help="Also show all figures, on each benchmark."),
@@ -43,7 +45,7 @@ class TableStage(OptionStage[TableSettings, None]):
         for file in settings.files:
             if not (is_planned(file) or file.is_file()):
                 raise UserError("FILES", file, "no such file, and no stage before writes it")
-        written = [path for path in (settings.markdown, settings.json_file) if path is not None]
+        written = [path for path in (settings.text, settings.markdown, settings.json_file) if path is not None]
         return Requirements(command=self.name, products=tuple(Product(path=absolute(path)) for path in written))
 
     def run(self, settings: TableSettings, inputs: None, console: Console) -> Sequence[Row]:
@@ -53,6 +55,7 @@ class TableStage(OptionStage[TableSettings, None]):
         return report(
             settings.files,
             base=settings.base,
+            text=settings.text,
             markdown=settings.markdown,
             json_file=settings.json_file,
             console=wide,

@@ -17,9 +17,9 @@ from pathlib import Path
 from longshort_reward.compat import StrEnum
 
 from verl_longshort.base.marker import DONE, RUNNING, Marker, read_marker, write_marker
-from verl_longshort.base.progress import VARIABLE, Progress, read
-from verl_longshort.recipe.plan import Stage
+from verl_longshort.base.progress import VARIABLE, Pace, Progress, read
 from verl_longshort.recipe.process import GRACE_SECONDS, MARK_VARIABLE, end_marked
+from verl_longshort.recipe.recipe import RecipeStage, as_text
 
 
 class Status(StrEnum):
@@ -31,10 +31,10 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-class StageRun:
+class StageProcess:
     """One stage during one run of the launcher."""
 
-    def __init__(self, stage: Stage, *, fingerprint: str, output: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, stage: RecipeStage, *, fingerprint: str, output: Path, environment: Mapping[str, str]) -> None:
         self.stage = stage
         self.log = output / "logs" / f"{stage.name}.log"
         self.failure = ""
@@ -47,7 +47,7 @@ class StageRun:
         self._started = 0.0
         self._last_sign = 0.0
         self._last_seen: tuple[float, ...] = ()
-        self._first_report: tuple[float, float] | None = None
+        self._pace = Pace()
         marker = read_marker(self._marker_file)
         self.done_before = marker is not None and self._is_done(marker)
         self.status = Status.DONE if self.done_before else Status.WAITING
@@ -64,16 +64,12 @@ class StageRun:
         if self.status is Status.DONE:
             return 1.0
         progress = self.progress
-        return min(progress.done / progress.total, 1.0) if progress and progress.total > 0 else None
+        return progress.fraction if progress else None
 
     @property
     def seconds_left(self) -> float | None:
         """Time left at the pace since the first report (starting up is no work), None before a second one."""
-        if self._first_report is None or (fraction := self.fraction) is None:
-            return None
-        seconds, at_first = self._first_report
-        done = fraction - at_first
-        return (self.seconds - seconds) / done * (1 - fraction) if done > 0 else None
+        return self._pace.seconds_left(self.seconds, self.fraction)
 
     def start(self) -> None:
         """Start the process in its own session, after removing what another command left as outputs."""
@@ -83,7 +79,7 @@ class StageRun:
         self._progress_file.unlink(missing_ok=True)
         self._write_marker(RUNNING)
         with self.log.open("a", encoding="utf-8") as log:
-            log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self.stage.command)}\n")
+            log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {as_text(self.stage.command)}\n")
             log.flush()
             self._process = subprocess.Popen(
                 self.stage.command,
@@ -102,8 +98,8 @@ class StageRun:
             return self.status
         code = self._process.poll()
         self.seconds = time.monotonic() - self._started
-        if self._first_report is None and (fraction := self.fraction) is not None:
-            self._first_report = (self.seconds, fraction)
+        # Looked at each time, so that the pace counts from the first report on.
+        self._pace.seconds_left(self.seconds, self.fraction)
         if code is not None:
             self._conclude(code)
         elif self._silent_seconds() > stall_seconds:

@@ -24,8 +24,6 @@ from verl_longshort.data.importance import wilson
 from verl_longshort.data.records import Weighed, read_stage
 from verl_longshort.data.selection import select
 
-Record = dict[str, Any]
-
 CHOICES: dict[str, dict[str, Any]] = {
     "m": {"rule": "m"},
     "confident-m": {"rule": "confident-m"},
@@ -40,38 +38,38 @@ PLACES = ("the only one", "first of two", "second of two")
 class Outcome:
     """What one rule has done with all chains."""
 
-    right: int = 0
-    wrong: int = 0
+    correct: int = 0
+    incorrect: int = 0
     found: Counter[str] = field(default_factory=Counter)
     there: Counter[str] = field(default_factory=Counter)
     kept_tokens: int = 0
     tokens: int = 0
 
-    def add(self, record: Record, keep: list[bool]) -> None:
+    def add(self, record: Weighed, keep: list[bool]) -> None:
         hard = hard_thoughts(record)
         for place, index in zip(_places(len(hard)), hard, strict=True):
             self.there[place] += 1
             self.found[place] += keep[index]
-        for index, (kept, thought) in enumerate(zip(keep, record["thoughts"], strict=True)):
-            self.tokens += thought["tokens"]
-            self.kept_tokens += thought["tokens"] * kept
+        for index, (kept, thought) in enumerate(zip(keep, record.thoughts, strict=True)):
+            self.tokens += thought.tokens
+            self.kept_tokens += thought.tokens * kept
             if index and kept:
-                self.right += index in hard
-                self.wrong += index not in hard
+                self.correct += index in hard
+                self.incorrect += index not in hard
 
     def cells(self) -> Iterator[str]:
-        yield _share(self.right, self.right + self.wrong)
+        yield _share(self.correct, self.correct + self.incorrect)
         yield _share(self.found.total(), self.there.total())
         for place in PLACES:
             yield _share(self.found[place], self.there[place])
         yield f"{self.kept_tokens / self.tokens:.0%}"
 
 
-def hard_thoughts(record: Record) -> list[int]:
+def hard_thoughts(record: Weighed) -> list[int]:
     """Indexes of the thoughts that hold a hard step's own work."""
-    labelled: list[Record] = record.get("labels") or record["thoughts"]
-    labels = [label["text"] for label in labelled if label["kind"] == "hard"]
-    found = {index for text in labels for index, thought in enumerate(record["thoughts"]) if text in thought["text"]}
+    labels = record.labels or [thought.to_record() for thought in record.thoughts]
+    hard = [label["text"] for label in labels if label["kind"] == "hard"]
+    found = {index for text in hard for index, whole in enumerate(record.texts) if text in whole}
     return sorted(found)
 
 

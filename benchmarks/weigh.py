@@ -25,7 +25,9 @@ from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from verl_longshort.data.rollouts import Gate, Prober
+from verl_longshort.base.concurrency import PrioritySemaphore
+from verl_longshort.data.records import Chunked
+from verl_longshort.data.rollouts import Prober
 from verl_longshort.data.weigh import Weigher
 from verl_longshort.data.weigh_settings import WeighSettings
 from verl_longshort.engines.transformers_engine import TransformersEngine
@@ -35,18 +37,21 @@ from verl_longshort.world.tiny_tokenizer import VOCABULARY, build_tokenizer
 WORDS = [word for word in VOCABULARY if word.isalpha()]
 
 
-def make_chains(count: int, thoughts: int, tokens: int) -> list[dict[str, Any]]:
-    draw = random.Random(0)
-    return [
-        {
+def make_chains(count: int, thoughts: int, tokens: int) -> list[Chunked]:
+    rng = random.Random(0)
+    chains = []
+    for index in range(count):
+        texts = [" ".join(rng.choices(WORDS, k=tokens)) for _ in range(thoughts)]
+        record = {
             "id": str(index),
             "problem": f"start {index % 10} ; a 3 ?",
             "ground_truth": "4",
+            "chain": " ".join(texts),
             "separator": " ",
-            "thoughts": [{"text": " ".join(draw.choices(WORDS, k=tokens)), "kind": ""} for _ in range(thoughts)],
+            "thoughts": [{"text": text, "kind": ""} for text in texts],
         }
-        for index in range(count)
-    ]
+        chains.append(Chunked.model_validate(record))
+    return chains
 
 
 class Contest:
@@ -91,8 +96,8 @@ class Contest:
             prober = Prober(
                 tokenizer=self._tokenizer,
                 generate=engine.generate,
-                gate=Gate(2 * self._capacity),
-                joining=self._settings.joining,
+                queue=PrioritySemaphore(2 * self._capacity),
+                answer_prompt=self._settings.joining,
                 system_prompt="",
                 sampling=self._settings.sampling,
                 seed=0,

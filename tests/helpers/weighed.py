@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from verl_longshort.data.importance import Count, weigh_thoughts
+from verl_longshort.data.importance import PassCount, thought_importances
 
 HOSTILE = "<script>alert('x')</script> </script><!-- <img src=x onerror=alert(1)> & \"q\" \u2028 $\\frac{1}{2"
 OPENINGS = ("Okay, so", "Wait, let me check that", "Alternatively,", "Next,", "Hmm,", "Therefore,")
@@ -29,13 +29,13 @@ def weighed(
     """A record; `right` begins with the empty prefix."""
     texts = texts or [f"thought {index} ." for index in range(len(tokens))]
     kinds = kinds or ["step"] * len(tokens)
-    counts = [Count(right=number, samples=samples) for number in right]
+    counts = [PassCount(correct=number, samples=samples) for number in right]
     thoughts = [
         {
             "text": text,
             "kind": kind,
             "tokens": length,
-            "right": count.right,
+            "right": count.correct,
             "samples": samples,
             "surprises": [0.5] * samples,
             "p": count.rate,
@@ -44,7 +44,7 @@ def weighed(
             **{each: getattr(weight, each) for each in ("m", "delta", "bound", "flip", "delta_flip")},
         }
         for text, kind, length, count, weight in zip(
-            texts, kinds, tokens, counts[1:], weigh_thoughts(tokens, counts), strict=True
+            texts, kinds, tokens, counts[1:], thought_importances(tokens, counts), strict=True
         )
     ]
     return {

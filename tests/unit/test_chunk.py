@@ -90,9 +90,9 @@ def test_the_worlds_own_thoughts_are_found(tmp_path: Path) -> None:
     assert re.search(r"chains cut +40", shown)
     records = read_stage(tmp_path / "thoughts.jsonl", Chunked, key="input")
     for record in records:
-        assert [t["text"] for t in record["thoughts"]] == [label["text"] for label in record["labels"]]
-    assert {t["kind"] for r in records for t in r["thoughts"]} == {"restate", "step", "check", "conclude"}
-    assert len({record["id"] for record in records}) == 40
+        assert record.texts == [label["text"] for label in record.labels]
+    assert {t.kind for r in records for t in r.thoughts} == {"restate", "step", "check", "conclude"}
+    assert len({record.id for record in records}) == 40
 
 
 def test_a_restatement_can_belong_to_the_thought_behind_it(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_a_restatement_can_belong_to_the_thought_behind_it(tmp_path: Path) -> No
     chains = write(tmp_path / "chains.jsonl", [chain_record(problem, rng) for problem in problems])
     run("chains=world_joined", *overrides(chains))
     for record in read_stage(tmp_path / "thoughts.jsonl", Chunked, key="input"):
-        texts = [label["text"] for label in record["labels"]]
-        assert [t["text"] for t in record["thoughts"]] == [" ".join(texts[:2]), *texts[2:]]
-        assert concise_forms(record)[0] == record["labels"][1]["concise"]
+        texts = [label["text"] for label in record.labels]
+        assert record.texts == [" ".join(texts[:2]), *texts[2:]]
+        assert concise_forms(record)[0] == record.labels[1]["concise"]
 
 
 def test_paragraphs_are_cut_by_markers(chains: Path) -> None:
@@ -133,9 +133,9 @@ def test_a_model_cuts(chains: Path) -> None:
     assert re.search(r"requests to the model +0", again)
     assert len(endpoint.bodies) == 5
     records = read_stage(chains.parent / "thoughts.jsonl", Chunked, key="input")
-    assert [record["id"] for record in records] == ["r0", "r1", "r2", "r3", "r4"]
-    assert [t["kind"] for t in records[4]["thoughts"]] == ["setup", "check"]
-    assert records[1]["thoughts"][0]["kind"] == "all of it"
+    assert [record.id for record in records] == ["r0", "r1", "r2", "r3", "r4"]
+    assert [t.kind for t in records[4].thoughts] == ["setup", "check"]
+    assert records[1].thoughts[0].kind == "all of it"
 
 
 def test_what_is_never_valid_is_set_aside_with_its_reason(chains: Path) -> None:

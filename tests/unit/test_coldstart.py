@@ -18,6 +18,7 @@ from rich.console import Console
 
 from verl_longshort.base.stage import execute
 from verl_longshort.data.gaps import Gap, as_turns, fill_gaps, find_gaps
+from verl_longshort.data.records import Selected
 from verl_longshort.data.rewriting import rewrite_messages
 from verl_longshort.data.synthesis import in_val
 from verl_longshort.data.trajectories import load_trajectories
@@ -264,7 +265,7 @@ def test_a_model_fills_all_gaps_of_a_record_at_once(tmp_path: Path, tokenizer: P
 
 
 def test_the_model_sees_what_stays_and_only_the_kind_of_the_rest(tokenizer: Path) -> None:
-    record = prose_records(tokenizer)[0]
+    record = Selected.model_validate(prose_records(tokenizer)[0])
     keep = [True, False, True, False]
     (message,) = rewrite_messages(record, keep, find_gaps(keep))
     solution = message["content"].rpartition("SOLUTION\n")[2]
@@ -296,10 +297,10 @@ def test_gaps_and_kept_thoughts_make_the_whole(rest: list[bool], data: st.DataOb
     texts = [f"t{k}" for k in range(len(keep))]
     fillings = [data.draw(st.sampled_from(["", f"g{k}"])) for k in range(len(gaps) - 1)] + ["end"]
     turns = as_turns(fill_gaps(texts, keep, fillings, separator="\n\n"))
-    assert [turn["role"] for turn in turns] == ["long", "short"] * (len(turns) // 2)
-    assert all(parse_turn(Role(turn["role"]), turn["text"]).ok for turn in turns)
-    joint = " ".join(turn["text"] for turn in turns)
-    assert [turn.text for turn in parse_trajectory(joint)] == [turn["text"] for turn in turns]
+    assert [turn.role for turn in turns] == ["long", "short"] * (len(turns) // 2)
+    assert all(parse_turn(turn.role, turn.text).ok for turn in turns)
+    joint = " ".join(turn.text for turn in turns)
+    assert [turn.text for turn in parse_trajectory(joint)] == [turn.text for turn in turns]
     words = re.findall(r"[tg]\d+", joint)
     assert sorted(words) == sorted(
         [t for t, kept in zip(texts, keep, strict=True) if kept] + [f for f in fillings[:-1] if f]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from verl_longshort.data.adaptive import more_rollouts
 from verl_longshort.data.importance import (
-    Count,
+    PassCount,
     decisions,
     delta_flips,
     flips,
@@ -19,7 +19,7 @@ from verl_longshort.data.importance import (
     metric_bound,
     penalties,
     running_maximum,
-    weigh_thoughts,
+    thought_importances,
     wilson,
 )
 
@@ -27,8 +27,8 @@ SHARES = st.floats(0, 1, allow_nan=False)
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=30)
 
 
-def counts_of(right: list[int], samples: int) -> list[Count]:
-    return [Count(right=number, samples=samples) for number in right]
+def counts_of(right: list[int], samples: int) -> list[PassCount]:
+    return [PassCount(correct=number, samples=samples) for number in right]
 
 
 # ---------------------------------------------------------------- facts about the paper
@@ -143,7 +143,7 @@ def test_flips_are_the_same_every_time() -> None:
 
 def test_weights_are_of_one_piece() -> None:
     tokens, counts = [5, 9, 7], counts_of([1, 4, 2, 7], 8)
-    weights = weigh_thoughts(tokens, counts)
+    weights = thought_importances(tokens, counts)
     assert [weight.m for weight in weights] == pytest.approx(joint_metric(tokens, [c.rate for c in counts]))
     assert [weight.delta for weight in weights] == [0.0, 0.25, 0.0]
     assert all(weight.low <= count.rate <= weight.high for weight, count in zip(weights, counts[1:], strict=True))
@@ -153,9 +153,9 @@ def test_weights_are_of_one_piece() -> None:
 
 def test_numbers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="2 thoughts and 2 counts"):
-        weigh_thoughts([5, 9], counts_of([1, 2], 8))
-    with pytest.raises(ValueError, match="9 right of 8"):
-        Count(right=9, samples=8)
+        thought_importances([5, 9], counts_of([1, 2], 8))
+    with pytest.raises(ValueError, match="9 correct of 8"):
+        PassCount(correct=9, samples=8)
     with pytest.raises(ValueError, match="not all of them 0"):
         length_factors([0, 0])
 
@@ -163,7 +163,7 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
 # ---------------------------------------------------------------- more rollouts
 
 
-def simulate(true: list[float], tokens: list[int], *, budget: int, confidence: float = 0.9) -> list[Count]:
+def simulate(true: list[float], tokens: list[int], *, budget: int, confidence: float = 0.9) -> list[PassCount]:
     """Run the adaptive rule to its end on simulated rollouts."""
     rng = np.random.default_rng(0)
     right, samples = np.zeros(len(true), int), np.zeros(len(true), int)
@@ -172,7 +172,7 @@ def simulate(true: list[float], tokens: list[int], *, budget: int, confidence: f
         for prefix, count in wanted.items():
             right[prefix] += rng.binomial(count, true[prefix])
             samples[prefix] += count
-        counts = [Count(right=int(r), samples=int(n)) for r, n in zip(right, samples, strict=True)]
+        counts = [PassCount(correct=int(r), samples=int(n)) for r, n in zip(right, samples, strict=True)]
         wanted = more_rollouts(tokens, counts, confidence=confidence, budget=budget, step=8)
     return counts
 

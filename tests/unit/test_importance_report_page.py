@@ -128,10 +128,10 @@ def test_half_of_the_examples_end_wrong_as_far_as_there_are(tmp_path: Path) -> N
     write_jsonl(tmp_path / "w.jsonl", records)
     found = read_chains([tmp_path / "w.jsonl"], rule="m")
     drawn = examples(found, count=6, seed=1)
-    assert [chain.right for chain in drawn].count(False) == 3
+    assert [chain.correct for chain in drawn].count(False) == 3
     assert [chain.problem for chain in drawn] == sorted((chain.problem for chain in drawn), key=int)
     assert examples(found, count=6, seed=1) == drawn
-    assert [chain.right for chain in examples(found, count=15, seed=1)].count(False) == 4
+    assert [chain.correct for chain in examples(found, count=15, seed=1)].count(False) == 4
     assert examples(found, count=99, seed=1) == found
 
 

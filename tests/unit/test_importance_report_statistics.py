@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from longshort_reward.errors import UserError
 from scipy import stats
 
-from verl_longshort.base.files import write_jsonl
+from verl_longshort.base.files import Record, write_jsonl
 from verl_longshort.data.importance import wilson
-from verl_longshort.data.records import Record
+from verl_longshort.data.records import Weighed
 from verl_longshort.report.importance.chains import WeighedChain, label_kinds, read_chains
 from verl_longshort.report.importance.intervals import mean_interval, share_interval
 from verl_longshort.report.importance.positions import (
@@ -32,7 +32,7 @@ def chains(*records: Record, keep: list[list[bool]] | None = None) -> list[Weigh
     choice = keep or [[True] + [False] * (len(record["thoughts"]) - 1) for record in records]
     return [
         WeighedChain(record=record, keep=tuple(kept), labels=label_kinds(record))
-        for record, kept in zip(records, choice, strict=True)
+        for record, kept in zip(map(Weighed.model_validate, records), choice, strict=True)
     ]
 
 
@@ -192,7 +192,7 @@ def test_kinds_by_the_chunker_and_by_the_generator() -> None:
 
 @pytest.mark.parametrize("labels", [None, [], "x", [{"text": "other", "kind": "hard"}]])
 def test_labels_that_are_not_the_chain_are_none(labels: Any) -> None:
-    assert label_kinds(weighed([1, 2], [0, 1, 2], labels=labels)) is None
+    assert label_kinds(Weighed.model_validate(weighed([1, 2], [0, 1, 2], labels=labels))) is None
 
 
 def test_a_chain_of_one_thought_decides_nothing() -> None:

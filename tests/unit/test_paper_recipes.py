@@ -14,7 +14,7 @@ import yaml
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.core.schedule import Round
-from verl_longshort.data.chunk import ChunkSettings
+from verl_longshort.data.chunk_settings import ChunkSettings
 from verl_longshort.data.prepare_settings import ChainSettings, ProblemSettings
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 from verl_longshort.recipe.recipe import Recipe, load_recipe
@@ -85,7 +85,7 @@ def gpu_node(monkeypatch):
     """A machine with GPUs and vLLM, on which every model and every file of an earlier stage is there."""
     monkeypatch.setattr("verl_longshort.engines.factory._has_gpu", lambda: True)
     monkeypatch.setattr("verl_longshort.engines.spec.EngineSpec.installed", True)
-    for module in ("data.prepare_settings", "data.weigh_settings", "data.synthesis_settings", "base.files"):
+    for module in ("data.prepare_settings", "base.files"):
         monkeypatch.setattr(f"verl_longshort.{module}.check_model", lambda *_, **__: None)
     monkeypatch.setattr("verl_longshort.problems.sources.is_planned", lambda _: True)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError
 
+from verl_longshort.data.records import Weighed
 from verl_longshort.data.selection import RULES, select
 
 LN10 = 2.3026
@@ -20,16 +21,24 @@ def weighed(
     entropy: list[float] | None = None,
     name: str = "one",
     spread: float = 0.1,
-) -> dict[str, Any]:
+) -> Weighed:
     """A weighed record; `entropy` is of the empty prefix and of each thought's prefix."""
     rng = np.random.default_rng(0)
     flip = flip or [0.0] * len(metric)
     surprises = [(e + spread * rng.standard_normal(8)).tolist() for e in entropy or [0.0] * (len(metric) + 1)]
+    counts = {"right": 0, "samples": 8, "p": 0.0, "p_low": 0.0, "p_high": 1.0}
     thoughts = [
-        {"text": "t", "kind": "", "m": m, "flip": f, "surprises": s}
+        {"text": "t", "kind": "", "tokens": 1, **counts, "m": m, "delta": 0.0, "bound": 0.0, "flip": f, "surprises": s}
         for m, f, s in zip(metric, flip, surprises[1:], strict=True)
     ]
-    return {"id": name, "thoughts": thoughts, "p_start": {"surprises": surprises[0]}}
+    return Weighed.model_validate(
+        {
+            **{"id": name, "problem": "p", "ground_truth": 1, "chain": "t" * len(thoughts), "separator": ""},
+            "thoughts": thoughts,
+            "p_start": {"right": 0, "samples": 8, "surprises": surprises[0]},
+            **{"tokenizer": "t", "model": "m"},
+        }
+    )
 
 
 def test_m_is_the_running_maximum() -> None:
@@ -55,7 +64,7 @@ def test_surprise_does_not_credit_a_thought_that_clears_up_what_an_earlier_one_c
 
 def test_one_derailed_rollout_changes_nothing() -> None:
     record = weighed([0.0] * 3, entropy=[LN10, LN10, 0, 0])
-    record["thoughts"][1]["surprises"][3] = 17.0
+    record.thoughts[1].surprisals[3] = 17.0  # type: ignore[index]
     assert select(record, rule="surprise") == [True, True, False]
 
 
@@ -78,13 +87,13 @@ def test_random_keeps_as_many_as_m(count: int, name: str, seed: int) -> None:
 
 def test_random_depends_on_record_and_seed() -> None:
     metric = np.linspace(0, 1, 20).tolist()
-    lots = {
+    choices = {
         tuple(select(weighed(metric, name=name), rule="random", count=5, seed=seed))
         for name in ("a", "b")
         for seed in (0, 1)
     }
-    assert len(lots) == 4
-    assert all(sum(lot) == 5 for lot in lots)
+    assert len(choices) == 4
+    assert all(sum(choice) == 5 for choice in choices)
 
 
 def test_random_finds_no_more_thoughts_than_there_are() -> None:
@@ -118,7 +127,8 @@ def test_mistakes_are_named(rule: str, options: dict[str, Any], named: str) -> N
 
 
 def test_surprise_needs_surprises() -> None:
-    record = weighed([0.1, 0.2])
-    del record["p_start"]["surprises"]
+    content = weighed([0.1, 0.2]).to_record()
+    del content["p_start"]["surprises"]
+    record = Weighed.model_validate(content)
     with pytest.raises(UserError, match="has no surprises"):
         select(record, rule="surprise")

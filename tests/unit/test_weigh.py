@@ -12,18 +12,19 @@ from helpers.engines import run
 from longshort_reward.errors import UserError
 from rich.console import Console
 
+from verl_longshort.base.concurrency import PrioritySemaphore
 from verl_longshort.base.files import write_jsonl
 from verl_longshort.base.stage import execute
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.data import weigh as stage
-from verl_longshort.data.records import Weighed, read_stage
-from verl_longshort.data.rollouts import Gate, Joining, Prober, Rollout, Tally
+from verl_longshort.data.records import Chunked, Weighed, read_stage
+from verl_longshort.data.rollouts import AnswerPrompt, Prober, Rollout, rollout_counts
 from verl_longshort.data.weigh import summary
 from verl_longshort.stages.weigh import WeighStage
 from verl_longshort.world.tiny_model import build_model
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
-JOINING = Joining(direct="<answer>", open="<think> ", close=" </think> <answer>", stop="</answer>")
+ANSWER_PROMPT = AnswerPrompt(direct="<answer>", open="<think> ", close=" </think> <answer>", stop="</answer>")
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +75,19 @@ def quiet() -> Console:
     return Console(file=io.StringIO(), width=100)
 
 
-def drawn(records: list[dict[str, Any]]) -> list[float]:
-    """All that was drawn, as numbers."""
+def sampled(records: list[Weighed]) -> list[float]:
+    """All that was sampled, as numbers."""
     return [
         float(number)
         for record in records
-        for tally in [record["p_start"], *record["thoughts"]]
-        for number in (tally["right"], tally["samples"], *tally["surprises"])
+        for counts in [record.p_start, *record.thoughts]
+        for number in (counts.correct, counts.samples, *counts.surprisals)
     ]
 
 
-def same(records: list[dict[str, Any]]) -> Any:
-    """What `drawn` gives, but for rounding: log-probs depend a little on what else is in the batch."""
-    return pytest.approx(drawn(records), abs=1e-3)
+def same(records: list[Weighed]) -> Any:
+    """What `sampled` gives, but for rounding: log-probs depend a little on what else is in the batch."""
+    return pytest.approx(sampled(records), abs=1e-3)
 
 
 # ---------------------------------------------------------------- the command
@@ -96,22 +97,22 @@ def test_records_are_what_the_next_stage_reads(settings: list[str], tmp_path: Pa
     console = quiet()
     weighed = weigh(settings, console)
     assert read_stage(tmp_path / "weighed.jsonl", Weighed, key="input") == weighed
-    assert [record["id"] for record in weighed] == [f"chain-{digit}" for digit in range(6)]
-    assert weighed[3]["note"] == 3
-    thought = weighed[0]["thoughts"][1]
-    assert thought["tokens"] == 13
-    assert (thought["samples"], len(thought["surprises"])) == (3, 3)
-    assert 0 <= thought["p_low"] <= thought["p"] <= thought["p_high"] <= 1
-    assert weighed[0]["p_start"]["samples"] == 3
+    assert [record.id for record in weighed] == [f"chain-{digit}" for digit in range(6)]
+    assert weighed[3].more["note"] == 3
+    thought = weighed[0].thoughts[1]
+    assert thought.tokens == 13
+    assert (thought.samples, len(thought.surprisals)) == (3, 3)
+    assert 0 <= thought.p_low <= thought.p <= thought.p_high <= 1
+    assert weighed[0].p_start.samples == 3
     assert "decisions within noise" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_same_seed_gives_the_same_file(settings: list[str], tmp_path: Path) -> None:
     first = weigh(settings, quiet())
     other = weigh([*settings, f"longshort.output={tmp_path / 'again.jsonl'}", "longshort.max_num_seqs=3"], quiet())
-    assert drawn(other) == same(first)
+    assert sampled(other) == same(first)
     seeded = weigh([*settings, f"longshort.output={tmp_path / 'third.jsonl'}", "longshort.seed=1"], quiet())
-    assert drawn(seeded) != same(first)
+    assert sampled(seeded) != same(first)
 
 
 def test_what_is_done_is_not_done_again(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,14 +124,14 @@ def test_what_is_done_is_not_done_again(settings: list[str], tmp_path: Path, mon
     (tmp_path / "weighed.jsonl").unlink()
     asked: list[str] = []
 
-    async def spy(self: stage.Weigher, rank: int, record: dict[str, Any]) -> dict[str, Any]:
-        asked.append(record["id"])
+    async def spy(self: stage.Weigher, rank: int, record: Chunked) -> Any:
+        asked.append(record.id)
         return await weigh_one(self, rank, record)
 
     weigh_one = stage.Weigher.weigh
     monkeypatch.setattr(stage.Weigher, "weigh", spy)
     resumed = weigh(settings, quiet())
-    assert drawn(resumed) == same(whole)
+    assert sampled(resumed) == same(whole)
     assert sorted(asked) == sorted(json.loads(line)["id"] for line in lines[4:])
     asked.clear()
     assert weigh(settings, quiet()) == resumed
@@ -148,7 +149,7 @@ def test_a_chain_that_does_not_fit_is_set_aside(settings: list[str], tmp_path: P
     long["thoughts"][1]["text"] = " ".join(["step"] * 1100)
     long["chain"] = " ".join(thought["text"] for thought in long["thoughts"])
     write_jsonl(tmp_path / "thoughts.jsonl", [chain(1), long])
-    assert [record["id"] for record in weigh(settings, quiet())] == ["chain-1"]
+    assert [record.id for record in weigh(settings, quiet())] == ["chain-1"]
     (reject,) = (tmp_path / "weighed.rejects.jsonl").read_text().splitlines()
     assert json.loads(reject)["reason"] == "too long for the model"
 
@@ -197,39 +198,38 @@ class Oracle:
         return Generation(token_ids=ids, logprobs=[-0.5] * len(ids), finish_reason="stop")
 
 
-def weigh_with(oracle: Oracle, settings: list[str], *more: str) -> dict[str, Any]:
-    block = stage.stage_block(stage.CONFIG_NAME, [*settings, *more])
-    parsed = stage.WeighSettings.parse(block)
+def weigh_with(oracle: Oracle, settings: list[str], *more: str) -> Weighed:
+    parsed = WeighStage().settings(overrides=[*settings, *more])
     prober = Prober(
         tokenizer=oracle.tokenizer,
         generate=oracle.generate,
-        gate=Gate(16),
-        joining=JOINING,
+        queue=PrioritySemaphore(16),
+        answer_prompt=ANSWER_PROMPT,
         system_prompt="",
         sampling=parsed.sampling,
         seed=0,
         answer_timeout_s=5,
     )
     weigher = stage.Weigher(settings=parsed, prober=prober, counter=oracle.tokenizer, room=1000)
-    return run(weigher.weigh(0, chain(2)))
+    return run(weigher.weigh(0, Chunked.model_validate(chain(2))))
 
 
-def rollouts_of(record: dict[str, Any]) -> int:
-    return sum(tally["samples"] for tally in [record["p_start"], *record["thoughts"]])
+def rollouts_of(record: Weighed) -> int:
+    return sum(counts.samples for counts in [record.p_start, *record.thoughts])
 
 
 def test_rollouts_are_counted_by_prefix(settings: list[str]) -> None:
     record = weigh_with(Oracle([0, 0, 1, 1]), settings, "longshort.samples=5")
-    assert record["p_start"]["right"] == 0
-    assert [thought["right"] for thought in record["thoughts"]] == [0, 5, 5]
-    assert record["p_start"]["surprises"][0] == pytest.approx(2.0)
+    assert record.p_start.correct == 0
+    assert [thought.correct for thought in record.thoughts] == [0, 5, 5]
+    assert record.p_start.surprisals[0] == pytest.approx(2.0)
 
 
 def test_adaptive_stops_where_it_is_clear(settings: list[str]) -> None:
     adaptive = ["longshort.mode=adaptive", "longshort.samples=8", "longshort.budget=100"]
     clear = weigh_with(Oracle([0, 0.02, 1, 1]), settings, *adaptive)
     assert rollouts_of(clear) <= 100
-    assert all(thought["flip"] <= 0.1 for thought in clear["thoughts"])
+    assert all(thought.flip <= 0.1 for thought in clear.thoughts)
     again = weigh_with(Oracle([0, 0.02, 1, 1]), settings, *adaptive)
     assert clear == again
 
@@ -240,13 +240,13 @@ def test_adaptive_stays_within_its_budget(settings: list[str]) -> None:
     assert 12 < rollouts_of(open_case) <= 20 * 4
 
 
-def test_no_rollout_is_drawn_twice(settings: list[str]) -> None:
+def test_no_rollout_is_sampled_twice(settings: list[str]) -> None:
     oracle = Oracle([0.5] * 4)
     weigh_with(oracle, settings, "longshort.mode=adaptive", "longshort.confidence=0.99")
     assert len(set(oracle.asked)) == len(oracle.asked)
 
 
-def test_a_cut_answer_is_wrong(settings: list[str]) -> None:
+def test_a_cut_answer_is_incorrect(settings: list[str]) -> None:
     oracle = Oracle([1.0] * 4)
     whole = oracle.generate
 
@@ -255,45 +255,45 @@ def test_a_cut_answer_is_wrong(settings: list[str]) -> None:
         return Generation(token_ids=made.token_ids, logprobs=made.logprobs, finish_reason="length")
 
     oracle.generate = cut  # type: ignore[method-assign]
-    assert [t["right"] for t in weigh_with(oracle, settings)["thoughts"]] == [0, 0, 0]
+    assert [t.correct for t in weigh_with(oracle, settings).thoughts] == [0, 0, 0]
 
 
 # ---------------------------------------------------------------- parts
 
 
 def test_contexts_grow_by_thoughts() -> None:
-    assert JOINING.text([], " ") == "<answer>"
-    assert JOINING.text(["one .", "two ."], "\n\n") == "<think> one .\n\ntwo . </think> <answer>"
+    assert ANSWER_PROMPT.text([], " ") == "<answer>"
+    assert ANSWER_PROMPT.text(["one .", "two ."], "\n\n") == "<think> one .\n\ntwo . </think> <answer>"
 
 
-def test_gate_lets_the_earliest_record_through_first() -> None:
+def test_the_queue_lets_the_earliest_record_through_first() -> None:
     order: list[int] = []
 
-    async def hold(gate: Gate, rank: int) -> None:
-        async with gate.turn(rank):
+    async def hold(queue: PrioritySemaphore, rank: int) -> None:
+        async with queue.turn(rank):
             order.append(rank)
             await asyncio.sleep(0)
 
     async def all_at_once() -> None:
-        gate = Gate(1)
-        await asyncio.gather(*(hold(gate, rank) for rank in (5, 3, 4, 1, 2)))
+        queue = PrioritySemaphore(1)
+        await asyncio.gather(*(hold(queue, rank) for rank in (5, 3, 4, 1, 2)))
 
     run(all_at_once())
     assert order == [5, 1, 2, 3, 4]
 
 
-def test_gate_survives_who_stops_waiting() -> None:
+def test_the_queue_survives_who_stops_waiting() -> None:
     async def story() -> None:
-        gate = Gate(1)
-        async with gate.turn(0):
-            waiting = [asyncio.create_task(hold(gate, rank)) for rank in (1, 2)]
+        queue = PrioritySemaphore(1)
+        async with queue.turn(0):
+            waiting = [asyncio.create_task(hold(queue, rank)) for rank in (1, 2)]
             await asyncio.sleep(0)
             waiting[0].cancel()
         await asyncio.wait_for(waiting[1], 5)
-        await asyncio.wait_for(hold(gate, 3), 5)
+        await asyncio.wait_for(hold(queue, 3), 5)
 
-    async def hold(gate: Gate, rank: int) -> None:
-        async with gate.turn(rank):
+    async def hold(queue: PrioritySemaphore, rank: int) -> None:
+        async with queue.turn(rank):
             pass
 
     run(story())
@@ -303,6 +303,6 @@ def test_summary_without_any_record() -> None:
     assert summary([], [], 0.9) == {"chains weighed": "0", "chains set aside": "0"}
 
 
-def test_tally_counts() -> None:
-    tally = Tally(rollouts=[Rollout(right=True, surprise=0.1), Rollout(right=False, surprise=2.0)])
-    assert (tally.right, tally.samples) == (1, 2)
+def test_rollouts_are_counted() -> None:
+    counts = rollout_counts([Rollout(correct=True, surprisal=0.1), Rollout(correct=False, surprisal=2.0)])
+    assert counts.to_record() == {"right": 1, "samples": 2, "surprises": [0.1, 2.0]}

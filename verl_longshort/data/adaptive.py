@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from verl_longshort.data.importance import Count, flips, joint_metric
+from verl_longshort.data.importance import PassCount, flips, joint_metric
 
 
 def more_rollouts(
-    tokens: Sequence[int], counts: Sequence[Count], *, confidence: float, budget: int, step: int
+    tokens: Sequence[int], counts: Sequence[PassCount], *, confidence: float, budget: int, step: int
 ) -> dict[int, int]:
     """How many more rollouts each prefix (0: the empty one) shall get; {} when it is time to stop.
 
@@ -30,7 +30,7 @@ def more_rollouts(
     return more
 
 
-def _involved(tokens: Sequence[int], counts: Sequence[Count], confidence: float) -> list[int]:
+def _involved(tokens: Sequence[int], counts: Sequence[PassCount], confidence: float) -> list[int]:
     doubt = flips(tokens, counts)
     metric = joint_metric(tokens, [count.rate for count in counts])
     prefixes: dict[int, None] = {}

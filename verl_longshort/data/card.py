@@ -10,15 +10,15 @@ from typing import Any
 
 from longshort_reward.protocol import Role
 
-from verl_longshort.base.files import Record
 from verl_longshort.base.rejected import Rejected
+from verl_longshort.data.records import ColdStartTrajectory
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 
 
 def card_numbers(
     settings: SynthesisSettings,
-    train: Sequence[Record],
-    val: Sequence[Record],
+    train: Sequence[ColdStartTrajectory],
+    val: Sequence[ColdStartTrajectory],
     dropped: Sequence[Rejected],
 ) -> dict[str, Any]:
     """Everything on the card, as JSON values. Means are over all trajectories, lengths in tokens."""
@@ -33,12 +33,12 @@ def card_numbers(
         "trajectories": {"train": len(train), "val": len(val)},
         "dropped": dict(Counter(record.reason for record in dropped).most_common()),
         "means": {
-            "thoughts": _mean(done, lambda r: r["thoughts"]),
-            "thoughts_kept_long": _mean(done, lambda r: len(r["kept"])),
-            "long_turns": _mean(done, lambda r: sum(turn["role"] == Role.LONG for turn in r["turns"])),
-            "chain_tokens": _mean(done, lambda r: r["tokens"]["chain"]),
-            "long_tokens": _mean(done, lambda r: r["tokens"]["long"]),
-            "short_tokens": _mean(done, lambda r: r["tokens"]["short"]),
+            "thoughts": _mean(done, lambda r: r.thoughts),
+            "thoughts_kept_long": _mean(done, lambda r: len(r.kept)),
+            "long_turns": _mean(done, lambda r: sum(turn.role == Role.LONG for turn in r.turns)),
+            "chain_tokens": _mean(done, lambda r: r.tokens["chain"]),
+            "long_tokens": _mean(done, lambda r: r.tokens["long"]),
+            "short_tokens": _mean(done, lambda r: r.tokens["short"]),
         },
     }
 
@@ -76,5 +76,5 @@ def _markdown(rows: Mapping[str, object]) -> str:
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
-def _mean(records: Sequence[Record], value: Callable[[Record], float]) -> float:
+def _mean(records: Sequence[ColdStartTrajectory], value: Callable[[ColdStartTrajectory], float]) -> float:
     return round(fmean(map(value, records)), 4)

@@ -11,6 +11,8 @@ from itertools import groupby
 
 from longshort_reward.protocol import ANSWER_CLOSE, ANSWER_OPEN, RETHINK, THINK_CLOSE, THINK_OPEN, Role
 
+from verl_longshort.data.records import TrajectoryTurn
+
 Piece = tuple[Role, str]
 """What one role says, without tags."""
 
@@ -59,7 +61,7 @@ def fill_gaps(texts: Sequence[str], keep: Sequence[bool], fillings: Sequence[str
     ]
 
 
-def as_turns(pieces: Sequence[Piece]) -> list[dict[str, str]]:
+def as_turns(pieces: Sequence[Piece]) -> list[TrajectoryTurn]:
     """The turns with their tags; each piece is one.
 
     Raises:
@@ -70,7 +72,7 @@ def as_turns(pieces: Sequence[Piece]) -> list[dict[str, str]]:
         raise ValueError(f"pieces: the roles are {', '.join(roles) or 'none'}; long must begin and short end")
     last = len(pieces) - 1
     return [
-        {"role": str(role), "text": _tagged(role, text, ends=index == last)}
+        TrajectoryTurn(role=role, text=_tagged(role, text, ends=index == last))
         for index, (role, text) in enumerate(pieces)
     ]
 

@@ -1,7 +1,7 @@
 """How much a thought matters: the paper's metric M, and how sure one can be of what it decides.
 
 Everything here is a function of numbers: the tokens of the thoughts y_1 ... y_n of one chain, and how many of
-the rollouts from each prefix were right (`Count`; the first one belongs to the empty prefix, so a chain of n
+the rollouts from each prefix were correct (`PassCount`; the first one belongs to the empty prefix, so a chain of n
 thoughts has n + 1). Arrays may have leading dimensions; the last one runs over thoughts, or over prefixes.
 
 M comes from section 3 of the paper (arXiv 2505.11827), the running maximum from section 4. Two cautions:
@@ -10,7 +10,7 @@ M comes from section 3 of the paper (arXiv 2505.11827), the running maximum from
   comparison of two noisy accuracies, and a flip moves M by 0.25, whatever the bound says. So a thought gets
   both, the bound and the probability that its delta is on the wrong side.
 * The running maximum keeps a thought when its M is above all earlier ones; a maximum of noisy numbers is too
-  large, and noise alone makes new maxima. `Weight.flip` is the probability that a decision is of that sort.
+  large, and noise alone makes new maxima. `ThoughtImportance.flip` is the probability that a decision is of that sort.
 """
 
 import math
@@ -32,26 +32,26 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
-    """Rollouts from one prefix: `right` of `samples` reached the answer."""
+class PassCount:
+    """Rollouts from one prefix: `correct` of `samples` reached the answer."""
 
-    right: int
+    correct: int
     samples: int
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or not 0 <= self.right <= self.samples:
+        if self.samples < 1 or not 0 <= self.correct <= self.samples:
             raise ValueError(
-                f"{self.right} right of {self.samples} rollouts: need at least one rollout and no more right"
+                f"{self.correct} correct of {self.samples} rollouts: need at least one rollout and no more correct ones"
             )
 
     @property
     def rate(self) -> float:
         """p-hat, the observed accuracy."""
-        return self.right / self.samples
+        return self.correct / self.samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weight:
+class ThoughtImportance:
     """What the rollouts say about one thought."""
 
     m: float
@@ -86,9 +86,9 @@ def metric_bound(samples: int, confidence: float = CONFIDENCE) -> float:
 
 
 @lru_cache(maxsize=4096)
-def wilson(right: int, samples: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(correct: int, samples: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's interval of an accuracy."""
-    low, high = stats.binomtest(right, samples).proportion_ci(confidence, method="wilson")
+    low, high = stats.binomtest(correct, samples).proportion_ci(confidence, method="wilson")
     return float(low), float(high)
 
 
@@ -133,15 +133,15 @@ def running_maximum(metric: ArrayLike) -> Flags:
     return keep
 
 
-def posterior_draws(counts: Sequence[Count], *, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """True accuracies that the counts allow: [draws, n + 1] from Beta(right + 1/2, wrong + 1/2) each."""
-    right = np.array([count.right for count in counts], dtype=float)
+def posterior_draws(counts: Sequence[PassCount], *, draws: int = DRAWS, seed: int = 0) -> Floats:
+    """True accuracies that the counts allow: [draws, n + 1] from Beta(correct + 1/2, incorrect + 1/2) each."""
+    correct = np.array([count.correct for count in counts], dtype=float)
     samples = np.array([count.samples for count in counts], dtype=float)
     rng = np.random.default_rng(seed)
-    return rng.beta(right + _PRIOR, samples - right + _PRIOR, size=(draws, len(counts)))
+    return rng.beta(correct + _PRIOR, samples - correct + _PRIOR, size=(draws, len(counts)))
 
 
-def flips(tokens: ArrayLike, counts: Sequence[Count], *, draws: int = DRAWS, seed: int = 0) -> Floats:
+def flips(tokens: ArrayLike, counts: Sequence[PassCount], *, draws: int = DRAWS, seed: int = 0) -> Floats:
     """Probability that each decision of the running maximum is another one under the true accuracies.
 
     The whole rule is applied to each draw of the posterior (all thoughts of a chain at once, since a decision
@@ -152,19 +152,21 @@ def flips(tokens: ArrayLike, counts: Sequence[Count], *, draws: int = DRAWS, see
     return (drawn != decisions(tokens, counts)).mean(axis=0)
 
 
-def delta_flips(counts: Sequence[Count], *, draws: int = DRAWS, seed: int = 0) -> Floats:
+def delta_flips(counts: Sequence[PassCount], *, draws: int = DRAWS, seed: int = 0) -> Floats:
     """Probability that p_i <= p_{i-1} is otherwise under the true accuracies than observed; [n]."""
     drawn = penalties(posterior_draws(counts, draws=draws, seed=seed))
     return (drawn != penalties([count.rate for count in counts])).mean(axis=0)
 
 
-def decisions(tokens: ArrayLike, counts: Sequence[Count]) -> Flags:
+def decisions(tokens: ArrayLike, counts: Sequence[PassCount]) -> Flags:
     """The running maximum on the observed accuracies; [n]."""
     return running_maximum(joint_metric(tokens, [count.rate for count in counts]))
 
 
-def weigh_thoughts(tokens: Sequence[int], counts: Sequence[Count], *, confidence: float = CONFIDENCE) -> list[Weight]:
-    """All of this module for one chain: n lengths and n + 1 counts give n weights.
+def thought_importances(
+    tokens: Sequence[int], counts: Sequence[PassCount], *, confidence: float = CONFIDENCE
+) -> list[ThoughtImportance]:
+    """All of this module for one chain: n lengths and n + 1 counts give n results.
 
     `confidence` is that of interval and bound. Raises ValueError when the numbers do not fit together.
     """
@@ -184,12 +186,12 @@ def weigh_thoughts(tokens: Sequence[int], counts: Sequence[Count], *, confidence
         strict=True,
     )
     return [
-        Weight(
+        ThoughtImportance(
             m=float(m),
             delta=float(delta),
             bound=metric_bound(count.samples, confidence),
-            low=wilson(count.right, count.samples, confidence)[0],
-            high=wilson(count.right, count.samples, confidence)[1],
+            low=wilson(count.correct, count.samples, confidence)[0],
+            high=wilson(count.correct, count.samples, confidence)[1],
             keep=bool(keep),
             flip=float(flip),
             delta_flip=float(delta_flip),

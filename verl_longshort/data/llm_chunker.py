@@ -1,13 +1,14 @@
 """Cuts a chain into thoughts by asking a language model which steps belong together (paper, section 3).
 
 The model sees the problem and the numbered steps and replies with blocks, as JSON. Blocks must begin with the
-first step, go on without gap or overlap, and end with the last step; the authors' released code lets blocks
+first step, continue without gap or overlap, and end with the last step; the authors' released code lets blocks
 pass that end before it. The model only says where to cut: it never writes a word of the thoughts.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from verl_longshort.data.records import Chain
 from verl_longshort.data.steps import Block, Steps
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import json_values
@@ -38,13 +39,13 @@ STEPS
 class LLMChunker:
     """Asks a model for the blocks."""
 
-    def __init__(self, asker: TaskClient) -> None:
-        self._asker = asker
+    def __init__(self, model: TaskClient) -> None:
+        self._model = model
 
-    async def blocks(self, record_id: str, problem: str, steps: Steps) -> list[Block]:
-        """The blocks of a chain's steps. Raises NoReplyError when no reply was valid."""
-        count = len(steps.texts)
-        return await self._asker.ask(record_id, chunk_messages(problem, steps), lambda reply: read_blocks(reply, count))
+    async def __call__(self, record: Chain, steps: Steps) -> list[Block]:
+        """See `chunkers.Chunker`. Raises NoReplyError when no reply was valid."""
+        messages = chunk_messages(record.problem, steps)
+        return await self._model.ask(record.id, messages, lambda reply: read_blocks(reply, len(steps.texts)))
 
 
 def chunk_messages(problem: str, steps: Steps) -> list[Message]:

@@ -1,18 +1,30 @@
 """The records that the data stages hand to each other, and reading them with every line checked.
 
-`Chain` goes into `chunk`, `Chunked` comes out of it, `Weighed` out of `weigh`, `Selected` has a choice added.
-Each holds all of the one before and may hold more: other keys are kept. The models only check; stages work on
-the plain dictionaries that `read_stage` gives. The same schemas as a table: `docs/data.md`.
+`Chain` goes into `chunk`, `Chunked` comes out of it, `Weighed` out of `weigh`; `Selected` has a choice added, and
+`coldstart` makes each `Weighed` a `Trajectory`. A record may hold more keys than these; they are passed on. In a file
+the keys stand in the order in which the record was given them. The same schemas as a table: `docs/data.md`.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from longshort_reward.errors import UserError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from longshort_reward.protocol import Role
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from typing_extensions import Self
 
 from verl_longshort.base.dry_run import is_planned
 from verl_longshort.base.files import Record, Records
@@ -22,11 +34,37 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+class StageRecord(BaseModel):
+    """Base class of all records and of their parts."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, serialize_by_alias=True)
+
+    _keys: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def more(self) -> Mapping[str, Any]:
+        """The keys that the class does not know."""
+        return self.__pydantic_extra__ or {}
+
+    def to_record(self) -> Record:
+        """As it stands in a file."""
+        return self.model_dump()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, content: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        record = validate(content)
+        if isinstance(content, dict):
+            record._keys = tuple(content)
+        return record
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, serialize: SerializerFunctionWrapHandler) -> Record:
+        content = serialize(self)
+        return {key: content[key] for key in self._keys}
 
 
-class Chain(_Model):
+class Chain(StageRecord):
     """A problem with a long chain of thought."""
 
     id: Filled
@@ -35,7 +73,7 @@ class Chain(_Model):
     chain: Filled
 
 
-class Thought(_Model):
+class Thought(StageRecord):
     """A piece of a chain; `kind` says in a word what it does."""
 
     text: Filled
@@ -48,40 +86,57 @@ class Chunked(Chain):
     separator: str
     thoughts: Annotated[Sequence[Thought], Field(min_length=1)]
 
+    @property
+    def texts(self) -> list[str]:
+        """Of the thoughts."""
+        return [thought.text for thought in self.thoughts]
+
+    @property
+    def labels(self) -> Any:
+        """The thoughts that the chain came with, if any: what its generator says of them."""
+        return self.more.get("labels")
+
     @model_validator(mode="after")
-    def _nothing_lost(self) -> "Chunked":
-        if self.separator.join(thought.text for thought in self.thoughts) != self.chain:
+    def _nothing_lost(self) -> Self:
+        if self.separator.join(self.texts) != self.chain:
             raise ValueError("the texts of the thoughts joined by the separator are not the chain")
         return self
 
 
-class WeighedThought(Thought):
+class RolloutCounts(StageRecord):
+    """Rollouts from one prefix: how many there were and how many reached the correct answer."""
+
+    correct: Annotated[Count, Field(alias="right")]
+    samples: Count
+    surprisals: Annotated[Sequence[float], Field(alias="surprises")] = ()
+    """-log p of each answer, in nats; none in records that another program wrote."""
+
+    @property
+    def rate(self) -> float:
+        """The observed accuracy."""
+        return self.correct / self.samples
+
+
+class WeighedThought(Thought, RolloutCounts):
     """A thought with what rollouts from the prefix that ends with it have shown (paper, section 3)."""
 
-    tokens: Count
-    right: Count
-    samples: Count
     p: Share
     p_low: Share
     p_high: Share
+    tokens: Count
     m: float
     delta: float
     bound: float
     flip: Share
-
-
-class Tally(_Model):
-    """Right answers among rollouts."""
-
-    right: Count
-    samples: Count
+    delta_flip: Share | None = None
+    """None in records that another program wrote."""
 
 
 class Weighed(Chunked):
     """A chain whose thoughts are weighed; `p_start` is of rollouts from the problem alone."""
 
     thoughts: Annotated[Sequence[WeighedThought], Field(min_length=1)]
-    p_start: Tally
+    p_start: RolloutCounts
     tokenizer: Filled
     model: Filled
 
@@ -99,8 +154,39 @@ class Selected(Weighed):
     rule: Filled
 
 
-def read_stage(path: str | Path, model: type[Chain], *, key: str) -> Records[Record]:
-    """The records of the JSONL file `path`, each as `model` wants it, with an id that no other record has.
+class TrajectoryTurn(StageRecord):
+    """What a role says when it is its turn, tags included."""
+
+    role: Annotated[Role, Field(strict=False)]
+    text: str
+
+
+class Trajectory(StageRecord):
+    """A joint solution of a problem; supervised fine-tuning needs no more of it than this."""
+
+    problem: str
+    turns: Sequence[TrajectoryTurn]
+
+
+class ColdStartTrajectory(Trajectory):
+    """A trajectory that `coldstart` made of a weighed chain."""
+
+    id: Filled
+    ground_truth: str | int | float
+    rule: Filled
+    kept: Sequence[Count]
+    """Indexes of the thoughts that stayed long."""
+    thoughts: Count
+    """How many the chain had."""
+    tokens: Mapping[str, Count]
+    """Of the chain and of what each role says."""
+
+
+ChainT = TypeVar("ChainT", bound=Chain)
+
+
+def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[ChainT]:
+    """The records of the JSONL file `path`, each with an id that no other record has.
 
     A chain without an id gets one from its content. None in a dry run for a file that a stage before writes.
 
@@ -113,14 +199,14 @@ def read_stage(path: str | Path, model: type[Chain], *, key: str) -> Records[Rec
         return Records.planned(file)
     if not file.is_file():
         raise UserError(key, path, "no such file: give the path of a .jsonl file")
-    records: dict[str, Record] = {}
+    records: dict[str, ChainT] = {}
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 record = _checked(line, model, key, where := f"{file}, line {number}")
-                if record["id"] in records:
-                    raise UserError(key, where, f"the id {record['id']!r} is there twice: give each its own")
-                records[record["id"]] = record
+                if record.id in records:
+                    raise UserError(key, where, f"the id {record.id!r} is there twice: give each its own")
+                records[record.id] = record
     if not records:
         raise UserError(key, path, "has no records: run the stage that writes it again")
     return Records(records.values())
@@ -132,7 +218,7 @@ def content_id(record: Record) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _checked(line: str, model: type[Chain], key: str, where: str) -> Record:
+def _checked(line: str, model: type[ChainT], key: str, where: str) -> ChainT:
     try:
         record: Any = json.loads(line)
     except json.JSONDecodeError as error:
@@ -142,10 +228,9 @@ def _checked(line: str, model: type[Chain], key: str, where: str) -> Record:
     if "id" not in record:
         record = {"id": content_id(record), **record}
     try:
-        model.model_validate(record)
+        return model.model_validate(record)
     except ValidationError as error:
         raise UserError(key, where, _reason(error)) from error
-    return record
 
 
 def _reason(error: ValidationError) -> str:

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from longshort_reward.answer import last_boxed
 from longshort_reward.protocol import TAGS
 
-from verl_longshort.base.files import Record
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.data.gaps import Gap
+from verl_longshort.data.records import Chunked, Thought
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import json_values
 from verl_longshort.llm.task_client import BadReplyError, TaskClient
@@ -38,7 +38,7 @@ Reply with a JSON list, one object per gap, in order, and with every backslash d
 class Rewriter(Protocol):
     """Writes one text per gap."""
 
-    async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
+    async def __call__(self, record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
         """Raises RejectedError for a record it has no texts for."""
         ...
 
@@ -46,36 +46,36 @@ class Rewriter(Protocol):
 class LLMRewriter:
     """Asks a model, which sees the problem, the thoughts that stay, and the kind of each gap."""
 
-    def __init__(self, asker: TaskClient) -> None:
-        self._asker = asker
+    def __init__(self, model: TaskClient) -> None:
+        self._model = model
 
-    async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
+    async def __call__(self, record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
         """See `Rewriter`."""
         messages = rewrite_messages(record, keep, gaps)
-        return await self._asker.ask(record["id"], messages, lambda reply: read_fillings(reply, len(gaps)))
+        return await self._model.ask(record.id, messages, lambda reply: read_fillings(reply, len(gaps)))
 
 
 class LabelRewriter:
     """Joins the concise forms of the generator's thoughts in a gap; a gap with none gets ""."""
 
-    async def __call__(self, record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
+    async def __call__(self, record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
         """See `Rewriter`. The gap behind a kept last thought gets that thought's concise form."""
         concise = concise_forms(record)
         return [" ".join(concise[k] for k in gap.indexes if concise[k]) if gap.indexes else concise[-1] for gap in gaps]
 
 
-def rewrite_messages(record: Record, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[Message]:
+def rewrite_messages(record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[Message]:
     """The chat that asks for the fillings."""
     numbers = {gap.first: number for number, gap in enumerate(gaps, start=1)}
     by_number = dict(enumerate(gaps, start=1))
-    thoughts, parts = record["thoughts"], []
+    thoughts, parts = record.thoughts, []
     for index in range(len(thoughts) + 1):
         if index in numbers:
             parts.append(_marked(numbers[index], by_number[numbers[index]], thoughts))
         elif index < len(thoughts) and keep[index]:
-            parts.append(thoughts[index]["text"].strip())
+            parts.append(thoughts[index].text.strip())
     solution = "\n\n".join(parts)
-    content = f"{_TASK}\n\nPROBLEM\n{record['problem']}\n\nSOLUTION\n{solution}"
+    content = f"{_TASK}\n\nPROBLEM\n{record.problem}\n\nSOLUTION\n{solution}"
     return [{"role": "user", "content": content}]
 
 
@@ -96,16 +96,16 @@ def read_fillings(reply: str, count: int) -> list[str]:
     raise BadReplyError(reason)
 
 
-def concise_forms(record: Record) -> list[str]:
+def concise_forms(record: Chunked) -> list[str]:
     """The concise form of each thought, from the record's labels.
 
     Raises:
         RejectedError: a thought is not made of whole labels, or there are none.
     """
-    labels = list(record.get("labels") or ())
+    labels = list(record.labels or ())
     forms = []
-    for thought in record["thoughts"]:
-        taken = _taken(labels, thought["text"], record["separator"])
+    for text in record.texts:
+        taken = _taken(labels, text, record.separator)
         forms.append(" ".join(label["concise"] for label in labels[:taken] if label["concise"]))
         del labels[:taken]
     return forms
@@ -115,8 +115,8 @@ class _NotFillingsError(Exception):
     """This JSON is something else than fillings."""
 
 
-def _marked(number: int, gap: Gap, thoughts: Sequence[Any]) -> str:
-    kinds = ", ".join(thoughts[k]["kind"] for k in gap.indexes) or "final answer"
+def _marked(number: int, gap: Gap, thoughts: Sequence[Thought]) -> str:
+    kinds = ", ".join(thoughts[k].kind for k in gap.indexes) or "final answer"
     return f"[GAP {number}: {kinds}]"
 
 
@@ -151,7 +151,7 @@ def _filling(number: Any, text: Any) -> str:
     return text.strip()
 
 
-def _taken(labels: Sequence[Record], text: str, separator: str) -> int:
+def _taken(labels: Sequence[Any], text: str, separator: str) -> int:
     """How many labels from the front are `text`."""
     for count in range(1, len(labels) + 1):
         if separator.join(label["text"] for label in labels[:count]) == text:

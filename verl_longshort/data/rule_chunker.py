@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from verl_longshort.data.records import Chain
 from verl_longshort.data.steps import Block, Steps
 
 START = "start"
@@ -22,6 +23,10 @@ class RuleChunker:
             rf"\s*({'|'.join(map(re.escape, longest_first))})(?!\w)" if longest_first else r"(?!)",
             re.IGNORECASE,
         )
+
+    async def __call__(self, record: Chain, steps: Steps) -> list[Block]:
+        """See `chunkers.Chunker`."""
+        return self.blocks(steps)
 
     def blocks(self, steps: Steps) -> list[Block]:
         """One block for every step with a marker, and what follows it up to the next one."""

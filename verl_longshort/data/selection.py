@@ -1,18 +1,18 @@
-"""Which thoughts of a weighed chain stay long: the paper's rule, controls, and a rule by surprise.
+"""Which thoughts of a weighed chain stay long: the paper's rule, controls, and a rule by surprisal.
 
 | rule | keeps | options |
 |---|---|---|
 | `m` | the paper's running maximum of M | |
 | `confident-m` | of those, the ones that stay with a probability of at least `confidence` | `confidence` |
 | `surprise` | thoughts after which the model hesitates less than ever before | `confidence`, `nats` |
-| `random` | as many as `m`, chosen by lot | `count`, `seed` |
+| `random` | as many as `m`, chosen at random | `count`, `seed` |
 | `prefix-k` | the first `k` | `k` |
 
 Every rule keeps the first thought, as the paper's does: long speaks first.
 
-**Surprise.** The accuracy of a prefix moves only when nothing hard is left. With two hard steps left, solving
+**Surprisal.** The accuracy of a prefix moves only when nothing hard is left. With two hard steps left, solving
 one of them leaves the answer a guess, and p-hat where it was: accuracies multiply, and the rate of lucky
-guesses hides the product. Uncertainty adds up: the expected surprise -log p of the answers drawn from a
+guesses hides the product. Uncertainty adds up: the expected surprisal -log p of the answers sampled from a
 prefix is the entropy of what the model would write from there, one term for each thing it would have to guess
 on the way. A thought that settles one of them takes its term away, whatever else is open.
 
@@ -29,7 +29,6 @@ earlier ones, and re-checks repeat them: without any single thought the answer i
 also cost n more sets of rollouts, none of which shares its context beyond the gap.
 """
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -40,13 +39,14 @@ import numpy as np
 from longshort_reward.errors import UserError
 from scipy import stats
 
-from verl_longshort.base.files import Record
-from verl_longshort.data.importance import running_maximum
+from verl_longshort.base.seeds import derived_bytes
+from verl_longshort.data.importance import Floats, running_maximum
+from verl_longshort.data.records import RolloutCounts, Weighed
 
 _CONFIDENCE = 0.9
 
 
-def select(record: Record, *, rule: str, **options: Any) -> list[bool]:
+def select(record: Weighed, *, rule: str, **options: Any) -> list[bool]:
     """Whether each thought of a weighed record stays long.
 
     Raises:
@@ -63,19 +63,19 @@ def select(record: Record, *, rule: str, **options: Any) -> list[bool]:
     return [True, *map(bool, choose(record, **options)[1:])]
 
 
-def by_metric(record: Record) -> Sequence[bool]:
+def by_metric(record: Weighed) -> Sequence[bool]:
     """The paper's rule (section 4): M above all M before it."""
-    return running_maximum([thought["m"] for thought in record["thoughts"]]).tolist()
+    return running_maximum([thought.m for thought in record.thoughts]).tolist()
 
 
-def by_confident_metric(record: Record, confidence: float = _CONFIDENCE) -> Sequence[bool]:
+def by_confident_metric(record: Weighed, confidence: float = _CONFIDENCE) -> Sequence[bool]:
     """What the paper's rule keeps and what is no more likely to flip than 1 - confidence."""
     _check("confidence", confidence, 0 < confidence < 1, "must lie between 0 and 1")
-    settled = [thought["flip"] <= 1 - confidence for thought in record["thoughts"]]
+    settled = [thought.flip <= 1 - confidence for thought in record.thoughts]
     return [kept and sure for kept, sure in zip(by_metric(record), settled, strict=True)]
 
 
-def by_surprise(record: Record, confidence: float = _CONFIDENCE, nats: float = math.log(2)) -> Sequence[bool]:
+def by_surprisal(record: Weighed, confidence: float = _CONFIDENCE, nats: float = math.log(2)) -> Sequence[bool]:
     """Thoughts that settle something the model would have to guess; see the module's docstring.
 
     `nats`: the least that has to be settled; log 2 is the toss of a coin.
@@ -83,52 +83,52 @@ def by_surprise(record: Record, confidence: float = _CONFIDENCE, nats: float = m
     _check("confidence", confidence, 0 < confidence < 1, "must lie between 0 and 1")
     _check("nats", nats, nats >= 0, "must be 0 or more")
     keep = []
-    lowest = _surprises(record["p_start"], record)
-    for thought in record["thoughts"]:
-        surprises = _surprises(thought, record)
-        keep.append(_falls(lowest, surprises, nats, confidence))
-        if np.median(surprises) < np.median(lowest):
-            lowest = surprises
+    lowest = _surprisals(record.p_start, record)
+    for thought in record.thoughts:
+        surprisals = _surprisals(thought, record)
+        keep.append(_falls(lowest, surprisals, nats, confidence))
+        if np.median(surprisals) < np.median(lowest):
+            lowest = surprisals
     return keep
 
 
-def by_lot(record: Record, count: int | None = None, seed: int = 0) -> Sequence[bool]:
+def random_subset(record: Weighed, count: int | None = None, seed: int = 0) -> Sequence[bool]:
     """`count` thoughts, the first among them; None: as many as the paper's rule keeps.
 
-    The record's id and `seed` decide the lot.
+    The record's id and `seed` decide which.
     """
-    thoughts = len(record["thoughts"])
+    thoughts = len(record.thoughts)
     if count is None:
         count = sum(select(record, rule="m"))
     _check("count", count, count >= 1, "must be 1 or more")
-    digest = hashlib.sha256(f"{seed}/{record['id']}".encode()).digest()
-    drawn = random.Random(digest).sample(range(1, thoughts), min(count, thoughts) - 1)
-    return [index in {0, *drawn} for index in range(thoughts)]
+    rng = random.Random(derived_bytes(seed, record.id))
+    chosen = {0, *rng.sample(range(1, thoughts), min(count, thoughts) - 1)}
+    return [index in chosen for index in range(thoughts)]
 
 
-def first_k(record: Record, k: int = 1) -> Sequence[bool]:
+def first_k(record: Weighed, k: int = 1) -> Sequence[bool]:
     """The first `k` thoughts."""
     _check("k", k, k >= 1, "must be 1 or more")
-    return [index < k for index in range(len(record["thoughts"]))]
+    return [index < k for index in range(len(record.thoughts))]
 
 
 RULES: dict[str, Callable[..., Sequence[bool]]] = {
     "m": by_metric,
     "confident-m": by_confident_metric,
-    "surprise": by_surprise,
-    "random": by_lot,
+    "surprise": by_surprisal,
+    "random": random_subset,
     "prefix-k": first_k,
 }
 
 
-def _surprises(tally: Record, record: Record) -> np.ndarray:
-    if not tally.get("surprises"):
-        remedy = f"the record {record.get('id')} has no surprises: weigh it with longshort weigh"
+def _surprisals(counts: RolloutCounts, record: Weighed) -> Floats:
+    if not counts.surprisals:
+        remedy = f"the record {record.id} has no surprises: weigh it with longshort weigh"
         raise UserError("rule", "surprise", remedy)
-    return np.array(tally["surprises"])
+    return np.array(counts.surprisals, dtype=float)
 
 
-def _falls(before: np.ndarray, after: np.ndarray, nats: float, confidence: float) -> bool:
+def _falls(before: Floats, after: Floats, nats: float, confidence: float) -> bool:
     """Whether `after` [N] lies at least `nats` below `before` [N'], and below it at all for sure."""
     if np.median(before[:, None] - after[None, :]) < nats:
         return False

@@ -14,39 +14,39 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, Role
 from rich.console import Console
 
-from verl_longshort.base.files import Record, check_model, write_jsonl
+from verl_longshort.base.files import check_model, write_jsonl
 from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
 from verl_longshort.core.environment import Limits
 from verl_longshort.data.card import card_numbers, card_rows, write_card
 from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
+from verl_longshort.data.records import ColdStartTrajectory, Selected, Weighed
 from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
 from verl_longshort.data.selection import select
 from verl_longshort.data.summary_table import summary_table
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 from verl_longshort.llm.settings import open_task_client
 
-Count = Callable[[str], int]
+TokenCounter = Callable[[str], int]
 """Tokens of a text."""
 
 
-def coldstart(settings: SynthesisSettings, records: Sequence[Record], console: Console) -> None:
+def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: Console) -> None:
     """Make trajectories and data card.
 
     Raises UserError, before a model is loaded, when a rule refuses its options, and when no record gave a
     trajectory.
     """
     # Before a model is loaded: a rule may refuse its options.
-    keep = {record["id"]: keep_flags(record, settings) for record in records}
+    keep = {record.id: keep_flags(record, settings) for record in records}
     work = partial(Synthesis, settings=settings, keep=keep, count=_counter(settings, records))
     done, dropped, asked = asyncio.run(_synthesise_all(settings, records, work))
     write_jsonl(settings.output_dir / "dropped.jsonl", [record.to_record() for record in dropped])
     if not done:
-        first = f"the first one, {dropped[0].id}: {dropped[0].reason}, {dropped[0].detail}"
-        raise UserError("longshort.input", settings.input, f"no record gave a trajectory; {first}")
-    train = [record for record in done if not in_val(record["problem"], settings.val_percent)]
-    val = [record for record in done if in_val(record["problem"], settings.val_percent)]
-    write_jsonl(settings.output_dir / "train.jsonl", train)
-    write_jsonl(settings.output_dir / "val.jsonl", val)
+        raise UserError("longshort.input", settings.input, f"no record gave a trajectory; the first one, {dropped[0]}")
+    train = [each for each in done if not in_val(each.problem, settings.val_percent)]
+    val = [each for each in done if in_val(each.problem, settings.val_percent)]
+    write_jsonl(settings.output_dir / "train.jsonl", [each.to_record() for each in train])
+    write_jsonl(settings.output_dir / "val.jsonl", [each.to_record() for each in val])
     numbers = card_numbers(settings, train, val, dropped)
     write_card(settings.output_dir, numbers)
     console.print(summary_table("cold start", {**card_rows(numbers), "requests to the model": asked}))
@@ -64,75 +64,78 @@ class Synthesis:
     settings: SynthesisSettings
     keep: Mapping[str, Sequence[bool]]
     """By the record's id: which of its thoughts stay long."""
-    count: Count
+    count: TokenCounter
     rewriter: Rewriter
 
-    async def __call__(self, record: Record) -> Record:
+    async def __call__(self, record: Weighed) -> ColdStartTrajectory:
         """The trajectory. Raises RejectedError for a record to be dropped, and what `rewriter` raises."""
         await self._check_chain(record)
-        keep = self.keep[record["id"]]
+        keep = self.keep[record.id]
         gaps = find_gaps(keep)
         fillings = await self.rewriter(record, keep, gaps)
-        texts = [thought["text"] for thought in record["thoughts"]]
-        pieces = fill_gaps(texts, keep, fillings, separator=record["separator"])
+        pieces = fill_gaps(record.texts, keep, fillings, separator=record.separator)
         if pieces[-1][0] is Role.LONG:
             raise RejectedError("nothing short at the end")
         turns = as_turns(pieces)
-        if not await self._is_right(" ".join(turn["text"] for turn in turns), record):
-            raise RejectedError("the rewritten solution misses the answer", turns[-1]["text"])
-        tokens = {role: [self.count(turn["text"]) for turn in turns if turn["role"] == role] for role in Role}
+        if not await self._is_correct(" ".join(turn.text for turn in turns), record):
+            raise RejectedError("the rewritten solution misses the answer", turns[-1].text)
+        tokens = {role: [self.count(turn.text) for turn in turns if turn.role == role] for role in Role}
         _check_length(tokens[Role.LONG], tokens[Role.SHORT], self.settings.limits)
+        rule = record.rule if isinstance(record, Selected) else self.settings.rule
+        assert rule is not None, "without a rule the records are read as selected ones"
         lengths = {str(role): sum(counts) for role, counts in tokens.items()}
-        return {
-            **{key: record[key] for key in ("id", "problem", "ground_truth")},
-            "rule": self.settings.rule or record["rule"],
-            "turns": turns,
-            "kept": [index for index, kept in enumerate(keep) if kept],
-            "thoughts": len(texts),
-            "tokens": {"chain": self.count(record["chain"]), **lengths},
-        }
+        return ColdStartTrajectory(
+            id=record.id,
+            problem=record.problem,
+            ground_truth=record.ground_truth,
+            rule=rule,
+            turns=turns,
+            kept=[index for index, kept in enumerate(keep) if kept],
+            thoughts=len(record.thoughts),
+            tokens={"chain": self.count(record.chain), **lengths},
+        )
 
-    async def _check_chain(self, record: Record) -> None:
-        tags = [tag for tag in TAGS if tag in record["chain"]]
+    async def _check_chain(self, record: Weighed) -> None:
+        tags = [tag for tag in TAGS if tag in record.chain]
         if tags:
             raise RejectedError("a protocol tag in the chain", tags[0])
-        if not await self._is_right(record["chain"], record):
-            raise RejectedError("wrong final answer", record["chain"][-80:])
+        if not await self._is_correct(record.chain, record):
+            raise RejectedError("wrong final answer", record.chain[-80:])
 
-    async def _is_right(self, text: str, record: Record) -> bool:
+    async def _is_correct(self, text: str, record: Weighed) -> bool:
         limit = self.settings.answer_timeout_s
-        return await asyncio.to_thread(match_answer, text, record["ground_truth"], timeout_s=limit)
+        return await asyncio.to_thread(match_answer, text, record.ground_truth, timeout_s=limit)
 
 
-def keep_flags(record: Record, settings: SynthesisSettings) -> list[bool]:
+def keep_flags(record: Weighed, settings: SynthesisSettings) -> list[bool]:
     """Which thoughts stay long; the first one does, whatever the rule says.
 
     Raises:
         ValueError: the rule does not give one flag per thought.
     """
-    if settings.rule is None:
-        keep = [thought["keep"] for thought in record["thoughts"]]
+    if isinstance(record, Selected):
+        keep = [thought.keep for thought in record.thoughts]
     else:
-        keep = [bool(flag) for flag in select(record, rule=settings.rule, **settings.rule_options)]
-    if len(keep) != len(record["thoughts"]):
-        raise ValueError(f"rule {settings.rule}: {len(keep)} flags for {len(record['thoughts'])} thoughts")
+        keep = select(record, rule=settings.rule or "", **settings.rule_options)
+    if len(keep) != len(record.thoughts):
+        raise ValueError(f"rule {settings.rule}: {len(keep)} flags for {len(record.thoughts)} thoughts")
     return [True, *keep[1:]]
 
 
 async def _synthesise_all(
-    settings: SynthesisSettings, records: Sequence[Record], synthesis: Callable[..., Synthesis]
-) -> tuple[list[Record], list[Rejected], int]:
+    settings: SynthesisSettings, records: Sequence[Weighed], synthesis: Callable[..., Synthesis]
+) -> tuple[list[ColdStartTrajectory], list[Rejected], int]:
     if settings.llm is None:
         work = synthesis(rewriter=LabelRewriter())
         return *await work_on_all(records, work, doing="cold start"), 0
-    async with open_task_client(settings.llm, settings.output_dir / "replies.jsonl", seed=settings.seed) as asker:
-        work = synthesis(rewriter=LLMRewriter(asker))
-        return *await work_on_all(records, work, doing="cold start"), asker.cache.asked
+    async with open_task_client(settings.llm, settings.output_dir / "replies.jsonl", seed=settings.seed) as client:
+        work = synthesis(rewriter=LLMRewriter(client))
+        return *await work_on_all(records, work, doing="cold start"), client.cache.asked
 
 
-def _counter(settings: SynthesisSettings, records: Sequence[Record]) -> Count:
+def _counter(settings: SynthesisSettings, records: Sequence[Weighed]) -> TokenCounter:
     """Counts with the tokenizer of the settings, or the one that all records name."""
-    named = sorted({record["tokenizer"] for record in records})
+    named = sorted({record.tokenizer for record in records})
     if settings.tokenizer is None and len(named) > 1:
         remedy = f"the records name several ({', '.join(named)}): choose one"
         raise UserError("longshort.tokenizer", None, remedy)

@@ -1,28 +1,29 @@
 """The stage `weigh`: how much each thought of a chain matters, by rollouts of a base model from every prefix.
 
 Settings: `config/weigh.yaml`; records and files: `docs/data.md`. All records are under way together, the
-earliest first (`rollouts.Gate`). The command can be killed at any moment and given again: finished records
-are in the journal, and every rollout's draws depend on the seed, its record and its number alone.
+earliest first. The command can be killed at any moment and given again: finished records are in the journal, and
+what is sampled for a rollout depends on the seed, its record and its number alone.
 """
 
 import asyncio
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from longshort_reward.errors import UserError
 from rich.console import Console
 
-from verl_longshort.base.concurrency import run_bounded
+from verl_longshort.base.concurrency import PrioritySemaphore, run_bounded
 from verl_longshort.base.files import Record, write_jsonl
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.data.adaptive import more_rollouts
-from verl_longshort.data.importance import Count, running_maximum, weigh_thoughts
-from verl_longshort.data.rollouts import Gate, Prober, Tally
+from verl_longshort.data.importance import PassCount, running_maximum, thought_importances
+from verl_longshort.data.records import Chunked, Weighed
+from verl_longshort.data.rollouts import Prober, Rollout, rollout_counts
 from verl_longshort.data.summary_table import summary_table
 from verl_longshort.data.weigh_settings import Sampling, WeighSettings
 from verl_longshort.engines.factory import open_engine
@@ -30,36 +31,36 @@ from verl_longshort.engines.factory import open_engine
 _QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once
 
 
-def weigh(settings: WeighSettings, records: Sequence[Record], console: Console) -> list[Record]:
+def weigh(settings: WeighSettings, records: Sequence[Chunked], console: Console) -> list[Weighed]:
     """Weigh the records; write and return them. Raises UserError for a journal made with other settings."""
     with RecordFile(settings.journal, settings.header()) as journal:
-        waiting = [(rank, record) for rank, record in enumerate(records) if record["id"] not in journal.done]
+        done = journal.done
+        waiting = [(rank, record) for rank, record in enumerate(records) if record.id not in done]
         if waiting:
             _work(settings, waiting, journal)
         outcomes = {outcome["id"]: outcome for outcome in journal.records}
-    ordered = [outcomes[record["id"]] for record in records]
-    weighed = [outcome for outcome in ordered if "reason" not in outcome]
+    ordered = [outcomes[record.id] for record in records]
+    weighed = [Weighed.model_validate(outcome) for outcome in ordered if "reason" not in outcome]
     rejects = [outcome for outcome in ordered if "reason" in outcome]
-    write_jsonl(settings.output, weighed)
+    write_jsonl(settings.output, [record.to_record() for record in weighed])
     write_jsonl(settings.rejects, rejects)
-    rows = summary(weighed, rejects, settings.confidence)
-    console.print(summary_table(settings.output.name, rows))
+    console.print(summary_table(settings.output.name, summary(weighed, rejects, settings.confidence)))
     return weighed
 
 
-def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Record]], journal: RecordFile) -> None:
+def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Chunked]], journal: RecordFile) -> None:
     counter = _counter(settings.tokenizer)
     total = len(journal.records) + len(waiting)
     with ExitStack() as stack:
 
-        def keep(outcome: Record) -> None:
-            journal.append(outcome)
+        def keep(outcome: Weighed | Rejected) -> None:
+            journal.append(outcome.to_record())
             done = len(journal.records)
             report(done, total, f"{done}/{total} chains weighed")
 
         tokenizer, engine = open_engine(
             settings.model,
-            settings.engine,
+            settings,
             max_num_seqs=settings.max_num_seqs,
             seed=settings.seed,
             engines=stack,
@@ -70,8 +71,8 @@ def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Record]], journa
             prober=Prober(
                 tokenizer=tokenizer,
                 generate=engine.generate,
-                gate=Gate(_QUEUE * settings.max_num_seqs),
-                joining=settings.joining,
+                queue=PrioritySemaphore(_QUEUE * settings.max_num_seqs),
+                answer_prompt=settings.joining,
                 system_prompt=settings.system_prompt,
                 sampling=settings.sampling,
                 seed=settings.seed,
@@ -114,8 +115,8 @@ class Weigher:
     room: int
     """Tokens that a context may have."""
 
-    async def weigh(self, rank: int, record: Record) -> Record:
-        """The record with what its rollouts have shown, or why it cannot be weighed (`Rejected`).
+    async def weigh(self, rank: int, record: Chunked) -> Weighed | Rejected:
+        """The record with what its rollouts have shown, or why it cannot be weighed.
 
         `rank` is its place in the queue for the engine.
         """
@@ -123,99 +124,87 @@ class Weigher:
         longest = max(map(len, contexts))
         if longest > self.room:
             detail = f"{longest} tokens, and the model has room for {self.room} beside longshort.max_tokens"
-            return Rejected(id=record["id"], reason="too long for the model", detail=detail).to_record()
-        lengths = [
-            len(self.counter.encode(thought["text"], add_special_tokens=False)) for thought in record["thoughts"]
-        ]
+            return Rejected(id=record.id, reason="too long for the model", detail=detail)
+        lengths = [len(self.counter.encode(text, add_special_tokens=False)) for text in record.texts]
         await self.prober.prepare(rank, record, contexts)
-        tallies = [Tally() for _ in contexts]
+        rollouts: list[list[Rollout]] = [[] for _ in contexts]
+
+        async def add(prefix: int, count: int) -> None:
+            before = len(rollouts[prefix])
+            numbers = range(before, before + count)
+            rollouts[prefix] += await self.prober.sample(rank, record, prefix, contexts[prefix], numbers)
+
         wanted = dict.fromkeys(range(len(contexts)), self.settings.samples)
         while wanted:
-            await self._sample(rank, record, contexts, tallies, wanted)
-            wanted = self._more(lengths, tallies)
-        return self._weighed(record, lengths, tallies)
+            await asyncio.gather(*(add(prefix, count) for prefix, count in wanted.items()))
+            wanted = self._more(lengths, rollouts)
+        return self._weighed(record, lengths, rollouts)
 
-    async def _sample(
-        self,
-        rank: int,
-        record: Record,
-        contexts: Sequence[list[int]],
-        tallies: Sequence[Tally],
-        wanted: Mapping[int, int],
-    ) -> None:
-        async def add(prefix: int, count: int) -> None:
-            tally = tallies[prefix]
-            numbers = range(tally.samples, tally.samples + count)
-            tally.rollouts += await self.prober.sample(rank, record, prefix, contexts[prefix], numbers)
-
-        await asyncio.gather(*(add(prefix, count) for prefix, count in wanted.items()))
-
-    def _more(self, lengths: Sequence[int], tallies: Sequence[Tally]) -> dict[int, int]:
+    def _more(self, lengths: Sequence[int], rollouts: Sequence[Sequence[Rollout]]) -> dict[int, int]:
         if self.settings.mode is Sampling.FIXED:
             return {}
         return more_rollouts(
             lengths,
-            _counts(tallies),
+            _pass_counts(rollouts),
             confidence=self.settings.confidence,
-            budget=self.settings.budget * len(tallies),
+            budget=self.settings.budget * len(rollouts),
             step=self.settings.samples,
         )
 
-    def _weighed(self, record: Record, lengths: Sequence[int], tallies: Sequence[Tally]) -> Record:
-        weights = weigh_thoughts(lengths, _counts(tallies))
+    def _weighed(self, record: Chunked, lengths: Sequence[int], rollouts: Sequence[Sequence[Rollout]]) -> Weighed:
+        start, *after = map(rollout_counts, rollouts)
+        importances = thought_importances(lengths, _pass_counts(rollouts))
         thoughts = [
             {
-                **thought,
+                **thought.to_record(),
                 "tokens": length,
-                **_tally_record(tally),
-                "p": tally.right / tally.samples,
-                "p_low": weight.low,
-                "p_high": weight.high,
-                "m": weight.m,
-                "delta": weight.delta,
-                "bound": weight.bound,
-                "flip": weight.flip,
-                "delta_flip": weight.delta_flip,
+                **counts.to_record(),
+                "p": counts.rate,
+                "p_low": importance.low,
+                "p_high": importance.high,
+                "m": importance.m,
+                "delta": importance.delta,
+                "bound": importance.bound,
+                "flip": importance.flip,
+                "delta_flip": importance.delta_flip,
             }
-            for thought, length, tally, weight in zip(record["thoughts"], lengths, tallies[1:], weights, strict=True)
+            for thought, length, counts, importance in zip(record.thoughts, lengths, after, importances, strict=True)
         ]
-        return {
-            **record,
-            "thoughts": thoughts,
-            "p_start": _tally_record(tallies[0]),
-            "tokenizer": self.settings.tokenizer,
-            "model": self.settings.model,
-        }
+        return Weighed.model_validate(
+            {
+                **record.to_record(),
+                "thoughts": thoughts,
+                "p_start": start,
+                "tokenizer": self.settings.tokenizer,
+                "model": self.settings.model,
+            }
+        )
 
 
-def summary(weighed: Sequence[Record], rejects: Sequence[Record], confidence: float) -> dict[str, str]:
+def summary(weighed: Sequence[Weighed], rejects: Sequence[Record], confidence: float) -> dict[str, str]:
     """What the table shows, by name. "Within noise": the decision flips with probability > 1 - confidence."""
     rows = {"chains weighed": str(len(weighed)), "chains set aside": str(len(rejects))}
     if not weighed:
         return rows
-    thoughts = [thought for record in weighed for thought in record["thoughts"]]
+    thoughts = [thought for record in weighed for thought in record.thoughts]
     # the first thought is always kept: nothing is decided there
-    decided = [thought for record in weighed for thought in record["thoughts"][1:]] or thoughts
-    starts = [record["p_start"] for record in weighed]
-    rollouts = sum(tally["samples"] for tally in [*thoughts, *starts])
-    kept = sum(int(running_maximum([t["m"] for t in record["thoughts"]]).sum()) for record in weighed)
-    noisy = sum(thought["flip"] > 1 - confidence for thought in decided)
+    decided = [thought for record in weighed for thought in record.thoughts[1:]] or thoughts
+    starts = [record.p_start for record in weighed]
+    rollouts = sum(counts.samples for counts in [*thoughts, *starts])
+    kept = sum(int(running_maximum([thought.m for thought in record.thoughts]).sum()) for record in weighed)
+    noisy = sum(thought.flip > 1 - confidence for thought in decided)
+    wrong_side = statistics.mean(thought.delta_flip for thought in thoughts if thought.delta_flip is not None)
     return rows | {
         "thoughts": f"{len(thoughts)} ({len(thoughts) / len(weighed):.1f} per chain)",
         "rollouts": f"{rollouts} ({rollouts / (len(thoughts) + len(weighed)):.1f} per prefix)",
-        "accuracy without thoughts": f"{statistics.mean(s['right'] / s['samples'] for s in starts):.3f}",
-        "accuracy with all": f"{statistics.mean(record['thoughts'][-1]['p'] for record in weighed):.3f}",
+        "accuracy without thoughts": f"{statistics.mean(start.rate for start in starts):.3f}",
+        "accuracy with all": f"{statistics.mean(record.thoughts[-1].p for record in weighed):.3f}",
         "kept by the running maximum": f"{kept / len(weighed):.2f} per chain",
-        "bound on |M - M_opt| (mean)": f"{statistics.mean(thought['bound'] for thought in thoughts):.2f}",
+        "bound on |M - M_opt| (mean)": f"{statistics.mean(thought.bound for thought in thoughts):.2f}",
         f"decisions within noise ({confidence:.0%})": f"{noisy / len(decided):.1%}",
-        "delta on the wrong side (expected)": f"{statistics.mean(t['delta_flip'] for t in thoughts):.1%}",
+        "delta on the wrong side (expected)": f"{wrong_side:.1%}",
     }
 
 
-def _counts(tallies: Sequence[Tally]) -> list[Count]:
-    return [Count(right=tally.right, samples=tally.samples) for tally in tallies]
-
-
-def _tally_record(tally: Tally) -> Record:
-    surprises = [round(rollout.surprise, 4) for rollout in tally.rollouts]
-    return {"right": tally.right, "samples": tally.samples, "surprises": surprises}
+def _pass_counts(rollouts: Sequence[Sequence[Rollout]]) -> list[PassCount]:
+    return [PassCount(correct=sum(each.correct for each in some), samples=len(some)) for some in rollouts]

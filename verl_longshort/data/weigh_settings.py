@@ -1,18 +1,21 @@
-"""The `longshort` block of `longshort weigh`, checked and typed; each key is documented in
-`config/weigh.yaml`.
-"""
+"""The `longshort` block of `longshort weigh`; each key is documented in `config/weigh.yaml`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from longshort_reward.compat import StrEnum
-from longshort_reward.errors import UserError
+from longshort_reward.settings import NonNegativeInt, PositiveFloat, PositiveInt, Remedy, Seconds, SettingError
+from pydantic import Field, Strict, model_validator
+from typing_extensions import Self
 
-from verl_longshort.base.files import check_model, model_identity, sibling_path
-from verl_longshort.data.rollouts import Joining
+from verl_longshort.base.files import ModelPath, model_identity, sibling_path
+from verl_longshort.data.rollouts import AnswerPrompt
 from verl_longshort.engines.factory import EngineSettings
+
+_DECIDES = (
+    *("input", "model", "tokenizer", "limit", "samples", "mode", "confidence", "budget"),
+    *("temperature", "top_p", "max_tokens", "seed", "system_prompt"),
+)
 
 
 class Sampling(StrEnum):
@@ -22,39 +25,27 @@ class Sampling(StrEnum):
     ADAPTIVE = "adaptive"
 
 
-_POSITIVE = (
-    *("samples", "budget", "max_tokens", "max_num_seqs", "answer_timeout_s", "rollout_timeout_s"),
-    *("temperature", "limit"),
-)
-_DECIDES = (
-    *("input", "model", "tokenizer", "limit", "samples", "mode", "confidence", "budget"),
-    *("temperature", "top_p", "max_tokens", "seed", "system_prompt"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeighSettings:
+class WeighSettings(EngineSettings):
     """Everything `weigh` depends on."""
 
     input: str
     output: Path
-    model: str
+    model: ModelPath
     tokenizer: str
-    limit: int | None
-    samples: int
+    limit: PositiveInt | None
+    samples: PositiveInt
     mode: Sampling
-    confidence: float
-    budget: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    seed: int
-    max_num_seqs: int
-    joining: Joining
+    confidence: Annotated[float, Strict(), Field(gt=0, lt=1), Remedy("must lie between 0 and 1")]
+    budget: PositiveInt
+    temperature: PositiveFloat
+    top_p: Annotated[float, Strict(), Field(gt=0, le=1), Remedy("must be above 0 and at most 1")]
+    max_tokens: PositiveInt
+    seed: NonNegativeInt
+    max_num_seqs: PositiveInt
+    joining: AnswerPrompt
     system_prompt: str
-    answer_timeout_s: float
-    rollout_timeout_s: float
-    engine: EngineSettings
+    answer_timeout_s: Seconds
+    rollout_timeout_s: Seconds
 
     @property
     def journal(self) -> Path:
@@ -71,51 +62,25 @@ class WeighSettings:
         """The engine's sampling keys that all rollouts have in common."""
         return {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
 
-    @classmethod
-    def parse(cls, block: Mapping[str, Any]) -> "WeighSettings":
-        """Check a block of plain containers. Raises UserError naming the key that cannot be used."""
-        values = dict(block)
-        values |= {
-            "output": Path(values["output"]),
-            "tokenizer": values["tokenizer"] or values["model"],
-            "mode": _mode(values["mode"]),
-            "joining": Joining(**{key: str(text) for key, text in values["joining"].items()}),
-            "engine": EngineSettings.parse(
-                {key: values.pop(key) for key in EngineSettings.model_fields}, where="longshort"
-            ),
-        }
-        settings = cls(**values)
-        settings._check()
-        return settings
-
     def header(self) -> dict[str, Any]:
         """What records of two runs must have in common to belong together, as JSON values."""
-        values = {key: getattr(self, key) for key in _DECIDES}
         return {
-            **values,
-            **self.engine.engine_header(),
-            "mode": str(self.mode),
+            **{key: getattr(self, key) for key in _DECIDES},
+            **self.engine_header(),
             "model": model_identity(self.model),
-            "joining": vars(self.joining),
+            "joining": self.joining.model_dump(),
         }
 
-    def _check(self) -> None:
-        for key in _POSITIVE:
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise UserError(f"longshort.{key}", value, "must be above 0")
-        if not 0 < self.confidence < 1:
-            raise UserError("longshort.confidence", self.confidence, "must lie between 0 and 1")
-        if not 0 < self.top_p <= 1:
-            raise UserError("longshort.top_p", self.top_p, "must be above 0 and at most 1")
+    @model_validator(mode="before")
+    @classmethod
+    def _tokenizer_of_the_model(cls, block: Any) -> Any:
+        return (
+            {**block, "tokenizer": block.get("tokenizer") or block.get("model")} if isinstance(block, dict) else block
+        )
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
         if self.budget < self.samples and self.mode is Sampling.ADAPTIVE:
             remedy = f"must be at least longshort.samples ({self.samples}), which each prefix gets at first"
-            raise UserError("longshort.budget", self.budget, remedy)
-        check_model(self.model, key="longshort.model")
-
-
-def _mode(value: str) -> Sampling:
-    try:
-        return Sampling(value)
-    except ValueError:
-        raise UserError("longshort.mode", value, f"must be one of {', '.join(Sampling)}") from None
+            raise SettingError("budget", self.budget, remedy)
+        return self

@@ -3,27 +3,28 @@
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
-from verl_longshort.base.files import Record, Records
+from verl_longshort.base.files import Records
 from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
-from verl_longshort.data.chunk import ChunkSettings, chunk
+from verl_longshort.data.chunk import chunk
+from verl_longshort.data.chunk_settings import ChunkSettings
 from verl_longshort.data.records import Chain, read_stage
 from verl_longshort.engines.requirements import generating
 from verl_longshort.llm.requirements import asked_model
 
 
-class ChunkStage(ConfigStage[ChunkSettings, Records[Record]]):
+class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):
     """Cut long chains of thought into thoughts (config/chunk.yaml)."""
 
     name = "chunk"
     config = "chunk"
     Settings = ChunkSettings
 
-    def inputs(self, settings: ChunkSettings) -> Records[Record]:
+    def inputs(self, settings: ChunkSettings) -> Records[Chain]:
         """The chains."""
         return read_stage(settings.input, Chain, key="longshort.input")
 
-    def requirements(self, settings: ChunkSettings, inputs: Records[Record]) -> Requirements:
+    def requirements(self, settings: ChunkSettings, inputs: Records[Chain]) -> Requirements:
         """A language model, if one is asked, reads every chain and names its blocks."""
         product = Product(path=absolute(settings.output), records=inputs.expected)
         if settings.llm is None:
@@ -35,6 +36,6 @@ class ChunkStage(ConfigStage[ChunkSettings, Records[Record]]):
         )
         return generating(self.name, work, [product])
 
-    def run(self, settings: ChunkSettings, inputs: Records[Record], console: Console) -> None:
+    def run(self, settings: ChunkSettings, inputs: Records[Chain], console: Console) -> None:
         """Cut them all."""
         chunk(settings, inputs, console)

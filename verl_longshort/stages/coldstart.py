@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
-from verl_longshort.base.files import Record, Records
+from verl_longshort.base.files import Records
 from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.records import Selected, Weighed, read_stage
@@ -15,19 +15,19 @@ from verl_longshort.llm.requirements import asked_model
 FILES = ("train.jsonl", "val.jsonl", "dropped.jsonl", "card.json", "card.md")
 
 
-class ColdStartStage(ConfigStage[SynthesisSettings, Records[Record]]):
+class ColdStartStage(ConfigStage[SynthesisSettings, Records[Weighed]]):
     """Make joint trajectories for SFT from weighed thoughts (config/coldstart.yaml)."""
 
     name = "coldstart"
     config = "coldstart"
     Settings = SynthesisSettings
 
-    def inputs(self, settings: SynthesisSettings) -> Records[Record]:
+    def inputs(self, settings: SynthesisSettings) -> Records[Weighed]:
         """The weighed chains; with a choice in them where no rule makes one."""
         kind = Selected if settings.rule is None else Weighed
         return read_stage(settings.input, kind, key="longshort.input")
 
-    def requirements(self, settings: SynthesisSettings, inputs: Records[Record]) -> Requirements:
+    def requirements(self, settings: SynthesisSettings, inputs: Records[Weighed]) -> Requirements:
         """A language model, if one is asked, fills the gaps of every chain."""
         chains = inputs.expected
         shares = {"train.jsonl": 1 - settings.val_percent / 100, "val.jsonl": settings.val_percent / 100}
@@ -47,6 +47,6 @@ class ColdStartStage(ConfigStage[SynthesisSettings, Records[Record]]):
         )
         return generating(self.name, work, products)
 
-    def run(self, settings: SynthesisSettings, inputs: Records[Record], console: Console) -> None:
+    def run(self, settings: SynthesisSettings, inputs: Records[Weighed], console: Console) -> None:
         """Make trajectories and data card."""
         coldstart(settings, inputs, console)

@@ -3,33 +3,33 @@
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
-from verl_longshort.base.files import Record, Records
+from verl_longshort.base.files import Records
 from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
-from verl_longshort.data.records import Chunked, read_stage
+from verl_longshort.data.records import Chunked, Weighed, read_stage
 from verl_longshort.data.weigh import weigh
 from verl_longshort.data.weigh_settings import Sampling, WeighSettings
 from verl_longshort.engines.requirements import generating, local_engine
 
 
-class WeighStage(ConfigStage[WeighSettings, Records[Record]]):
+class WeighStage(ConfigStage[WeighSettings, Records[Chunked]]):
     """Weigh thoughts by rollouts of a base model from every prefix (config/weigh.yaml)."""
 
     name = "weigh"
     config = "weigh"
     Settings = WeighSettings
 
-    def inputs(self, settings: WeighSettings) -> Records[Record]:
+    def inputs(self, settings: WeighSettings) -> Records[Chunked]:
         """The chains cut into thoughts."""
         return read_stage(settings.input, Chunked, key="longshort.input")
 
-    def requirements(self, settings: WeighSettings, inputs: Records[Record]) -> Requirements:
+    def requirements(self, settings: WeighSettings, inputs: Records[Chunked]) -> Requirements:
         """Rollouts from the problem and from behind each thought."""
         counts = [count for count in (inputs.expected, settings.limit) if count is not None]
         count = None if inputs.expected is None else min(counts)
         engine = local_engine(
             settings.model,
-            settings.engine,
+            settings,
             max_num_seqs=settings.max_num_seqs,
             new_tokens=settings.max_tokens,
         )
@@ -42,6 +42,6 @@ class WeighStage(ConfigStage[WeighSettings, Records[Record]]):
         )
         return generating(self.name, work, [Product(path=absolute(settings.output), records=count)])
 
-    def run(self, settings: WeighSettings, inputs: Records[Record], console: Console) -> list[Record]:
+    def run(self, settings: WeighSettings, inputs: Records[Chunked], console: Console) -> list[Weighed]:
         """Weigh them; returns the records."""
         return weigh(settings, inputs[: settings.limit], console)

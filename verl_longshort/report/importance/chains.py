@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from longshort_reward.errors import UserError
 
-from verl_longshort.base.files import Record
 from verl_longshort.data.importance import Floats
-from verl_longshort.data.records import Weighed, read_stage
+from verl_longshort.data.records import Weighed, WeighedThought, read_stage
 from verl_longshort.data.selection import select
 
 _KEY = "files"
@@ -22,46 +21,45 @@ _NUMBERS = ("p", "p_low", "p_high", "m", "delta", "bound", "flip")
 class WeighedChain:
     """One chain of n thoughts; a prefix is what stands before or between them, so there are n + 1."""
 
-    record: Record
+    record: Weighed
     keep: tuple[bool, ...]
     """The rule's choice for each thought."""
     labels: tuple[str, ...] | None
     """The generator's kind of each thought; None where the record has no labels, or others."""
 
     @property
-    def thoughts(self) -> Sequence[Record]:
+    def thoughts(self) -> Sequence[WeighedThought]:
         """The n thoughts of the record."""
-        return list(self.record["thoughts"])
+        return self.record.thoughts
 
     @property
     def problem(self) -> str:
         """Chains of one problem are not independent; this tells which belong together."""
-        return str(self.record["problem"])
+        return self.record.problem
 
     @cached_property
     def m(self) -> Floats:
         """M of each thought, [n]."""
-        return np.array([thought["m"] for thought in self.thoughts], dtype=float)
+        return np.array([thought.m for thought in self.thoughts], dtype=float)
 
     @cached_property
     def lengths(self) -> Floats:
         """Tokens of each prefix, [n + 1]; the first is 0, the last the whole chain."""
-        return np.cumsum([0, *(thought["tokens"] for thought in self.thoughts)], dtype=float)
+        return np.cumsum([0, *(thought.tokens for thought in self.thoughts)], dtype=float)
 
     @cached_property
     def accuracies(self) -> Floats:
         """p-hat of each prefix, [n + 1]; the first is that of the problem alone."""
-        start = self.record["p_start"]
-        return np.array([start["right"] / start["samples"], *(thought["p"] for thought in self.thoughts)])
+        return np.array([self.record.p_start.rate, *(thought.p for thought in self.thoughts)])
 
     @property
     def rollouts(self) -> int:
         """Rollouts from all prefixes."""
-        return sum(tally["samples"] for tally in (self.record["p_start"], *self.thoughts))
+        return sum(counts.samples for counts in (self.record.p_start, *self.thoughts))
 
     @property
-    def right(self) -> bool:
-        """Whether the whole chain leads to the right answer in at least half of its rollouts."""
+    def correct(self) -> bool:
+        """Whether the whole chain leads to the correct answer in at least half of its rollouts."""
         return bool(self.accuracies[-1] >= 0.5)
 
 
@@ -74,16 +72,16 @@ def read_chains(files: Sequence[str | Path], *, rule: str) -> list[WeighedChain]
     return [_checked(record, file, rule) for file in files for record in read_stage(file, Weighed, key=_KEY)]
 
 
-def label_kinds(record: Record) -> tuple[str, ...] | None:
+def label_kinds(record: Weighed) -> tuple[str, ...] | None:
     """The generator's kinds under each thought, joined by " + " where there are several.
 
     None where the record has no labels or they are not the chain.
     """
-    labels = record.get("labels")
+    labels = record.labels
     if not isinstance(labels, list):
         return None
-    spans = _spans([str(label.get("text", "")) for label in labels], record["chain"])
-    places = _spans([thought["text"] for thought in record["thoughts"]], record["chain"])
+    spans = _spans([str(label.get("text", "")) for label in labels], record.chain)
+    places = _spans(record.texts, record.chain)
     if not spans or not places:
         return None
     named = list(zip((str(label.get("kind", "")) for label in labels), spans, strict=True))
@@ -104,12 +102,12 @@ def _spans(texts: Sequence[str], chain: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _checked(record: Record, file: str | Path, rule: str) -> WeighedChain:
-    where = f"{file}, record {record['id']}"
-    if not all(math.isfinite(thought[name]) for thought in record["thoughts"] for name in _NUMBERS):
+def _checked(record: Weighed, file: str | Path, rule: str) -> WeighedChain:
+    where = f"{file}, record {record.id}"
+    if not all(math.isfinite(getattr(thought, name)) for thought in record.thoughts for name in _NUMBERS):
         raise UserError(_KEY, where, "has a number that is not finite: weigh it again")
-    if not all(tally["samples"] for tally in (record["p_start"], *record["thoughts"])):
+    if not all(counts.samples for counts in (record.p_start, *record.thoughts)):
         raise UserError(_KEY, where, "has a prefix without rollouts: weigh it again")
-    if not any(thought["tokens"] for thought in record["thoughts"]):
+    if not any(thought.tokens for thought in record.thoughts):
         raise UserError(_KEY, where, "has no tokens: weigh it again with its tokenizer")
     return WeighedChain(record=record, keep=tuple(select(record, rule=rule)), labels=label_kinds(record))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from verl_longshort.base.files import Record
 from verl_longshort.data.importance import PENALTY
+from verl_longshort.data.records import WeighedThought
 from verl_longshort.report.importance.chains import WeighedChain
 from verl_longshort.report.page import asset, json_block
 from verl_longshort.report.page import fragment as render_fragment
@@ -23,11 +24,11 @@ _BLOCK = "reader-data"
 
 
 def examples(chains: Sequence[WeighedChain], *, count: int, seed: int) -> list[WeighedChain]:
-    """`count` chains drawn by `seed`, in their order; as many end wrong as right, as far as there are."""
-    drawn = random.Random(seed).sample(range(len(chains)), len(chains))
-    wrong = [index for index in drawn if not chains[index].right]
-    right = [index for index in drawn if chains[index].right]
-    by_turns = [index for index in joined(*zip_longest(right, wrong)) if index is not None]
+    """`count` chains chosen by `seed`, in their order; half of them end in a correct answer, as far as there are."""
+    shuffled = random.Random(seed).sample(range(len(chains)), len(chains))
+    incorrect = [index for index in shuffled if not chains[index].correct]
+    correct = [index for index in shuffled if chains[index].correct]
+    by_turns = [index for index in joined(*zip_longest(correct, incorrect)) if index is not None]
     return [chains[index] for index in sorted(by_turns[:count])]
 
 
@@ -63,10 +64,10 @@ def payload(chains: Sequence[WeighedChain]) -> Record:
 def _chain(chain: WeighedChain) -> Record:
     labels = chain.labels or (None,) * len(chain.keep)
     return {
-        "id": chain.record["id"],
+        "id": chain.record.id,
         "problem": chain.problem,
-        "answer": str(chain.record["ground_truth"]),
-        "right": chain.right,
+        "answer": str(chain.record.ground_truth),
+        "right": chain.correct,
         "tokens": int(chain.lengths[-1]),
         "start": round(float(chain.accuracies[0]), 3),
         "thoughts": [
@@ -76,14 +77,15 @@ def _chain(chain: WeighedChain) -> Record:
     }
 
 
-def _thought(thought: Record, keep: bool, label: str | None) -> Record:
-    surprises = thought.get("surprises")
+def _thought(thought: WeighedThought, keep: bool, label: str | None) -> Record:
     return {
-        "text": thought["text"].strip("\n"),
-        "kind": thought["kind"],
+        "text": thought.text.strip("\n"),
+        "kind": thought.kind,
         "label": label,
         "keep": keep,
-        "surprise": round(statistics.median(surprises), 2) if surprises else None,
-        **{name: thought[name] for name in ("right", "samples", "tokens")},
-        **{name: round(thought[name], 3) for name in ("m", "p", "p_low", "p_high", "delta", "bound", "flip")},
+        "surprise": round(statistics.median(thought.surprisals), 2) if thought.surprisals else None,
+        "right": thought.correct,
+        "samples": thought.samples,
+        "tokens": thought.tokens,
+        **{name: round(getattr(thought, name), 3) for name in ("m", "p", "p_low", "p_high", "delta", "bound", "flip")},
     }

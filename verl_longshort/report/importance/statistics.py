@@ -116,8 +116,8 @@ def compute(chains: Sequence[WeighedChain], *, rule: str) -> Statistics:
         thoughts=sum(len(chain.m) for chain in chains),
         decisions=len(decided),
         rollouts=sum(chain.rollouts for chain in chains),
-        models=sorted({chain.record["model"] for chain in chains}),
-        tokenizers=sorted({chain.record["tokenizer"] for chain in chains}),
+        models=sorted({chain.record.model for chain in chains}),
+        tokenizers=sorted({chain.record.tokenizer for chain in chains}),
         accuracy_start=share_interval([chain.accuracies[0] for chain in chains], problems),
         accuracy_end=share_interval([chain.accuracies[-1] for chain in chains], problems),
         kept_tokens=mean_interval(kept, problems),
@@ -130,7 +130,7 @@ def compute(chains: Sequence[WeighedChain], *, rule: str) -> Statistics:
         survivors=survivors(chains),
         noise=[noise(chains, threshold) for threshold in THRESHOLDS] if decided else [],
         bound=bound(chains) if decided else None,
-        kinds=kinds(chains, lambda chain: [thought["kind"] for thought in chain.thoughts]),
+        kinds=kinds(chains, lambda chain: [thought.kind for thought in chain.thoughts]),
         labels=kinds(chains, lambda chain: chain.labels or ()),
     )
 
@@ -139,16 +139,16 @@ def noise(chains: Sequence[WeighedChain], threshold: float) -> Noise:
     """Decisions and penalties more likely to flip than `threshold`. The probabilities are those of the
     paper's rule, whatever the report's."""
     rows = [
-        (thought["flip"] > threshold, chain.keep[index], chain.problem)
+        (thought.flip > threshold, chain.keep[index], chain.problem)
         for chain in chains
         for index, thought in enumerate(chain.thoughts)
         if index
     ]
     deltas = [
-        (thought["delta_flip"] > threshold, chain.problem)
+        (thought.delta_flip > threshold, chain.problem)
         for chain in chains
         for thought in chain.thoughts
-        if "delta_flip" in thought
+        if thought.delta_flip is not None
     ]
     return Noise(
         threshold=threshold,
@@ -162,7 +162,7 @@ def noise(chains: Sequence[WeighedChain], threshold: float) -> Noise:
 def bound(chains: Sequence[WeighedChain]) -> Bound:
     """Bounds against gaps, over all decisions."""
     gaps: Floats = np.concatenate([gaps_to_highest(chain.m) for chain in chains])
-    bounds = np.array([thought["bound"] for chain in chains for thought in chain.thoughts[1:]])
+    bounds = np.array([thought.bound for chain in chains for thought in chain.thoughts[1:]])
     problems = [chain.problem for chain in chains for _ in chain.thoughts[1:]]
     mean = float(bounds.mean())
     counts, edges = np.histogram(gaps, _GAP_BINS, (0, max(float(gaps.max()), mean) * 1.02))

@@ -22,9 +22,12 @@ from longshort_reward.errors import UserError
 from rich.console import Console
 
 from verl_longshort.base.errors import UnavailableError
+from verl_longshort.base.rejected import RejectedError
 from verl_longshort.base.stage import execute
-from verl_longshort.data.records import Chunked, read_stage
+from verl_longshort.data.chunkers import CHUNKERS, ChunkerSpec
+from verl_longshort.data.records import Chain, Chunked, read_stage
 from verl_longshort.data.rewriting import concise_forms
+from verl_longshort.data.steps import Block, Steps
 from verl_longshort.stages.chunk import ChunkStage
 from verl_longshort.world.make_world import chain_record
 from verl_longshort.world.world import Split, generate_problems
@@ -272,3 +275,22 @@ def test_lost_words_are_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "thoughts.jsonl", [{**record, "thoughts": thoughts}])
     with pytest.raises(UserError, match="joined by the separator are not the chain"):
         read_stage(path, Chunked, key="longshort.input")
+
+
+class EveryStep:
+    """A chunker of a file of its own: each step is a thought."""
+
+    async def __call__(self, record: Chain, steps: Steps) -> list[Block]:
+        if len(steps.texts) == 1:
+            raise RejectedError("too short", record.id)
+        return [Block(first=index, last=index, kind="step") for index in range(len(steps.texts))]
+
+
+def test_a_new_chunker_is_a_line_in_the_registry(chains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHUNKERS, "steps", ChunkerSpec(make=lambda _: EveryStep()))
+    run(*overrides(chains, "longshort.method=steps"))
+    records = read_stage(chains.parent / "thoughts.jsonl", Chunked, key="input")
+    assert [record.texts for record in records] == [list(PARAGRAPHS[:count]) for count in range(2, 6)]
+    assert read(chains.parent / "thoughts.rejects.jsonl") == [{"id": "r0", "reason": "too short", "detail": "r0"}]
+    with pytest.raises(UserError, match="must be one of rules, llm, steps"):
+        run(*overrides(chains, "longshort.method=both"))

@@ -182,6 +182,7 @@ class ColdStartTrajectory(Trajectory):
     """Of the chain and of what each role says."""
 
 
+RecordT = TypeVar("RecordT", bound=StageRecord)
 ChainT = TypeVar("ChainT", bound=Chain)
 
 
@@ -212,6 +213,18 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[Ch
     return Records(records.values())
 
 
+def validated(record: Record, model: type[RecordT], key: str, where: str) -> RecordT:
+    """The record as a `model`. Raises UserError naming `key`, `where` it stands and the first thing that is wrong."""
+    try:
+        return model.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        reason = f"{place.lstrip('.') or 'record'}: {first['msg']}{more}; see docs/data.md"
+        raise UserError(key, where, reason) from error
+
+
 def content_id(record: Record) -> str:
     """An id made of problem and chain: 16 hexadecimal digits."""
     text = json.dumps([record.get("problem"), record.get("chain")])
@@ -227,14 +240,4 @@ def _checked(line: str, model: type[ChainT], key: str, where: str) -> ChainT:
         raise UserError(key, where, "is not a JSON object: one record per line is expected")
     if "id" not in record:
         record = {"id": content_id(record), **record}
-    try:
-        return model.model_validate(record)
-    except ValidationError as error:
-        raise UserError(key, where, _reason(error)) from error
-
-
-def _reason(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place.lstrip('.') or 'record'}: {first['msg']}{more}; see docs/data.md"
+    return validated(record, model, key, where)

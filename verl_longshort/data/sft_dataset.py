@@ -18,8 +18,8 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, RolePrompts
 from torch.utils.data import Dataset
 
-from verl_longshort.base.files import Record
 from verl_longshort.core.role_view import RoleView, check_tokenizer
+from verl_longshort.data.records import Trajectory
 from verl_longshort.data.trajectories import load_trajectories
 
 Row = dict[str, torch.Tensor]
@@ -64,16 +64,16 @@ class TrajectoryDataset(Dataset[Row]):
             raise UserError("data.max_length", limit, f"the longest sequence has {longest} tokens: raise it")
 
 
-def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Record) -> Row:
+def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Trajectory) -> Row:
     """The sequence of one trajectory as `role` sees it; its own turns are tokenised alone, as they are
     generated.
     """
-    view = RoleView(tokenizer, role, prompts, record["problem"])
-    for turn in record["turns"]:
-        if turn["role"] == role:
-            view.add_own(tokenizer.encode(turn["text"], add_special_tokens=False), None)
+    view = RoleView(tokenizer, role, prompts, record.problem)
+    for turn in record.turns:
+        if turn.role == role:
+            view.add_own(tokenizer.encode(turn.text, add_special_tokens=False), None)
         else:
-            view.add_partner(turn["text"])
+            view.add_partner(turn.text)
     mask = [0] * len(view.prompt_ids) + list(view.response_mask)
     ids = torch.tensor(view.context_ids, dtype=torch.long)
     return {

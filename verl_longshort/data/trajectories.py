@@ -7,32 +7,35 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, parse_turn
 
 from verl_longshort.base.files import Record, Records, read_records
+from verl_longshort.data.records import Trajectory, validated
 
 FILES_KEY = "data.train_files"
 COLUMNS = ("problem", "turns")
 
 
-def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> Records[Record]:
+def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> Records[Trajectory]:
     """The records of all files in which `role` has a turn; none yet of files that an earlier stage will write.
 
     Raises UserError for a file that cannot be read, a turn that breaks the protocol, and when `role` has no
     turn.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
-    read = [read_records(file, key=FILES_KEY, columns=COLUMNS) for file in files]
-    for file, records in zip(files, read, strict=True):
-        for number, record in enumerate(records, start=1):
-            _check_turns(record, f"{file}, record {number}")
-    if not any(read):
-        return Records.joined(read)
-    records = Records.joined(read)
-    own = [record for record in records if any(turn["role"] == role for turn in record["turns"])]
+    records = Records.joined([_read(file) for file in files])
+    if not records:
+        return records
+    own = [record for record in records if any(turn.role == role for turn in record.turns)]
     if not own:
         raise UserError(FILES_KEY, ", ".join(map(str, files)), f"no record has a turn of the role '{role}'")
     return Records(own)
 
 
-def _check_turns(record: Record, where: str) -> None:
+def _read(file: str | Path) -> Records[Trajectory]:
+    records = read_records(file, key=FILES_KEY, columns=COLUMNS)
+    checked = [_checked(record, f"{file}, record {number}") for number, record in enumerate(records, start=1)]
+    return Records(checked, expected=records.expected)
+
+
+def _checked(record: Record, where: str) -> Trajectory:
     for number, turn in enumerate(record["turns"], start=1):
         if not isinstance(turn, dict) or not {"role", "text"} <= turn.keys():
             raise UserError(FILES_KEY, where, f"turn {number} must be {{'role': ..., 'text': ...}}")
@@ -41,3 +44,4 @@ def _check_turns(record: Record, where: str) -> None:
         parsed = parse_turn(Role(turn["role"]), turn["text"])
         if not parsed.ok:
             raise UserError(FILES_KEY, where, f"turn {number} breaks the protocol ({parsed.fault}): correct it")
+    return validated(record, Trajectory, FILES_KEY, where)

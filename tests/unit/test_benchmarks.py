@@ -17,7 +17,7 @@ from verl_longshort.config.pair import plain_dict
 from verl_longshort.problems import benchmarks
 from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, HubFile
 from verl_longshort.problems.schemas import answer_text
-from verl_longshort.problems.settings import KEYS, ProblemSettings
+from verl_longshort.problems.settings import ProblemSettings
 
 FIXED = ["longshort.name=x", "longshort.output_dir=x"]
 
@@ -25,7 +25,7 @@ FIXED = ["longshort.name=x", "longshort.output_dir=x"]
 def load(*overrides: str) -> list[Benchmark]:
     given = [*FIXED, *(f"longshort.{text}" for text in overrides)]
     block = plain_dict(compose_config("eval", given).longshort)
-    return ProblemSettings.parse({key: block[key] for key in KEYS}).load()
+    return ProblemSettings.parse({key: block[key] for key in ProblemSettings.model_fields}).load_benchmarks()
 
 
 def full(name: str, folder: Path) -> Path:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.config.single_model import single_settings_of
-from verl_longshort.evaluation.early_stop_settings import EarlyStop
+from verl_longshort.evaluation.settings import EarlyStop
 from verl_longshort.recipe.recipe import load_recipe
 from verl_longshort.recipe.stage_process import stage_environment
 

@@ -12,7 +12,7 @@ from longshort_reward.protocol import THINK_CLOSE
 
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.evaluation.early_stop import EarlyStopSolver, settled
-from verl_longshort.evaluation.early_stop_settings import EarlyStop
+from verl_longshort.evaluation.settings import EarlyStop
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -102,4 +102,4 @@ def test_what_settled_means(answers: list[str | None], agree: int) -> None:
 )
 def test_settings_that_cannot_work_are_named(key: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"longshort.early_stop.{key}"):
-        EarlyStop.parse({**BLOCK, key: value})
+        EarlyStop.parse({**BLOCK, key: value}, "longshort.early_stop")

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,11 +21,11 @@ from verl_longshort.base.stage import execute
 from verl_longshort.cli import main
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.evaluation import runner
-from verl_longshort.evaluation.cells import overview
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import SingleSolver
 from verl_longshort.evaluation.summary import Summary, summarise
-from verl_longshort.evaluation.table import as_markdown, load_rows, report
+from verl_longshort.evaluation.table import as_markdown, load_rows, show_table
+from verl_longshort.evaluation.table_text import overview
 from verl_longshort.stages.eval import EvalStage
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
@@ -117,8 +118,8 @@ def test_a_tag_that_the_chat_template_writes_is_not_written_again() -> None:
         return Generation(token_ids=[5], logprobs=None, finish_reason="length")
 
     block = {"mode": Mode.LONG_COT, "system_prompt": "", "temperature": 0, "top_p": 1.0}
-    settings = EvaluationSettings.__new__(EvaluationSettings)
-    settings.__dict__.update(block, limits=type("Limits", (), {"token_budget": 9}))
+    environment = SimpleNamespace(limits=SimpleNamespace(token_budget=9))
+    settings = EvaluationSettings.model_construct(**block, environment=environment)
     record = asyncio.run(SingleSolver(settings, tokenizer, generate)("start 1 ?", seed=0))
     assert tokenizer.decode(seen[0]).count("<think>") == 1
     assert record["stop_reason"] == "length"
@@ -235,7 +236,7 @@ def test_the_table(data: Path, models: dict[str, Path]) -> None:
     shown = io.StringIO()
     markdown, json_file = data.parent / "table.md", data.parent / "table.json"
     console = Console(file=shown, width=200)
-    rows = report(files, base=None, markdown=markdown, json_file=json_file, console=console)
+    rows = show_table(files, base=None, markdown=markdown, json_file=json_file, console=console)
     assert rows[0].score is not None
     assert rows[0].score.value == 0
     assert "16.7 [3.0, 56.4]" in shown.getvalue()

@@ -7,7 +7,7 @@ import pytest
 from longshort_reward.protocol import ANSWER_CLOSE
 
 from verl_longshort.core.environment import StopReason
-from verl_longshort.core.single_model import SingleAnswer, SingleMode, answer_alone, opening_ids, well_formed
+from verl_longshort.core.single_model import SingleAnswer, SingleMode, opening_ids, solve_alone, well_formed
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
@@ -27,7 +27,7 @@ def ask(said: str, finish: str = "stop", mode: SingleMode = SingleMode.LONG_COT,
         return Generation(token_ids=words(said), logprobs=[-1.0] * len(words(said)), finish_reason=finish)
 
     answer = asyncio.run(
-        answer_alone(
+        solve_alone(
             "start 1 ; a 2 ?",
             tokenizer=TOKENIZER,
             generate=generate,

@@ -68,7 +68,7 @@ class SingleAnswer:
         return self.stop_reason is StopReason.ANSWERED
 
 
-async def answer_alone(
+async def solve_alone(
     problem: str,
     *,
     tokenizer: Tokenizer,
@@ -87,14 +87,18 @@ async def answer_alone(
         prompt_ids=prompt + opening,
         sampling={**sampling, "stop": [ANSWER_CLOSE], "max_tokens": token_budget - len(opening)},
     )
-    text = decode_turn(tokenizer, opening + generation.token_ids)
-    text = text if opening else mode.opening + text
+    if generation.text is not None:
+        text = mode.opening + generation.text
+    elif opening:
+        text = decode_turn(tokenizer, opening + generation.token_ids)
+    else:
+        text = mode.opening + decode_turn(tokenizer, generation.token_ids)
     return SingleAnswer(
         prompt_ids=prompt + opening,
         token_ids=generation.token_ids,
         logprobs=generation.logprobs,
         text=text,
-        tokens=len(opening) + len(generation.token_ids),
+        tokens=len(opening) + generation.tokens,
         stop_reason=_stop_reason(mode, text, generation.finish_reason),
         finish_reason=generation.finish_reason,
         extra=generation.extra,

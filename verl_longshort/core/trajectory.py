@@ -1,6 +1,6 @@
 """Runs one joint trajectory of two models through the environment.
 
-Training, evaluation and data synthesis all call `run_trajectory`. It needs of each model a tokenizer and one
+Training, evaluation and endpoints all go through `run_trajectory`. It needs of each model a tokenizer and one
 asynchronous function, `Generate`; what stands behind that (an engine in this process, a server) is not its
 business. A trajectory waits for nobody but its own two models, so many run at once without a barrier.
 """
@@ -23,22 +23,35 @@ _SET_HERE = ("stop", "max_tokens")
 class Generation:
     """What a model generated in one turn."""
 
-    token_ids: list[int]
-    """Generated tokens, stop token included."""
+    token_ids: list[int] = field(default_factory=list)
+    """Generated tokens, stop token included; empty where the model gave `text`."""
     logprobs: list[float] | None
     """Natural logarithm of each token's probability, or None when the engine was not asked."""
     finish_reason: str
     """"stop": stop string or EOS; "length": max_tokens reached; "aborted": given up by the engine."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What the caller's engine wants to hand through, such as the version of its weights."""
+    text: str | None = None
+    """From an endpoint, which gives no token ids: the text, stop string included, ..."""
+    text_tokens: int = 0
+    """... and how many tokens it was, as the endpoint counted them."""
 
     def __post_init__(self) -> None:
         if self.finish_reason not in FINISH_REASONS:
             raise ValueError(f"finish_reason is {self.finish_reason!r}; give one of {', '.join(FINISH_REASONS)}")
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens were generated."""
+        return len(self.token_ids) if self.text is None else self.text_tokens
+
+    def decoded(self, tokenizer: Tokenizer) -> str:
+        """The text."""
+        return decode_turn(tokenizer, self.token_ids) if self.text is None else self.text
+
 
 class Generate(Protocol):
-    """One model's engine.
+    """One model: an engine in this process, a server of verl, or an endpoint.
 
     `request_id` is the same for all turns of one role in one trajectory, and each `prompt_ids` extends the
     one before, so an engine can keep its KV cache under that name. `sampling` has vLLM's names.
@@ -67,6 +80,8 @@ class Trajectory:
     request_ids: Mapping[Role, str]
     extras: Mapping[Role, list[dict[str, Any]]]
     """`Generation.extra` of each turn of a role, in order; empty for a role that never spoke."""
+    turn_tokens: Sequence[int]
+    """Generated tokens of each turn, both roles', in order."""
 
     def first_extra(self, role: Role) -> dict[str, Any]:
         """`Generation.extra` of the role's first turn; {} when it never spoke."""
@@ -78,29 +93,23 @@ class Trajectory:
 
     def to_record(self) -> dict[str, Any]:
         """The trajectory as plain JSON values; token counts are of generated tokens."""
-        own = {role: iter(view.own_turns) for role, view in self.views.items()}
-        return state_record(self.state, [len(next(own[turn.role])) for turn in self.state.turns])
-
-
-def state_record(state: State, turn_tokens: Sequence[int]) -> dict[str, Any]:
-    """An ended trajectory as plain JSON values; `turn_tokens` are the generated tokens of each turn."""
-    turns = [
-        {
-            "role": str(turn.role),
-            "text": turn.text,
-            "tokens": tokens,
-            "fault": None if turn.fault is None else str(turn.fault),
+        turns = [
+            {
+                "role": str(turn.role),
+                "text": turn.text,
+                "tokens": tokens,
+                "fault": None if turn.fault is None else str(turn.fault),
+            }
+            for turn, tokens in zip(self.state.turns, self.turn_tokens, strict=True)
+        ]
+        return {
+            "problem": self.state.problem,
+            "turns": turns,
+            "stop_reason": str(self.state.stop_reason),
+            "fault_role": None if self.state.fault_role is None else str(self.state.fault_role),
+            "tokens": {str(role): self.state.tokens[role] for role in ROLES},
+            "rethinks": self.state.rethinks,
         }
-        for turn, tokens in zip(state.turns, turn_tokens, strict=True)
-    ]
-    return {
-        "problem": state.problem,
-        "turns": turns,
-        "stop_reason": str(state.stop_reason),
-        "fault_role": None if state.fault_role is None else str(state.fault_role),
-        "tokens": {str(role): state.tokens[role] for role in ROLES},
-        "rethinks": state.rethinks,
-    }
 
 
 async def run_trajectory(
@@ -113,14 +122,16 @@ async def run_trajectory(
     """Let the two participants solve `problem` together (paper, section 5).
 
     `sampling` is given to both engines with the role's stop strings and the turn's `max_tokens` added. Each
-    own turn enters its role's view as tokens, and the partner's view as stripped text, faulty and aborted
-    turns too, so that both views hold the whole trajectory. Raises ValueError when a participant is missing
+    own turn enters its role's view as the tokens that were generated (as its text, tokenised alone, where an endpoint
+    gave text), and the partner's view as stripped text, faulty and aborted turns too, so that both views hold the whole
+    trajectory. Raises ValueError when a participant is missing
     or `sampling` sets what the environment decides; errors of an engine pass through.
     """
     _check_arguments(participants, sampling)
     views = {role: RoleView(participants[role].tokenizer, role, prompts, problem) for role in ROLES}
     request_ids = {role: uuid.uuid4().hex for role in ROLES}
     extras: dict[Role, list[dict[str, Any]]] = {role: [] for role in ROLES}
+    turn_tokens: list[int] = []
     state = environment.reset(problem)
     while (role := state.next_role) is not None:
         generation = await participants[role].generate(
@@ -133,15 +144,19 @@ async def run_trajectory(
             },
         )
         state = _advance(environment, state, generation, participants[role].tokenizer)
-        views[role].add_own(generation.token_ids, generation.logprobs)
-        views[role.partner].add_partner(state.turns[-1].text)
+        said = state.turns[-1].text
+        own = generation.token_ids
+        if generation.text is not None:
+            own = participants[role].tokenizer.encode(said, add_special_tokens=False)
+        views[role].add_own(own, generation.logprobs)
+        views[role.partner].add_partner(said)
         extras[role].append(generation.extra)
-    return Trajectory(state=state, views=views, request_ids=request_ids, extras=extras)
+        turn_tokens.append(generation.tokens)
+    return Trajectory(state=state, views=views, request_ids=request_ids, extras=extras, turn_tokens=tuple(turn_tokens))
 
 
 def _advance(environment: Environment, state: State, generation: Generation, tokenizer: Tokenizer) -> State:
-    text = decode_turn(tokenizer, generation.token_ids)
-    count = len(generation.token_ids)
+    text, count = generation.decoded(tokenizer), generation.tokens
     if generation.finish_reason == "aborted":
         return environment.abort(state, text, tokens=count)
     return environment.step(state, text, tokens=count, finished=generation.finish_reason == "stop")

@@ -20,8 +20,7 @@ from verl_longshort.base.files import Record
 from verl_longshort.core.role_view import Tokenizer, decode_turn, render_prompt
 from verl_longshort.core.single_model import opening_ids
 from verl_longshort.core.trajectory import Generate, Generation
-from verl_longshort.evaluation.early_stop_settings import EarlyStop
-from verl_longshort.evaluation.settings import EvaluationSettings
+from verl_longshort.evaluation.settings import EarlyStop, EvaluationSettings
 
 EARLY = "early_stop"
 """The stop reason of a chain that was cut."""

@@ -5,9 +5,8 @@ is not done again, and each answer's draws depend on its seed alone, so the resu
 """
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,14 +19,18 @@ from verl_longshort.base.concurrency import run_bounded
 from verl_longshort.base.files import Record
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
-from verl_longshort.core.trajectory import Participant
+from verl_longshort.base.seeds import derived_seed
+from verl_longshort.core.role_view import Tokenizer
+from verl_longshort.core.trajectory import Generate, Participant
 from verl_longshort.engines.factory import open_engine
 from verl_longshort.evaluation.aha import MARKERS
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
-from verl_longshort.evaluation.endpoints import open_solver as open_endpoints
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
-from verl_longshort.evaluation.solvers import PairSolver, SingleSolver, Solver
+from verl_longshort.evaluation.solvers import ChatSolver, PairSolver, SingleSolver, Solver
 from verl_longshort.evaluation.summary import Summary, summarise, write_summary
+from verl_longshort.llm.completions import CompletionEndpoint
+from verl_longshort.llm.endpoint import EndpointClient
+from verl_longshort.llm.server import Server
 from verl_longshort.problems.benchmarks import Benchmark
 from verl_longshort.problems.schemas import Problem
 
@@ -37,7 +40,7 @@ def evaluate(settings: EvaluationSettings) -> Summary:
 
     Raises UserError before a model is loaded when the problems cannot be used.
     """
-    benchmarks = settings.problems.load()
+    benchmarks = settings.load_benchmarks()
     header = {**settings.header(), **_origin(benchmarks)}
     with RecordFile(settings.records_file, header, notes=_notes(settings)) as file:
         problems = [problem for benchmark in benchmarks for problem in benchmark.problems]
@@ -67,6 +70,10 @@ def _notes(settings: EvaluationSettings) -> dict[str, Any]:
     }
 
 
+Model = tuple[Tokenizer, Generate]
+"""A model of the evaluation, in this process or behind an endpoint."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One answer to one problem."""
@@ -81,8 +88,7 @@ def _tasks(settings: EvaluationSettings, problems: Sequence[Problem]) -> Iterato
     for sample in range(settings.samples):
         for problem in problems:
             name = f"{problem.benchmark}/{problem.index}/{sample}"
-            digest = hashlib.sha256(f"{settings.seed}/{name}".encode()).digest()
-            yield Task(id=name, problem=problem, seed=int.from_bytes(digest[:7], "big"))
+            yield Task(id=name, problem=problem, seed=derived_seed(settings.seed, name))
 
 
 def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile) -> None:
@@ -90,28 +96,24 @@ def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile)
 
     def keep(record: Record) -> None:
         file.append(record)
-        right = sum(done["correct"] for done in file.records)
+        correct = sum(done["correct"] for done in file.records)
         count = len(file.records)
-        report(count, total, f"{count}/{total} answers, {right / count:.1%} right")
+        report(count, total, f"{count}/{total} answers, {correct / count:.1%} correct")
 
-    async def solve(open_solver: Callable[[AsyncExitStack], Solver]) -> None:
+    async def solve(models: Mapping[str, Model]) -> None:
         async with AsyncExitStack() as connections:
-            solver = open_solver(connections)
+            solver = _solver(settings, models, connections)
             await run_bounded(
                 tasks,
                 lambda task: _answer(task, solver, settings.answer_timeout_s),
                 keep,
                 # Both engines of a pair are kept busy while the other one speaks.
-                limit=settings.max_num_seqs * len(settings.mode.speakers),
+                limit=settings.max_num_seqs * len(settings.mode.model_roles),
                 timeout_s=settings.rollout_timeout_s,
             )
 
-    if settings.endpoint.base_urls:
-        asyncio.run(solve(lambda connections: open_endpoints(settings, connections)))
-        return
     with ExitStack() as engines:
-        solver = _solver(settings, engines)
-        asyncio.run(solve(lambda _: solver))
+        asyncio.run(solve(_load(settings, engines)))
 
 
 async def _answer(task: Task, solver: Solver, timeout_s: float) -> Record:
@@ -132,24 +134,49 @@ async def _answer(task: Task, solver: Solver, timeout_s: float) -> Record:
     return {**known, **answer, **judged}
 
 
-def _solver(settings: EvaluationSettings, engines: ExitStack) -> Solver:
-    def load(speaker: str) -> tuple[Any, Any]:
+def _load(settings: EvaluationSettings, engines: ExitStack) -> dict[str, Model]:
+    """The models in this process, loaded before the event loop runs; none when they are behind endpoints."""
+    models = {}
+    for role, path in ({} if settings.base_urls else settings.model_paths).items():
         tokenizer, engine = open_engine(
-            settings.models[speaker],
-            settings.engine,
+            path,
+            settings,
             max_num_seqs=settings.max_num_seqs,
             seed=settings.seed,
             engines=engines,
-            engines_of_command=len(settings.mode.speakers),
+            engines_of_command=len(settings.mode.model_roles),
         )
-        return tokenizer, engine.generate
+        models[role] = (tokenizer, engine.generate)
+    return models
 
-    if settings.mode is Mode.EARLY_STOP:
-        return EarlyStopSolver(settings, settings.early_stop, *load("single"))
-    if settings.mode is not Mode.PAIR:
-        return SingleSolver(settings, *load("single"))
-    loaded = {role: load(role) for role in ROLES}
-    participants = {
-        role: Participant(tokenizer=tokenizer, generate=generate) for role, (tokenizer, generate) in loaded.items()
+
+def _solver(settings: EvaluationSettings, models: Mapping[str, Model], connections: AsyncExitStack) -> Solver:
+    """The solver of the mode; `connections` closes those to endpoints, in the event loop that used them."""
+    options: dict[str, Any] = {
+        "api_key": settings.endpoint.api_key if settings.base_urls else None,
+        "concurrency": settings.max_num_seqs,
+        "timeout_s": settings.endpoint.timeout_s,
+        "attempts": settings.endpoint.attempts,
+        "key": "longshort.endpoint",
     }
-    return PairSolver(settings, participants)
+    if settings.base_urls and settings.mode is Mode.PLAIN:
+        client = EndpointClient(settings.base_urls["single"], model=settings.model_paths["single"], **options)
+        connections.push_async_callback(client.aclose)
+        return ChatSolver(settings, client)
+    if settings.base_urls:
+        from transformers import AutoTokenizer
+
+        models = {}
+        for role, url in settings.base_urls.items():
+            server = Server(url, **options)
+            connections.push_async_callback(server.aclose)
+            tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer_path(role))
+            endpoint = CompletionEndpoint(server, settings.model_paths[role])
+            models[role] = (tokenizer, endpoint.generate)
+    if settings.mode is Mode.PAIR:
+        loaded = {role: models[role] for role in ROLES}
+        participants = {role: Participant(tokenizer=own, generate=generate) for role, (own, generate) in loaded.items()}
+        return PairSolver(settings, participants)
+    if settings.mode is Mode.EARLY_STOP:
+        return EarlyStopSolver(settings, settings.early_stop, *models["single"])
+    return SingleSolver(settings, *models["single"])

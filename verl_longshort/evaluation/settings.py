@@ -1,24 +1,25 @@
-"""The `longshort` block of an evaluation, checked and typed; each key is documented in
-`config/eval.yaml`.
-"""
+"""The `longshort` block of an evaluation, checked and typed; each key is documented in `config/eval.yaml`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt
 from longshort_reward.compat import StrEnum
-from longshort_reward.errors import UserError
 from longshort_reward.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
+from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings
+from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
+from typing_extensions import Self
 
-from verl_longshort.base.files import check_model, model_identity
-from verl_longshort.config.pair import parse_limits, parse_prompts
+from verl_longshort.base.files import model_identity, model_setting
+from verl_longshort.config.pair import EnvironmentSettings
 from verl_longshort.core.environment import Limits
 from verl_longshort.engines.factory import EngineSettings
-from verl_longshort.evaluation.early_stop_settings import EarlyStop
-from verl_longshort.evaluation.endpoint_settings import EndpointSettings
-from verl_longshort.problems.settings import KEYS as PROBLEM_KEYS
+from verl_longshort.llm.settings import api_key
 from verl_longshort.problems.settings import ProblemSettings
+
+_Text = Annotated[str, Field(min_length=1)]
+_Count = Annotated[int, Strict(), Gt(0), Remedy("must be above 0")]
+_Duration = Annotated[float, Strict(), Gt(0), Remedy("must be above 0")]
 
 
 class Mode(StrEnum):
@@ -37,34 +38,103 @@ class Mode(StrEnum):
         return openings.get(self, "")
 
     @property
-    def speakers(self) -> tuple[str, ...]:
+    def model_roles(self) -> tuple[str, ...]:
         """Keys of `longshort.models` that this mode needs."""
         return ("long", "short") if self is Mode.PAIR else ("single",)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class ByRole(Settings):
+    """One text for each model that a mode may need."""
+
+    long: str | None = None
+    short: str | None = None
+    single: str | None = None
+
+    def given(self, roles: tuple[str, ...]) -> dict[str, str]:
+        """Those of `roles` that are not null."""
+        return {role: text for role in roles if (text := getattr(self, role)) is not None}
+
+
+class EndpointSettings(Settings):
+    """The block `endpoint`: models behind OpenAI-compatible servers."""
+
+    base_url: ByRole = ByRole()
+    tokenizer: ByRole = ByRole()
+    api_key_env: str | None = None
+    timeout_s: Seconds
+    attempts: PositiveInt
+
+    @property
+    def api_key(self) -> str | None:
+        """The servers' key."""
+        return api_key(self.api_key_env)
+
+    @model_validator(mode="after")
+    def _key_exists(self) -> Self:
+        if self.base_url != ByRole():
+            api_key(self.api_key_env)
+        return self
+
+
+class EarlyStop(Settings):
+    """The block `early_stop`: when a long chain of thought is cut."""
+
+    boundaries: Annotated[tuple[_Text, ...], Field(min_length=1), Remedy("give a list of texts that end a thought")]
+    agree: Annotated[int, Strict(), Ge(2), Remedy("set a whole number of 2 or more")]
+    probe: Annotated[_Text, Remedy("give the text that makes the model answer at once")]
+    probe_tokens: Annotated[int, Strict(), Ge(1), Remedy("set a whole number of 1 or more")]
+
+    @field_validator("boundaries", mode="before")
+    @classmethod
+    def _list_of_texts(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not all(isinstance(text, str) and text for text in value):
+            raise SettingError("", value, "give a list of texts that end a thought")
+        return tuple(value)
+
+
+class EvaluationSettings(EngineSettings, ProblemSettings):
     """Everything an evaluation depends on."""
 
-    name: str
+    name: Annotated[str, BeforeValidator(str)]
     mode: Mode
-    models: Mapping[str, str]
-    """Model path by speaker."""
-    problems: ProblemSettings
+    models: ByRole
+    endpoint: EndpointSettings
     output_dir: Path
-    samples: int
-    temperature: float
+    samples: _Count
+    temperature: Annotated[float, Strict(), Ge(0), Remedy("must be 0 (greedy) or more")]
     top_p: float
     seed: int
-    max_num_seqs: int
-    answer_timeout_s: float
-    rollout_timeout_s: float
-    limits: Limits
-    prompts: RolePrompts
+    max_num_seqs: _Count
+    answer_timeout_s: _Duration
+    rollout_timeout_s: _Duration
+    environment: EnvironmentSettings
     system_prompt: str
     early_stop: EarlyStop
-    endpoint: EndpointSettings
-    engine: EngineSettings
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the models run in this process."""
+        return not self.base_urls
+
+    @property
+    def base_urls(self) -> dict[str, str]:
+        """The servers of the models that the mode needs; empty: they run in this process."""
+        return self.endpoint.base_url.given(self.mode.model_roles)
+
+    @property
+    def model_paths(self) -> dict[str, str]:
+        """Folder or name of each model that the mode needs."""
+        return self.models.given(self.mode.model_roles)
+
+    @property
+    def limits(self) -> Limits:
+        """How far a trajectory may go."""
+        return self.environment.limits
+
+    @property
+    def prompts(self) -> RolePrompts:
+        """System prompts of a pair."""
+        return self.environment.prompts.role_prompts
 
     @property
     def records_file(self) -> Path:
@@ -76,82 +146,54 @@ class EvaluationSettings:
         """Where the summary goes."""
         return self.output_dir / f"{self.name}.json"
 
-    @classmethod
-    def parse(cls, block: Mapping[str, Any]) -> "EvaluationSettings":
-        """Check a block of plain containers. Raises UserError naming the key that cannot be used."""
-        values = dict(block)
-        environment = dict(values.pop("environment"))
-        mode = _mode(values["mode"])
-        endpoint = EndpointSettings.parse(
-            values["endpoint"], values["models"], mode.speakers, in_chat=mode is Mode.PLAIN
-        )
-        if endpoint.base_urls and mode is Mode.EARLY_STOP:
-            raise UserError("longshort.mode", mode, "needs the model in this process, not behind an endpoint")
-        values |= {
-            "mode": mode,
-            "endpoint": endpoint,
-            "models": _models(values["models"], mode, endpoint.base_urls),
-            "problems": ProblemSettings.parse({key: values.pop(key) for key in PROBLEM_KEYS}),
-            "output_dir": Path(values["output_dir"]),
-            "name": str(values["name"]),
-            "prompts": parse_prompts(environment.pop("prompts")),
-            "limits": parse_limits(environment),
-            "early_stop": EarlyStop.parse(values["early_stop"]),
-            "engine": EngineSettings.parse(
-                {key: values.pop(key) for key in EngineSettings.model_fields}, where="longshort"
-            ),
-        }
-        settings = cls(**values)
-        settings._check_numbers()
-        return settings
+    def tokenizer_path(self, role: str) -> str:
+        """Folder or name of the tokenizer of a model behind an endpoint."""
+        return getattr(self.endpoint.tokenizer, role) or self.model_paths[role]
 
     def header(self) -> dict[str, Any]:
         """What records of two runs must have in common to belong together, as JSON values."""
-        own = {"name", "samples", "temperature", "top_p", "seed"}
-        values = {key: value for key, value in vars(self).items() if key in own}
+        own = ("name", "samples", "temperature", "top_p", "seed")
         prompts = vars(self.prompts) if self.mode is Mode.PAIR else {"single": self.system_prompt}
         return {
-            **values,
-            **self.problems.header(),
-            **self.engine.engine_header(),
+            **{key: getattr(self, key) for key in own},
+            **self.problem_header(),
+            **(self.engine_header() if self.runs_here else {}),
             "mode": str(self.mode),
-            "models": {speaker: self._identity(speaker) for speaker in self.models},
+            "models": {role: self._identity(role) for role in self.model_paths},
             "limits": vars(self.limits),
             "prompts": dict(prompts),
-            **({"early_stop": vars(self.early_stop)} if self.mode is Mode.EARLY_STOP else {}),
+            **({"early_stop": self.early_stop.model_dump()} if self.mode is Mode.EARLY_STOP else {}),
         }
 
-    def _identity(self, speaker: str) -> list[Any]:
-        if self.endpoint.base_urls:
-            return [self.models[speaker], self.endpoint.base_urls[speaker]]
-        return model_identity(self.models[speaker])
+    def _identity(self, role: str) -> list[Any]:
+        if self.base_urls:
+            return [self.model_paths[role], self.base_urls[role]]
+        return model_identity(self.model_paths[role])
 
-    def _check_numbers(self) -> None:
-        for key in ("samples", "max_num_seqs", "answer_timeout_s", "rollout_timeout_s"):
-            value = getattr(self, key)
-            if value <= 0:
-                raise UserError(f"longshort.{key}", value, "must be above 0")
-        if self.temperature < 0:
-            raise UserError("longshort.temperature", self.temperature, "must be 0 (greedy) or more")
+    @model_validator(mode="after")
+    def _check_models(self) -> Self:
+        missing = [role for role in self.mode.model_roles if role not in self.base_urls]
+        if self.base_urls and missing:
+            remedy = f"is needed when longshort.endpoint.base_url.{next(iter(self.base_urls))} is given: all or none"
+            raise SettingError(f"endpoint.base_url.{missing[0]}", None, remedy)
+        if self.base_urls and self.mode is not Mode.PLAIN:
+            self._check_tokenizers()
+        if self.base_urls and self.mode is Mode.EARLY_STOP:
+            raise SettingError("mode", self.mode, "needs the model in this process, not behind an endpoint")
+        for role in self.mode.model_roles:
+            if role not in self.model_paths:
+                remedy = f"the mode {self.mode} needs it: give a Hugging Face model folder, or the endpoint's name"
+                raise SettingError(f"models.{role}", None, remedy)
+            if not self.base_urls:
+                model_setting(self.model_paths[role], f"models.{role}")
         if self.temperature == 0 and self.samples > 1:
-            raise UserError("longshort.samples", self.samples, "greedy answers are all the same: raise temperature")
+            raise SettingError("samples", self.samples, "greedy answers are all the same: raise temperature")
+        return self
 
-
-def _mode(value: str) -> Mode:
-    try:
-        return Mode(value)
-    except ValueError:
-        raise UserError("longshort.mode", value, f"must be one of {', '.join(Mode)}") from None
-
-
-def _models(given: Mapping[str, str | None], mode: Mode, base_urls: Mapping[str, str]) -> dict[str, str]:
-    models = {}
-    for speaker in mode.speakers:
-        key, path = f"longshort.models.{speaker}", given.get(speaker)
-        if path is None:
-            remedy = f"the mode {mode} needs it: give a Hugging Face model folder, or the endpoint's name"
-            raise UserError(key, None, remedy)
-        if not base_urls:
-            check_model(path, key=key)
-        models[speaker] = path
-    return models
+    def _check_tokenizers(self) -> None:
+        for role in self.base_urls:
+            key = f"endpoint.tokenizer.{role}"
+            path = getattr(self.endpoint.tokenizer, role) or getattr(self.models, role)
+            if path is None:
+                raise SettingError(key, None, "give the folder or name of the model's tokenizer")
+            model_setting(path, key)

@@ -1,4 +1,5 @@
-"""Turns a problem into a record: `PairSolver` lets two models take turns, `SingleSolver` asks one alone.
+"""Turns a problem into a record: `PairSolver` lets two models take turns, `SingleSolver` asks one alone, `ChatSolver`
+asks one through the chat interface of its server.
 
 A record without its verdict:
 
@@ -9,16 +10,21 @@ The role of a single model is "single". Its tokens include the opening tag it wa
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
-from longshort_reward.protocol import ANSWER_CLOSE, Role
+from longshort_reward.protocol import ANSWER_CLOSE, THINK_CLOSE, THINK_OPEN, Role
 
+from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.files import Record
 from verl_longshort.core.environment import Environment
 from verl_longshort.core.role_view import Tokenizer
-from verl_longshort.core.single_model import SingleMode, answer_alone
+from verl_longshort.core.single_model import SingleMode, solve_alone
 from verl_longshort.core.trajectory import Generate, Participant, run_trajectory
 from verl_longshort.evaluation.settings import EvaluationSettings
+from verl_longshort.llm.client import ChatSampling, RefusedError
+from verl_longshort.llm.completions import SEEDS, counted
+from verl_longshort.llm.endpoint import EndpointClient
 
 
 class Solver(Protocol):
@@ -55,7 +61,7 @@ class SingleSolver:
         self._generate = generate
 
     async def __call__(self, problem: str, *, seed: int) -> Record:
-        answer = await answer_alone(
+        answer = await solve_alone(
             problem,
             tokenizer=self._tokenizer,
             generate=self._generate,
@@ -65,15 +71,43 @@ class SingleSolver:
             request_id=f"{seed}-{problem}",
             sampling=_sampling(self._settings, seed),
         )
-        return {
-            "problem": problem,
-            "turns": [{"role": "single", "text": answer.text, "tokens": answer.tokens}],
-            "text": answer.text,
-            "stop_reason": "answered" if ANSWER_CLOSE in answer.text else answer.finish_reason,
-            "tokens": {"single": answer.tokens},
-            "rethinks": 0,
-        }
+        return _single_record(problem, answer.text, answer.tokens, answer.finish_reason)
 
 
 def _sampling(settings: EvaluationSettings, seed: int) -> dict[str, Any]:
     return {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed}
+
+
+class ChatSolver:
+    """One model that answers as it likes, through its server's own chat template."""
+
+    def __init__(self, settings: EvaluationSettings, client: EndpointClient) -> None:
+        self._client = client
+        self._system = settings.system_prompt
+        self._sampling = ChatSampling(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.limits.token_budget,
+        )
+
+    async def __call__(self, problem: str, *, seed: int) -> Record:
+        system = [{"role": "system", "content": self._system}] if self._system else []
+        sampling = replace(self._sampling, seed=seed % SEEDS)
+        try:
+            (reply,) = await self._client.ask([*system, {"role": "user", "content": problem}], sampling)
+        except RefusedError as error:
+            raise UnavailableError(f"the endpoint refused a problem: {error}") from error
+        reasoning = f"{THINK_OPEN}\n{reply.reasoning}\n{THINK_CLOSE}\n\n" if reply.reasoning else ""
+        finished = "stop" if reply.complete else "length"
+        return _single_record(problem, reasoning + reply.text, counted(reply.tokens), finished)
+
+
+def _single_record(problem: str, text: str, tokens: int, finish_reason: str) -> Record:
+    return {
+        "problem": problem,
+        "turns": [{"role": "single", "text": text, "tokens": tokens}],
+        "text": text,
+        "stop_reason": "answered" if ANSWER_CLOSE in text else finish_reason,
+        "tokens": {"single": tokens},
+        "rethinks": 0,
+    }

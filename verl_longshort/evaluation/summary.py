@@ -1,7 +1,5 @@
 """Records of one evaluation as numbers; `docs/evaluation.md` defines each."""
 
-import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -10,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from verl_longshort.base.files import Record
+from verl_longshort.base.files import Record, write_json
 from verl_longshort.evaluation.aha import has_aha
 from verl_longshort.evaluation.metrics import Interval, Samples, accuracy, mean
-from verl_longshort.evaluation.votes import majority, pass_at
-from verl_longshort.problems.benchmarks import place
+from verl_longshort.evaluation.pass_and_majority import majority, pass_at
+from verl_longshort.problems.benchmarks import benchmark_sort_key
 
 Groups = Sequence[Sequence[Record]]
 """The records of one benchmark by problem."""
@@ -88,7 +86,9 @@ def by_benchmark(records: Sequence[Record]) -> dict[str, list[list[Record]]]:
     groups: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=_sample):
         groups[record["benchmark"]][record["problem_index"]].append(record)
-    return {name: [groups[name][index] for index in sorted(groups[name])] for name in sorted(groups, key=place)}
+    return {
+        name: [groups[name][index] for index in sorted(groups[name])] for name in sorted(groups, key=benchmark_sort_key)
+    }
 
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:
@@ -108,9 +108,7 @@ def columns(groups: Groups) -> tuple[Samples, Samples]:
 
 def write_summary(path: Path, summary: Summary) -> None:
     """Write the summary as JSON, in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(summary.to_json(), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, summary.to_json())
 
 
 def _sample(record: Record) -> int:

@@ -1,6 +1,6 @@
 """Several evaluations on the same problems as one table: on the terminal, as Markdown and as JSON.
 
-`report(files)` is the command. Rows stand in the order of the files; files of the same name, about other
+`show_table(files)` is the command. Rows stand in the order of the files; files of the same name, about other
 benchmarks, are one row. AES is relative to one of the rows, the base. Of several benchmarks, accuracy, length
 and AES are means over the benchmarks, as in the paper. The detailed table has a line for each row and
 benchmark.
@@ -21,9 +21,9 @@ from rich.table import Table
 
 from verl_longshort.base.files import Record, write_text
 from verl_longshort.base.journal import read_record_file
-from verl_longshort.evaluation.cells import Cells, caption, details, overview
 from verl_longshort.evaluation.metrics import Interval, mean_score_interval
 from verl_longshort.evaluation.summary import Summary, by_benchmark, columns, summarise
+from verl_longshort.evaluation.table_text import Cells, caption, details, overview
 
 _SHOWN_OF_RUN = (
     *("date", "version", "mode", "models", "benchmarks", "samples", "temperature", "top_p", "seed"),
@@ -34,7 +34,7 @@ _Loaded = tuple[dict[str, Any], list[Record]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """One evaluation in the table."""
 
     summary: Summary
@@ -50,7 +50,7 @@ class Row:
         return {**self.summary.to_json(), "aes": self.score.to_json() if self.score else None, "run": run}
 
 
-def report(
+def show_table(
     files: Sequence[Path],
     *,
     base: str | None,
@@ -59,7 +59,7 @@ def report(
     console: Console,
     detailed: bool = False,
     text: Path | None = None,
-) -> list[Row]:
+) -> list[TableRow]:
     """Print the table of the record files `files` and write it as text, Markdown and JSON where asked.
 
     `base` is the name of the row that AES is relative to; None: the first. Raises UserError for files that
@@ -81,7 +81,7 @@ def report(
     return rows
 
 
-def load_rows(files: Sequence[Path], base: str | None) -> list[Row]:
+def load_rows(files: Sequence[Path], base: str | None) -> list[TableRow]:
     """The rows of the record files, in their order."""
     if not files:
         raise UserError("files", "none", "give the .jsonl files of at least one evaluation")
@@ -91,7 +91,7 @@ def load_rows(files: Sequence[Path], base: str | None) -> list[Row]:
     if base not in by_name:
         raise UserError("base", base, f"is none of the rows: {', '.join(by_name)}")
     return [
-        Row(
+        TableRow(
             summary=summarise(name, records),
             score=score(records, by_name[base][1]),
             is_base=name == base,
@@ -123,7 +123,7 @@ def as_table(cells: Cells) -> Table:
     return table
 
 
-def as_markdown(rows: Sequence[Row], *, detailed: bool = False) -> str:
+def as_markdown(rows: Sequence[TableRow], *, detailed: bool = False) -> str:
     """The rows as Markdown tables with what they are about."""
     tables = [overview(rows), details(rows)] if detailed else [overview(rows)]
     return "\n".join([*map(_markdown, tables), f"{caption(rows)}\n"])

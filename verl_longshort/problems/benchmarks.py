@@ -109,7 +109,7 @@ def title(name: str) -> str:
     return BENCHMARKS[name].title if name in BENCHMARKS else name
 
 
-def place(name: str) -> tuple[int, str]:
+def benchmark_sort_key(name: str) -> tuple[int, str]:
     """Sorts benchmarks: those of the paper in its order, then others by name."""
     return (list(BENCHMARKS).index(name) if name in BENCHMARKS else len(BENCHMARKS), name)
 

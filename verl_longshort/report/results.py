@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verl_longshort.evaluation.cells import Cells, details
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.evaluation.summary import Summary
+from verl_longshort.evaluation.table_text import Cells, details
 from verl_longshort.report.evaluations import Evaluation
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.run_dir import Run

@@ -21,7 +21,7 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
 
     def requirements(self, settings: EvaluationSettings, inputs: None) -> Requirements:
         """The models, and an answer to each sample of each problem. Raises UserError for unusable problems."""
-        count = settings.problems.expected()
+        count = settings.expected_problems()
         work = GenerationWork(
             engines=_engines(settings),
             records=count,
@@ -48,16 +48,16 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
 
 
 def _engines(settings: EvaluationSettings) -> tuple[EngineUse, ...]:
-    if settings.endpoint.base_urls:
-        models = [model for model in settings.models.values() if model]
+    models = settings.model_paths.values()
+    if settings.base_urls:
         return tuple(EngineUse(model=model, name=ENDPOINT, max_num_seqs=settings.max_num_seqs) for model in models)
     return tuple(
         local_engine(
             model,
-            settings.engine,
+            settings,
             max_num_seqs=settings.max_num_seqs,
             new_tokens=settings.limits.token_budget,
-            sharing=len(settings.models),
+            sharing=len(models),
         )
-        for model in settings.models.values()
+        for model in models
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 from verl_longshort.base.dry_run import absolute, is_planned
 from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import OptionStage
-from verl_longshort.evaluation.table import Row, report
+from verl_longshort.evaluation.table import TableRow, show_table
 
 
 class TableSettings(Settings):
@@ -33,7 +33,7 @@ class TableStage(OptionStage[TableSettings, None]):
     Settings = TableSettings
     parameters = (
         click.Argument(["files"], nargs=-1, required=True, type=click.Path(path_type=Path)),
-        click.Option(["--base"], help="Row that AES is relative to; the first by default."),
+        click.Option(["--base"], help="TableRow that AES is relative to; the first by default."),
         click.Option(["--text"], type=click.Path(path_type=Path), help="Also write the table as it is shown."),
         click.Option(["--markdown"], type=click.Path(path_type=Path), help="Also write the table as Markdown."),
         click.Option(["--json", "json_file"], type=click.Path(path_type=Path), help="Also write the table as JSON."),
@@ -48,11 +48,11 @@ class TableStage(OptionStage[TableSettings, None]):
         written = [path for path in (settings.text, settings.markdown, settings.json_file) if path is not None]
         return Requirements(command=self.name, products=tuple(Product(path=absolute(path)) for path in written))
 
-    def run(self, settings: TableSettings, inputs: None, console: Console) -> Sequence[Row]:
+    def run(self, settings: TableSettings, inputs: None, console: Console) -> Sequence[TableRow]:
         """Print and write the table; returns its rows."""
         # Rich takes 80 columns for a file, and the table needs a few more.
         wide = console if sys.stdout.isatty() else Console(width=240 if settings.details else 120)
-        return report(
+        return show_table(
             settings.files,
             base=settings.base,
             text=settings.text,

@@ -10,7 +10,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from verl.utils.profiler import simple_timer
 
 from verl_longshort.config.single_model import SingleSettings, single_settings_of
-from verl_longshort.core.single_model import SingleAnswer, answer_alone, well_formed
+from verl_longshort.core.single_model import SingleAnswer, solve_alone, well_formed
 from verl_longshort.verl_plugin.rollout.agent_loop import problem_text, session_seed
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
 
@@ -24,7 +24,7 @@ class SingleAgentLoop(AgentLoopBase):
         settings = _settings(self.config)
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
-            answer = await answer_alone(
+            answer = await solve_alone(
                 problem_text(sample["raw_prompt"]),
                 tokenizer=self.tokenizer,
                 generate=ServedPolicy(self.server_manager),

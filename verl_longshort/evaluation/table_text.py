@@ -12,7 +12,7 @@ from verl_longshort.problems.benchmarks import title
 NONE = "–"
 
 
-class Row(Protocol):
+class ShownRow(Protocol):
     """What the texts need of a row of the table."""
 
     @property
@@ -38,7 +38,7 @@ class Cells:
     """How many columns at the left hold names, not numbers."""
 
 
-def overview(rows: Sequence[Row]) -> Cells:
+def overview(rows: Sequence[ShownRow]) -> Cells:
     """Accuracy (on each benchmark, where there are several), tokens, AES, turns, share of rethinks."""
     benchmarks = list(rows[0].summary.benchmarks) if len(rows[0].summary.benchmarks) > 1 else []
     accuracy = "mean %" if benchmarks else "accuracy %"
@@ -46,7 +46,7 @@ def overview(rows: Sequence[Row]) -> Cells:
     return Cells(headings=headings, lines=[_overview(row, benchmarks) for row in rows], names=1)
 
 
-def details(rows: Sequence[Row]) -> Cells:
+def details(rows: Sequence[ShownRow]) -> Cells:
     """All figures with their intervals, a line for each evaluation and benchmark."""
     columns = _columns(max(row.summary.samples for row in rows))
     lines = [
@@ -57,7 +57,7 @@ def details(rows: Sequence[Row]) -> Cells:
     return Cells(headings=("", "", *columns), lines=lines, names=2)
 
 
-def caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[ShownRow]) -> str:
     """What the numbers are about: problems, samples, seeds, temperature, intervals and dates."""
     summary, headers = rows[0].summary, [row.header for row in rows]
     base = next((row.summary.name for row in rows if row.is_base), NONE)
@@ -73,7 +73,7 @@ def caption(rows: Sequence[Row]) -> str:
     return "; ".join(parts)
 
 
-def _overview(row: Row, benchmarks: Sequence[str]) -> tuple[str, ...]:
+def _overview(row: ShownRow, benchmarks: Sequence[str]) -> tuple[str, ...]:
     summary = row.summary
     return (
         summary.name,
@@ -98,8 +98,8 @@ def _columns(samples: int) -> dict[str, Callable[[Figures], str]]:
         **(several if samples > 1 else {}),
         "tokens": lambda figures: _shown(figures.tokens, _number),
         "by role": lambda figures: " + ".join(map(_number, figures.tokens_by_role.values())),
-        "right": lambda figures: _number(figures.tokens_right),
-        "wrong": lambda figures: _number(figures.tokens_wrong),
+        "correct": lambda figures: _number(figures.tokens_right),
+        "incorrect": lambda figures: _number(figures.tokens_wrong),
         "turns": lambda figures: f"{figures.turns:.2f}",
         "rethinks": lambda figures: f"{figures.rethinks:.2f}",
         "aha %": lambda figures: _percent(figures.aha_rate),

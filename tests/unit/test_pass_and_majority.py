@@ -14,11 +14,11 @@ from longshort_reward.errors import UserError
 from verl_longshort.base.files import Record
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.evaluation.aha import MARKERS, has_aha
-from verl_longshort.evaluation.cells import details, overview
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
+from verl_longshort.evaluation.pass_and_majority import majority, pass_at
 from verl_longshort.evaluation.summary import summarise
 from verl_longshort.evaluation.table import as_markdown, load_rows
-from verl_longshort.evaluation.votes import majority, pass_at
+from verl_longshort.evaluation.table_text import details, overview
 
 RIGHT = "4"
 

@@ -15,7 +15,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.settings import SettingError
 from pydantic import AfterValidator
 
-from verl_longshort.base.dry_run import dry_run, is_planned
+from verl_longshort.base.dry_run import absolute, dry_run, is_planned
 
 Record = dict[str, Any]
 Item = TypeVar("Item")
@@ -137,6 +137,36 @@ def model_setting(path: str, key: str = "") -> str:
 
 ModelPath = Annotated[str, AfterValidator(model_setting)]
 """A setting that passes `check_model`."""
+
+
+def absolute_model(model: str) -> str:
+    """A folder as an absolute path, a name on the hub as it is: so that a file that names it can be used elsewhere."""
+    folder = Path(model).expanduser()
+    return absolute(folder) if folder.is_dir() or is_planned(folder) or model.count("/") > 1 else model
+
+
+def recorded_model(model: str, file: Path, *, key: str) -> str:
+    """The model or tokenizer that a record in `file` names, as an absolute path or as a name on the hub.
+
+    Earlier versions wrote paths as they were given. Such a relative path is looked for in the working directory, then
+    in the file's folder and those above it.
+
+    Raises:
+        UserError: naming `key` and the folders, when it is in none of them and no model of the hub.
+    """
+    if Path(model).expanduser().is_absolute():
+        return model
+    folders = [Path.cwd(), *file.expanduser().absolute().parents]
+    for folder in folders:
+        if (folder / model).is_dir():
+            return absolute(folder / model)
+    try:
+        check_model(model, key=key)
+    except UserError as error:
+        tried = ", ".join(dict.fromkeys(map(str, folders)))
+        remedy = f"{file} names this model, and it is neither in {tried} nor on the hub: give its path as {key}"
+        raise UserError(key, model, remedy) from error
+    return model
 
 
 def model_identity(path: str) -> list[Any]:

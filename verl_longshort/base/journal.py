@@ -68,11 +68,27 @@ def _resume(path: Path, header: dict[str, Any]) -> list[Record]:
     if not lines:
         return []
     before = json.loads(lines[0])
-    changed = [key for key in header if before.get(key) != header[key]]
+    changed = [key for key in header if not _same(before.get(key), header[key], path)]
     if changed:
         was, now = before.get(changed[0]), header[changed[0]]
         raise UserError(f"longshort.{changed[0]}", now, f"{path} was made with {was}: remove it or choose another name")
     return [json.loads(line) for line in lines[1:]]
+
+
+def _same(before: Any, now: Any, file: Path) -> bool:
+    """Whether a value of the header is as it was.
+
+    Earlier versions wrote paths as they were given: a relative one is the same as an absolute one to which it leads
+    from the working directory, or from the file's folder or one above it.
+    """
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(_same, before, now, [file] * len(now)))
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(_same(before[key], now[key], file) for key in now)
+    if isinstance(before, str) and isinstance(now, str) and Path(now).is_absolute():
+        folders = (Path.cwd(), *file.absolute().parents)
+        return any(os.path.normpath(folder / before) == os.path.normpath(now) for folder in folders)
+    return bool(before == now)
 
 
 def _complete_lines(path: Path) -> list[bytes]:

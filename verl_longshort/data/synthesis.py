@@ -14,7 +14,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, Role
 from rich.console import Console
 
-from verl_longshort.base.files import check_model, write_jsonl
+from verl_longshort.base.files import check_model, recorded_model, write_jsonl
 from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
 from verl_longshort.core.environment import Limits
 from verl_longshort.data.card import card_numbers, card_rows, write_card
@@ -135,12 +135,15 @@ async def _synthesise_all(
 
 def _counter(settings: SynthesisSettings, records: Sequence[Weighed]) -> TokenCounter:
     """Counts with the tokenizer of the settings, or the one that all records name."""
-    named = sorted({record.tokenizer for record in records})
-    if settings.tokenizer is None and len(named) > 1:
-        remedy = f"the records name several ({', '.join(named)}): choose one"
-        raise UserError("longshort.tokenizer", None, remedy)
-    name = settings.tokenizer or named[0]
-    check_model(name, key="longshort.tokenizer")
+    name = settings.tokenizer
+    if name is None:
+        recorded = {record.tokenizer for record in records}
+        named = sorted({recorded_model(each, settings.input, key="longshort.tokenizer") for each in recorded})
+        if len(named) > 1:
+            remedy = f"the records name several ({', '.join(named)}): choose one"
+            raise UserError("longshort.tokenizer", None, remedy)
+        name = named[0]
+        check_model(name, key="longshort.tokenizer")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name)

@@ -15,7 +15,7 @@ from longshort_reward.errors import UserError
 from rich.console import Console
 
 from verl_longshort.base.concurrency import PrioritySemaphore, run_bounded
-from verl_longshort.base.files import Record, write_jsonl
+from verl_longshort.base.files import Record, absolute_model, write_jsonl
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected
@@ -175,8 +175,8 @@ class Weigher:
                 **record.to_record(),
                 "thoughts": thoughts,
                 "p_start": start,
-                "tokenizer": self.settings.tokenizer,
-                "model": self.settings.model,
+                "tokenizer": absolute_model(self.settings.tokenizer),
+                "model": absolute_model(self.settings.model),
             }
         )
 

@@ -8,7 +8,8 @@ from longshort_reward.settings import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import Field, Strict, model_validator
 from typing_extensions import Self
 
-from verl_longshort.base.files import ModelPath, model_identity, sibling_path
+from verl_longshort.base.dry_run import absolute
+from verl_longshort.base.files import ModelPath, absolute_model, model_identity, sibling_path
 from verl_longshort.data.rollouts import AnswerPrompt
 from verl_longshort.engines.factory import EngineSettings
 
@@ -67,7 +68,9 @@ class WeighSettings(EngineSettings):
         return {
             **{key: getattr(self, key) for key in _DECIDES},
             **self.engine_header(),
-            "model": model_identity(self.model),
+            "input": absolute(self.input),
+            "model": model_identity(absolute_model(self.model)),
+            "tokenizer": absolute_model(self.tokenizer),
             "joining": self.joining.model_dump(),
         }
 

@@ -1,9 +1,9 @@
 """What models in a command's own process require."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from verl_longshort.base.dry_run import absolute, is_planned, planned_gpus
+from verl_longshort.base.dry_run import planned_gpus
+from verl_longshort.base.files import absolute_model
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
 from verl_longshort.engines.factory import MEMORY_SHARE, EngineSettings
 from verl_longshort.engines.registry import spec_of
@@ -41,9 +41,3 @@ def generating(command: str, work: GenerationWork, products: Sequence[Product]) 
         products=tuple(products),
         packages=tuple(sorted(filter(None, packages))),
     )
-
-
-def absolute_model(model: str) -> str:
-    """A folder as an absolute path, a name on the hub as it is."""
-    folder = Path(model).expanduser()
-    return absolute(folder) if folder.is_dir() or is_planned(folder) or model.count("/") != 1 else model

@@ -7,7 +7,7 @@ from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig
 
 from verl_longshort.base.dry_run import absolute, planned_gpus
-from verl_longshort.base.files import Records, read_records
+from verl_longshort.base.files import Records, absolute_model, read_records
 from verl_longshort.base.requirements import (
     EngineUse,
     FineTuningWork,
@@ -20,7 +20,6 @@ from verl_longshort.base.requirements import (
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import spec_of
-from verl_longshort.engines.requirements import absolute_model
 from verl_longshort.verl_plugin.trainer.sft import count_trajectories
 from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, sequence_parallel
 

@@ -10,7 +10,7 @@ from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 from typing_extensions import Self
 
-from verl_longshort.base.files import model_identity, model_setting
+from verl_longshort.base.files import absolute_model, model_identity, model_setting
 from verl_longshort.config.pair import EnvironmentSettings
 from verl_longshort.core.environment import Limits
 from verl_longshort.engines.factory import EngineSettings
@@ -168,7 +168,7 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
     def _identity(self, role: str) -> list[Any]:
         if self.base_urls:
             return [self.model_paths[role], self.base_urls[role]]
-        return model_identity(self.model_paths[role])
+        return model_identity(absolute_model(self.model_paths[role]))
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:

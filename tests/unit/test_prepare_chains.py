@@ -64,7 +64,7 @@ def run(tmp_path):
 
 
 def chains(tmp_path: Path) -> list[dict[str, Any]]:
-    return read_stage(tmp_path / "chains.jsonl", Chain, key="test")
+    return [chain.to_record() for chain in read_stage(tmp_path / "chains.jsonl", Chain, key="test")]
 
 
 def rejects(tmp_path: Path) -> list[dict[str, Any]]:
@@ -279,7 +279,7 @@ def test_a_dry_run_reads_nothing_and_tells_what_will_be(run, tmp_path, monkeypat
     val = tmp_path / "val.parquet"
     known = {"llm__model": "owner/r1", "source": "owner/name", "held_out": f"[math500,{val}]"}
     assert run(**known).exit_code == 0
-    (needs,) = dry.told()
+    (needs,) = dry.reported()
     assert needs.command == "prepare chains"
     assert needs.products[0].path == str(tmp_path / "chains.jsonl")
     assert (needs.work.records, needs.work.new_tokens) == (20, 16384)

@@ -8,13 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_longshort.world import tiny_model
-from verl_longshort.world.tiny_curriculum import IGNORED, RowMaker, Stage, batches
+from verl_longshort.world.tiny_curriculum import IGNORED, Lesson, RowMaker, batches
 from verl_longshort.world.tiny_model import build_model, train_base
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 from verl_longshort.world.world import Difficulty, draw_problem
 
 ALL_KINDS = {"walk": 2, "facts": 2, "long": 1, "direct": 1, "prefixed": 1}
-STAGE = Stage(steps=2, rows=ALL_KINDS, difficulty=Difficulty())
+LESSON = Lesson(steps=2, rows=ALL_KINDS, difficulty=Difficulty())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -30,7 +30,7 @@ def test_loss_never_falls_on_a_tag_that_chooses_the_mode(seed: int) -> None:
 
 def test_batches_pad_labels_with_the_ignored_value() -> None:
     tokenizer = build_tokenizer()
-    for kinds in batches(STAGE, tokenizer, random.Random(0)):
+    for kinds in batches(LESSON, tokenizer, random.Random(0)):
         assert len(kinds) == len(ALL_KINDS)
         for ids, labels in kinds:
             assert ids.shape == labels.shape
@@ -49,7 +49,7 @@ def test_training_gives_the_same_model_whatever_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     monkeypatch.setattr(tiny_model.os, "cpu_count", lambda: cores)
-    train_base(tmp_path, seed=0, curriculum=(STAGE,))
+    train_base(tmp_path, seed=0, curriculum=(LESSON,))
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     ids = AutoTokenizer.from_pretrained(tmp_path)("<bos> start 7 ; a 5 ?", return_tensors="pt").input_ids
     untrained = build_model(build_tokenizer(), seed=0)
@@ -61,15 +61,15 @@ def test_training_gives_the_same_model_whatever_the_cores(
 
 def _reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> torch.nn.Module:
     monkeypatch.setattr(tiny_model.os, "cpu_count", lambda: 1)
-    train_base(tmp_path / "reference", seed=0, curriculum=(STAGE,))
+    train_base(tmp_path / "reference", seed=0, curriculum=(LESSON,))
     return AutoModelForCausalLM.from_pretrained(tmp_path / "reference")
 
 
-def test_a_stage_ends_when_its_rows_are_mastered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lesson_ends_when_its_rows_are_mastered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_model.os, "cpu_count", lambda: 1)
-    easily = Stage(steps=50, rows={"walk": 1}, difficulty=Difficulty(), mastered=1e9)
-    at_once = Stage(steps=1, rows={"walk": 1}, difficulty=Difficulty())
-    for name, stage in (("early", easily), ("one", at_once)):
-        train_base(tmp_path / name, seed=0, curriculum=(stage,))
+    easily = Lesson(steps=50, rows={"walk": 1}, difficulty=Difficulty(), mastered=1e9)
+    at_once = Lesson(steps=1, rows={"walk": 1}, difficulty=Difficulty())
+    for name, lesson in (("early", easily), ("one", at_once)):
+        train_base(tmp_path / name, seed=0, curriculum=(lesson,))
     early, one = (AutoModelForCausalLM.from_pretrained(tmp_path / n).state_dict() for n in ("early", "one"))
     assert all(torch.equal(early[name], value) for name, value in one.items())

@@ -95,6 +95,16 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
+def write_parquet(path: Path, records: Sequence[Record]) -> None:
+    """Write all records in one step, as a parquet file."""
+    import pandas as pd
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    pd.DataFrame(list(records)).to_parquet(temporary)
+    temporary.replace(path)
+
+
 def sibling_path(path: Path, suffix: str) -> Path:
     """The path of a file that belongs to `path`, such as `thoughts.rejects.jsonl` to `thoughts.jsonl`."""
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.{suffix}.jsonl")

@@ -1,79 +1,119 @@
-"""The data card of cold-start data: how they were made, how many there are, and what was dropped and why."""
+"""The card of a data set: how it was made, how many records it has, and what was dropped and why."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from longshort_reward.protocol import Role
+from pydantic_core import to_jsonable_python
 
+from verl_longshort.base.files import write_json, write_text
 from verl_longshort.base.rejected import Rejected
 from verl_longshort.data.records import ColdStartTrajectory
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 
 
-def card_numbers(
-    settings: SynthesisSettings,
-    train: Sequence[ColdStartTrajectory],
-    val: Sequence[ColdStartTrajectory],
-    dropped: Sequence[Rejected],
-) -> dict[str, Any]:
-    """Everything on the card, as JSON values. Means are over all trajectories, lengths in tokens."""
-    done = [*train, *val]
-    return {
-        "input": {
-            "file": str(settings.input),
-            "sha256": hashlib.sha256(settings.input.read_bytes()).hexdigest(),
-            "records": len(done) + len(dropped),
-        },
-        "made_with": settings.for_card(),
-        "trajectories": {"train": len(train), "val": len(val)},
-        "dropped": dict(Counter(record.reason for record in dropped).most_common()),
-        "means": {
-            "thoughts": _mean(done, lambda r: r.thoughts),
-            "thoughts_kept_long": _mean(done, lambda r: len(r.kept)),
-            "long_turns": _mean(done, lambda r: sum(turn.role == Role.LONG for turn in r.turns)),
-            "chain_tokens": _mean(done, lambda r: r.tokens["chain"]),
-            "long_tokens": _mean(done, lambda r: r.tokens["long"]),
-            "short_tokens": _mean(done, lambda r: r.tokens["short"]),
-        },
-    }
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Counts of one preparation."""
+
+    title: str
+    counts: Mapping[str, int]
+    dropped: Sequence[Rejected]
+    made_with: Mapping[str, Any]
+    """Its settings."""
+
+    def rows(self) -> dict[str, object]:
+        """The card in short, for a table."""
+        reasons = Counter(record.reason for record in self.dropped).most_common()
+        return {**self.counts, **{f"dropped: {reason}": count for reason, count in reasons}}
+
+    def content(self) -> dict[str, Any]:
+        """The whole card, as JSON values."""
+        return {"title": self.title, "counts": self.rows(), "made_with": self._settings()}
+
+    def write(self, folder: Path, name: str = "card") -> None:
+        """Write `<name>.json` and `<name>.md` into `folder`."""
+        write_json(folder / f"{name}.json", self.content())
+        parts = [f"# {self.title}", _markdown(self.rows()), "## Made with", _markdown(self._settings())]
+        write_text(folder / f"{name}.md", "\n\n".join(parts) + "\n")
+
+    def _settings(self) -> dict[str, Any]:
+        return {key: to_jsonable_python(value, fallback=str) for key, value in self.made_with.items()}
 
 
-def card_rows(numbers: Mapping[str, Any]) -> dict[str, object]:
-    """The card in short, for a table."""
-    means = numbers["means"]
-    joint = means["long_tokens"] + means["short_tokens"]
-    return {
-        "records read": numbers["input"]["records"],
-        "trajectories to learn from": numbers["trajectories"]["train"],
-        "trajectories to validate on": numbers["trajectories"]["val"],
-        **{f"dropped: {reason}": count for reason, count in numbers["dropped"].items()},
-        "thoughts per chain, kept long": f"{means['thoughts']:.2f}, {means['thoughts_kept_long']:.2f}",
-        "long turns per trajectory": f"{means['long_turns']:.2f}",
-        "tokens: chain": f"{means['chain_tokens']:.1f}",
-        "tokens: long + short": f"{means['long_tokens']:.1f} + {means['short_tokens']:.1f}",
-        "tokens against the chain": f"{joint / means['chain_tokens'] - 1:+.1%}",
-    }
+@dataclass(frozen=True, kw_only=True)
+class ColdStartCard(Card):
+    """The card of cold-start data. Means are over all trajectories, lengths in tokens."""
 
+    input: Mapping[str, Any]
+    trajectories: Mapping[str, int]
+    means: Mapping[str, float]
 
-def write_card(folder: Path, numbers: Mapping[str, Any]) -> None:
-    """Write `card.json` and `card.md` into `folder`."""
-    (folder / "card.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    made = {
-        **numbers["made_with"],
-        "input": f"{numbers['input']['file']}, SHA-256 {numbers['input']['sha256']}",
-    }
-    parts = ["# Cold-start data", _markdown(card_rows(numbers)), "## Made with", _markdown(made)]
-    (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    @classmethod
+    def of(
+        cls,
+        settings: SynthesisSettings,
+        train: Sequence[ColdStartTrajectory],
+        val: Sequence[ColdStartTrajectory],
+        dropped: Sequence[Rejected],
+    ) -> "ColdStartCard":
+        """The card of these trajectories."""
+        done = [*train, *val]
+        source, records = str(settings.input), len(done) + len(dropped)
+        sha256 = hashlib.sha256(settings.input.read_bytes()).hexdigest()
+        counts = {
+            "records read": records,
+            "trajectories to learn from": len(train),
+            "trajectories to validate on": len(val),
+        }
+        return cls(
+            title="Cold-start data",
+            counts=counts,
+            dropped=dropped,
+            made_with={**settings.for_card(), "input": f"{source}, SHA-256 {sha256}"},
+            input={"file": source, "sha256": sha256, "records": records},
+            trajectories={"train": len(train), "val": len(val)},
+            means={
+                "thoughts": _mean(done, lambda each: each.thoughts),
+                "thoughts_kept_long": _mean(done, lambda each: len(each.kept)),
+                "long_turns": _mean(done, lambda each: sum(turn.role == Role.LONG for turn in each.turns)),
+                "chain_tokens": _mean(done, lambda each: each.tokens["chain"]),
+                "long_tokens": _mean(done, lambda each: each.tokens["long"]),
+                "short_tokens": _mean(done, lambda each: each.tokens["short"]),
+            },
+        )
+
+    def rows(self) -> dict[str, object]:
+        """See `Card`."""
+        means = self.means
+        joint = means["long_tokens"] + means["short_tokens"]
+        return {
+            **super().rows(),
+            "thoughts per chain, kept long": f"{means['thoughts']:.2f}, {means['thoughts_kept_long']:.2f}",
+            "long turns per trajectory": f"{means['long_turns']:.2f}",
+            "tokens: chain": f"{means['chain_tokens']:.1f}",
+            "tokens: long + short": f"{means['long_tokens']:.1f} + {means['short_tokens']:.1f}",
+            "tokens against the chain": f"{joint / means['chain_tokens'] - 1:+.1%}",
+        }
+
+    def content(self) -> dict[str, Any]:
+        """See `Card`."""
+        return {
+            "input": self.input,
+            "made_with": {key: value for key, value in self._settings().items() if key != "input"},
+            "trajectories": self.trajectories,
+            "dropped": dict(Counter(record.reason for record in self.dropped).most_common()),
+            "means": self.means,
+        }
 
 
 def _markdown(rows: Mapping[str, object]) -> str:
-    lines = ["| | |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def _mean(records: Sequence[ColdStartTrajectory], value: Callable[[ColdStartTrajectory], float]) -> float:

@@ -14,8 +14,8 @@ from rich.console import Console
 from verl_longshort.base.files import Record, sibling_path, write_jsonl
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
+from verl_longshort.data.card import Card
 from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer, WrittenChains
-from verl_longshort.data.prepare_card import Card
 from verl_longshort.data.prepare_settings import ChainSettings
 from verl_longshort.data.summary_table import summary_table
 from verl_longshort.llm.settings import open_task_client
@@ -99,11 +99,7 @@ async def _write_all(
 
 async def _work(problems: Sequence[Problem], writer: Writer) -> tuple[list[Record], list[Rejected]]:
     by_id = {problem.id: problem for problem in problems}
-
-    async def work(record: Record) -> Record:
-        return await writer(by_id[record["id"]])
-
-    return await work_on_all([{"id": name} for name in by_id], work, doing="chains")
+    return await work_on_all(list(by_id.values()), writer, doing="chains")
 
 
 def _first(aside: Sequence[Rejected]) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from verl_longshort.base.files import Record, write_jsonl
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected, RejectedError
-from verl_longshort.data.prepare_card import Card
+from verl_longshort.data.card import Card
 from verl_longshort.data.prepare_settings import ProblemSettings
 from verl_longshort.data.summary_table import summary_table
 from verl_longshort.problems.overlap import KnownProblems

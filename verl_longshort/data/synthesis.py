@@ -17,7 +17,7 @@ from rich.console import Console
 from verl_longshort.base.files import check_model, recorded_model, write_jsonl
 from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
 from verl_longshort.core.environment import Limits
-from verl_longshort.data.card import card_numbers, card_rows, write_card
+from verl_longshort.data.card import ColdStartCard
 from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
 from verl_longshort.data.records import ColdStartTrajectory, Selected, Weighed
 from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
@@ -47,9 +47,9 @@ def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: 
     val = [each for each in done if in_val(each.problem, settings.val_percent)]
     write_jsonl(settings.output_dir / "train.jsonl", [each.to_record() for each in train])
     write_jsonl(settings.output_dir / "val.jsonl", [each.to_record() for each in val])
-    numbers = card_numbers(settings, train, val, dropped)
-    write_card(settings.output_dir, numbers)
-    console.print(summary_table("cold start", {**card_rows(numbers), "requests to the model": asked}))
+    card = ColdStartCard.of(settings, train, val, dropped)
+    card.write(settings.output_dir)
+    console.print(summary_table("cold start", {**card.rows(), "requests to the model": asked}))
 
 
 def in_val(problem: str, percent: float) -> bool:

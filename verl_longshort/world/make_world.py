@@ -6,15 +6,12 @@
 | `chains.jsonl` | another problem of the train split with its long chain of thought, and labelled thoughts |
 """
 
-import json
 import random
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from verl_longshort.base.files import write_jsonl, write_parquet
 from verl_longshort.world.world import Problem, Split, generate_problems, long_cot
 
 DATA_SOURCE = "longshort/world"
@@ -39,14 +36,17 @@ def make_world(output_dir: Path, seed: int, sizes: Sizes | None = None) -> None:
         ValueError: a size is larger than the world.
     """
     sizes = sizes or Sizes()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    problems = _problems(seed, sizes.train + sizes.chains, Split.TRAIN)
-    _write_rl(output_dir, Split.TRAIN, problems[: sizes.train])
-    _write_rl(output_dir, Split.VALIDATION, _problems(seed, sizes.val, Split.VALIDATION))
-    _write_rl(output_dir, Split.TEST, _problems(seed, sizes.test, Split.TEST))
+    problems = generate_problems(seed=seed, count=sizes.train + sizes.chains, split=Split.TRAIN)
+    parts = {
+        Split.TRAIN: problems[: sizes.train],
+        Split.VALIDATION: generate_problems(seed=seed, count=sizes.val, split=Split.VALIDATION),
+        Split.TEST: generate_problems(seed=seed, count=sizes.test, split=Split.TEST),
+    }
+    for split, part in parts.items():
+        rows = [rl_row(problem, index) for index, problem in enumerate(part)]
+        write_parquet(output_dir / f"{split}.parquet", rows)
     rng = random.Random(seed)
-    chains = (chain_record(problem, rng) for problem in problems[sizes.train :])
-    _write_jsonl(output_dir / "chains.jsonl", chains)
+    write_jsonl(output_dir / "chains.jsonl", (chain_record(problem, rng) for problem in problems[sizes.train :]))
 
 
 def rl_row(problem: Problem, index: int) -> dict[str, Any]:
@@ -68,16 +68,3 @@ def chain_record(problem: Problem, rng: random.Random) -> dict[str, Any]:
         "chain": " ".join(thought.text for thought in thoughts),
         "thoughts": [asdict(thought) for thought in thoughts],
     }
-
-
-def _problems(seed: int, count: int, split: Split) -> list[Problem]:
-    return generate_problems(seed=seed, count=count, split=split)
-
-
-def _write_rl(output_dir: Path, split: Split, problems: Sequence[Problem]) -> None:
-    rows = [rl_row(problem, index) for index, problem in enumerate(problems)]
-    pd.DataFrame(rows).to_parquet(output_dir / f"{split}.parquet")
-
-
-def _write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")

@@ -100,14 +100,14 @@ class RowMaker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Lesson:
     """A part of the curriculum.
 
     Attributes:
         steps: optimizer steps, at most.
         rows: rows of one shard's batch, by kind.
-        difficulty: what the problems of this stage look like.
-        mastered: the stage ends early once the loss of every kind of row stays below this; None: never.
+        difficulty: what the problems of this lesson look like.
+        mastered: it ends early once the loss of every kind of row stays below this; None: never.
     """
 
     steps: int
@@ -118,20 +118,20 @@ class Stage:
 
 _SMALL = Difficulty(steps=(1, 2), list_items=(2, 4), hard_weights=(0.1, 0.6, 0.3))
 CURRICULUM = (
-    Stage(steps=500, rows={"walk": 32}, difficulty=_SMALL, mastered=0.05),
-    Stage(steps=700, rows={"facts": 24, "walk": 8}, difficulty=_SMALL, mastered=0.1),
-    Stage(steps=250, rows={"long": 10, "direct": 4, "facts": 8, "walk": 8}, difficulty=_SMALL),
-    Stage(steps=1000, rows={"long": 10, "direct": 6, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
+    Lesson(steps=500, rows={"walk": 32}, difficulty=_SMALL, mastered=0.05),
+    Lesson(steps=700, rows={"facts": 24, "walk": 8}, difficulty=_SMALL, mastered=0.1),
+    Lesson(steps=250, rows={"long": 10, "direct": 4, "facts": 8, "walk": 8}, difficulty=_SMALL),
+    Lesson(steps=1000, rows={"long": 10, "direct": 6, "prefixed": 4, "facts": 4}, difficulty=Difficulty()),
 )
 
 
-def batches(stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[list[Batch]]:
+def batches(lesson: Lesson, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[list[Batch]]:
     """Each step's batches, one per kind of row: ids and labels, both (rows, longest), padded on the right.
 
     Kinds are kept apart so that each weighs the same in the loss and short drills get little padding.
     """
     maker = RowMaker(tokenizer, rng)
-    problems = stream_problems(rng, Split.TRAIN, stage.difficulty)
+    problems = stream_problems(rng, Split.TRAIN, lesson.difficulty)
     kinds: dict[str, Callable[[], Row]] = {
         "walk": maker.walk,
         "facts": maker.facts,
@@ -139,8 +139,8 @@ def batches(stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: random.Random
         "direct": lambda: maker.direct(next(problems)),
         "prefixed": lambda: maker.prefixed(next(problems)),
     }
-    for _ in range(stage.steps):
-        yield [collate([kinds[kind]() for _ in range(count)], tokenizer) for kind, count in stage.rows.items()]
+    for _ in range(lesson.steps):
+        yield [collate([kinds[kind]() for _ in range(count)], tokenizer) for kind, count in lesson.rows.items()]
 
 
 def collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from verl_longshort.base.progress import report
-from verl_longshort.world.tiny_curriculum import CURRICULUM, IGNORED, Batch, Stage, batches
+from verl_longshort.world.tiny_curriculum import CURRICULUM, IGNORED, Batch, Lesson, batches
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 SHARDS = 2
@@ -58,7 +58,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCau
     return LlamaForCausalLM(config)
 
 
-def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Stage] = CURRICULUM) -> None:
+def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Lesson] = CURRICULUM) -> None:
     """Train the base and write model and tokenizer as a Hugging Face folder.
 
     Raises:
@@ -78,7 +78,7 @@ def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Stage] = CUR
     build_tokenizer().save_pretrained(output_dir)
 
 
-def _train(rank: int, processes: int, meeting_point: str, seed: int, curriculum: Sequence[Stage]) -> LlamaForCausalLM:
+def _train(rank: int, processes: int, meeting_point: str, seed: int, curriculum: Sequence[Lesson]) -> LlamaForCausalLM:
     torch.set_num_threads(1)
     if processes > 1:
         dist.init_process_group("gloo", f"file://{meeting_point}", _PARTNER_TIMEOUT, rank=rank, world_size=processes)
@@ -92,10 +92,10 @@ def _train(rank: int, processes: int, meeting_point: str, seed: int, curriculum:
 class _Training:
     """The optimizer loop of one process, over the shards that are its own."""
 
-    def __init__(self, shards: Sequence[int], seed: int, curriculum: Sequence[Stage]) -> None:
+    def __init__(self, shards: Sequence[int], seed: int, curriculum: Sequence[Lesson]) -> None:
         self._tokenizer = build_tokenizer()
         self._curriculum = curriculum
-        self._total = sum(stage.steps for stage in curriculum)
+        self._total = sum(lesson.steps for lesson in curriculum)
         self._rngs = [random.Random(f"{seed}/{shard}") for shard in shards]
         self._model = build_model(self._tokenizer, seed=seed)
         self._gradient = _flat_gradient(self._model)
@@ -106,24 +106,24 @@ class _Training:
     def run(self, *, quiet: bool) -> LlamaForCausalLM:
         self._model.train()
         start = 0
-        for stage in self._curriculum:
-            self._run_stage(stage, start, quiet=quiet)
-            start += stage.steps
+        for lesson in self._curriculum:
+            self._run_lesson(lesson, start, quiet=quiet)
+            start += lesson.steps
         return self._model
 
-    def _run_stage(self, stage: Stage, start: int, *, quiet: bool) -> None:
-        smoothed = torch.full((len(stage.rows),), torch.inf)
-        for step, shard_batches in enumerate(self._batches(stage)):
+    def _run_lesson(self, lesson: Lesson, start: int, *, quiet: bool) -> None:
+        smoothed = torch.full((len(lesson.rows),), torch.inf)
+        for step, shard_batches in enumerate(self._batches(lesson)):
             done = start + step
             losses = self._step(shard_batches, _LEARNING_RATE * _rate(step, done / self._total))
             smoothed = losses if step == 0 else _SMOOTHING * smoothed + (1 - _SMOOTHING) * losses
             if not quiet and done % _REPORT_EVERY == 0:
                 report(done, self._total, f"loss {losses.mean():.3f}")
-            if stage.mastered is not None and smoothed.max() < stage.mastered:
+            if lesson.mastered is not None and smoothed.max() < lesson.mastered:
                 return
 
-    def _batches(self, stage: Stage) -> Iterator[tuple[list[Batch], ...]]:
-        return zip(*(batches(stage, self._tokenizer, rng) for rng in self._rngs), strict=True)
+    def _batches(self, lesson: Lesson) -> Iterator[tuple[list[Batch], ...]]:
+        return zip(*(batches(lesson, self._tokenizer, rng) for rng in self._rngs), strict=True)
 
     def _step(self, shard_batches: Sequence[list[Batch]], rate: float) -> torch.Tensor:
         """One update; returns the mean loss of each kind of row over all shards, shape (kinds,)."""
@@ -162,9 +162,9 @@ def _flat_gradient(model: torch.nn.Module) -> torch.Tensor:
     return flat
 
 
-def _rate(step_of_stage: int, progress: float) -> float:
-    """Learning-rate factor: each stage warms up again, the second part of the whole run decays linearly."""
-    warm = min(1.0, (step_of_stage + 1) / _WARMUP_STEPS)
+def _rate(step_of_lesson: int, progress: float) -> float:
+    """Learning-rate factor: each lesson warms up again, the second part of the whole run decays linearly."""
+    warm = min(1.0, (step_of_lesson + 1) / _WARMUP_STEPS)
     decayed = max(0.0, progress - _DECAY_FROM) / (1 - _DECAY_FROM)
     return warm * (1 - (1 - _FINAL_RATE) * decayed)
 

@@ -1,6 +1,4 @@
-"""An append-only file of records that survives being killed: one JSON object per line, the first is a
-header.
-"""
+"""An append-only file of records that survives a killed process: one JSON object per line, the first is a header."""
 
 import json
 import os
@@ -14,7 +12,7 @@ from verl_longshort.base.files import Record
 
 
 class RecordFile:
-    """Records of one evaluation, the finished ones of an earlier, killed run included.
+    """The records of a command, those that an earlier, killed run finished included.
 
     `notes` are written into the header of a new file and not compared later. Raises UserError when the file
     was written with another header.

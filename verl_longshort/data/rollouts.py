@@ -34,7 +34,7 @@ class AnswerPrompt(Settings):
     close: str
     """After the last thought of a prefix; begins the answer."""
     stop: str
-    """Ends the answer; an answer without it is cut off and counts as wrong. Empty: the model's end token."""
+    """Ends the answer; an answer without it is cut off and counts as incorrect. Empty: the model's end token."""
 
     def text(self, thoughts: Sequence[str], separator: str) -> str:
         """What stands between the chat prompt and the answer."""

@@ -33,7 +33,7 @@ class ImportanceReportStage(OptionStage[ImportanceReportSettings, None]):
         click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="Folder to write."),
         click.Option(["--rule"], default="m", show_default=True, help="What chooses the thoughts that stay long."),
         click.Option(["--examples"], default=20, show_default=True, help="Chains that can be read in the page."),
-        click.Option(["--seed"], default=0, show_default=True, help="Draws these chains."),
+        click.Option(["--seed"], default=0, show_default=True, help="Chooses these chains."),
     )
 
     def requirements(self, settings: ImportanceReportSettings, inputs: None) -> Requirements:

@@ -21,7 +21,7 @@ def importance_report(
 ) -> Statistics:
     """Write the report of the weighed records in `files` to the folder `out`, and print its main numbers.
 
-    `count` chains, drawn by `seed`, can be read in the page. Raises UserError before anything is written when
+    `count` chains, chosen by `seed`, can be read in the page. Raises UserError before anything is written when
     a file, a record or an option cannot be used.
     """
     if count < 1:
@@ -32,7 +32,7 @@ def importance_report(
     statistics = compute(chains, rule=rule)
     figures.write_png(statistics, out)
     numbers = {"files": [str(file) for file in files], **plain(statistics)}
-    (out / "importance.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_text(out / "importance.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "importance.html", importance_page(statistics, examples(chains, count=count, seed=seed), files))
     console.print(summary_table(str(out / "importance.html"), overview(statistics)))
     return statistics

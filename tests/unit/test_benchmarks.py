@@ -16,7 +16,7 @@ from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import plain_dict
 from verl_longshort.problems import benchmarks
 from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, HubFile
-from verl_longshort.problems.schemas import answer_text
+from verl_longshort.problems.reader import answer_text
 from verl_longshort.problems.settings import ProblemSettings
 
 FIXED = ["longshort.name=x", "longshort.output_dir=x"]
@@ -203,3 +203,19 @@ def test_what_is_asked_may_be_wrapped(tmp_path: Path) -> None:
 
 def test_pinned_revisions_are_whole_hashes() -> None:
     assert all(len(hub.revision) == 40 and int(hub.revision, 16) for hub in BENCHMARKS.values())
+
+
+def test_a_new_benchmark_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = HubFile(title="HMMT", repository="owner/hmmt", file="test.jsonl", revision="0" * 40, problems=2)
+    monkeypatch.setitem(BENCHMARKS, "hmmt", hub)
+    path = FILES["aime25_question"].write(tmp_path)
+    (benchmark,) = load("benchmarks=[hmmt]", f"benchmark_files.hmmt={path}")
+    assert (benchmark.title, len(benchmark.problems)) == ("HMMT", 2)
+    monkeypatch.setattr(benchmarks, "fetch", lambda asked: path if asked is hub else None)
+    (fetched,) = load("benchmarks=[hmmt]")
+    assert (fetched.problems, fetched.origin["repository"]) == (benchmark.problems, "owner/hmmt")
+
+
+def test_the_file_of_an_unknown_benchmark_is_refused() -> None:
+    with pytest.raises(UserError, match=r"longshort\.benchmark_files\.aime42 = x: unknown benchmark"):
+        load("benchmarks=[aime24]", "benchmark_files.aime42=x")

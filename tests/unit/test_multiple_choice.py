@@ -10,19 +10,21 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from verl_longshort.evaluation.grading import grade
-from verl_longshort.problems.benchmarks import Source, load_benchmark
-from verl_longshort.problems.schemas import SCHEMAS, Problem, Reader, find_schema
+from verl_longshort.problems.benchmarks import BenchmarkFile, load_benchmark
+from verl_longshort.problems.fields import WRONG_ANSWERS, Schema, find_schema
+from verl_longshort.problems.reader import Problem, read_problem
 
 OPTIONS = ("6 eV", "10^-3 eV", "none, it decays", "7 eV")
 
 
 def read(row: dict[str, str], *, index: int = 0, seed: int = 0) -> Problem:
-    schema = find_schema(row, key="data", where="test")
-    return Reader(benchmark="gpqa", schema=schema, template="{problem}", option_seed=seed).read(index, row)
+    schema = find_schema(row)
+    assert schema is not None
+    return read_problem(row, schema, source="gpqa", index=index, option_seed=seed)
 
 
 def test_the_fields_of_gpqa_are_found() -> None:
-    assert find_schema(gpqa_row(1), key="data", where="test") is SCHEMAS[1]
+    assert find_schema(gpqa_row(1)) == Schema(problem="Question", answer="Correct Answer", wrong=WRONG_ANSWERS)
 
 
 def test_all_options_are_listed_and_the_letter_is_the_right_one() -> None:
@@ -73,13 +75,13 @@ def test_the_same_option_twice_is_refused() -> None:
 def test_a_csv_file_with_line_breaks_is_read(tmp_path: Path) -> None:
     path = tmp_path / "gpqa.csv"
     write_rows(path, [gpqa_row(1), gpqa_row(2)])
-    source = Source(name="gpqa", key="data", path=path)
-    benchmark = load_benchmark(source, template="{problem}", option_seed=0, limit=None)
+    file = BenchmarkFile(name="gpqa", key="data", path=path)
+    benchmark = load_benchmark(file, template="{problem}", option_seed=0, limit=None)
     assert [problem.text.splitlines()[1] for problem in benchmark.problems] == ["if a step is 2 eV?"] * 2
 
 
 def problem(*options: str, right: str) -> Problem:
-    return Problem(benchmark="gpqa", index=0, text="?", ground_truth=right, options=options)
+    return Problem(source="gpqa", index=0, text="?", ground_truth=right, options=options)
 
 
 GRADES = [

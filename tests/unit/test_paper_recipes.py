@@ -15,7 +15,7 @@ from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.core.schedule import Round
 from verl_longshort.data.chunk_settings import ChunkSettings
-from verl_longshort.data.prepare_settings import ChainSettings, ProblemSettings
+from verl_longshort.data.prepare_settings import ChainSettings, TrainingProblemSettings
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 from verl_longshort.recipe.recipe import Recipe, load_recipe
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
@@ -142,7 +142,7 @@ def test_every_command_composes(recipe):
 
 def test_the_data_stages_take_their_settings(recipe):
     _, commands = recipe
-    problems = ProblemSettings.parse(block(commands, "problems"))
+    problems = TrainingProblemSettings.parse(block(commands, "problems"))
     assert "math500" in problems.held_out
     chains = ChainSettings.parse(block(commands, "chains"))
     assert str(problems.output_dir / "val.parquet") in chains.held_out

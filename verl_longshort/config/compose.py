@@ -30,7 +30,7 @@ def compose_config(name: str, overrides: Sequence[str], unused: tuple[str, ...] 
         for override in overrides:
             _check_override(override, known)
         try:
-            config = compose(name, overrides=[search, *overrides])
+            config = compose(name, overrides=[search, *(_added(override, known) for override in overrides)])
         except HydraException as error:
             reason = " ".join(str(error).split())
             raise UserError("overrides", " ".join(overrides), f"{reason}; give them as key=value") from error
@@ -63,9 +63,24 @@ def _check_override(override: str, known: DictConfig) -> None:
     node = OmegaConf.select(known, parent) if parent else known
     if isinstance(node, DictConfig) and leaf in node.keys():  # noqa: SIM118 (`in` skips missing values)
         return
+    if _is_open(parent, known):
+        return
     close = difflib.get_close_matches(key, [name for name, _ in _nodes(known)], n=1)
     hint = f"did you mean {close[0]}?" if close else f"write +{key}={value} if it is meant to be new"
     raise UserError(key, value, f"no such key; {hint}")
+
+
+def _is_open(key: str, known: DictConfig) -> bool:
+    """Whether any name may stand in this mapping: one of ours that is `{}` in the file, such as `rule_options`.
+
+    The settings that are made of it know which names there are.
+    """
+    node = OmegaConf.select(known, key) if key.startswith("longshort.") else None
+    return isinstance(node, DictConfig) and not node
+
+
+def _added(override: str, known: DictConfig) -> str:
+    return f"+{override}" if _is_open(override.partition("=")[0].rpartition(".")[0], known) else override
 
 
 def _nodes(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Node]]:

@@ -12,8 +12,9 @@ from verl_longshort.base.rejected import RejectedError
 from verl_longshort.data.reasoning import Written, chain_of, read_written, written_in_row
 from verl_longshort.llm.client import RefusedError
 from verl_longshort.llm.task_client import TaskClient
+from verl_longshort.problems.held_out import text_of
 from verl_longshort.problems.overlap import words
-from verl_longshort.problems.problems import Problem, problem_text
+from verl_longshort.problems.reader import Problem
 from verl_longshort.problems.sources import Source, load_source
 
 _KEY = "longshort.chains"
@@ -42,7 +43,7 @@ class WrittenChains:
         for index in range(len(source.rows)):
             row, where = source.rows[index], source.where(index)
             written_in_row(row, key=_KEY, where=where)
-            rows.setdefault(words(problem_text(row, where, key=_KEY)), index)
+            rows.setdefault(words(text_of(source, index, key=_KEY)), index)
         return cls(source=source, rows=rows)
 
     def of(self, text: str) -> list[Written]:
@@ -107,12 +108,12 @@ class ModelWriter:
 async def checked(problem: Problem, written: Written, timeout_s: float) -> Record:
     """The chain record. Raises RejectedError when the chain cannot be used or misses the answer."""
     chain = chain_of(written)
-    if not await asyncio.to_thread(match_answer, chain, problem.answer, timeout_s=timeout_s):
-        raise RejectedError("wrong final answer", f"not {problem.answer[:60]}: {chain[-80:]}")
+    if not await asyncio.to_thread(match_answer, chain, problem.ground_truth, timeout_s=timeout_s):
+        raise RejectedError("wrong final answer", f"not {problem.ground_truth[:60]}: {chain[-80:]}")
     return {
         "id": chain_id(problem),
         "problem": problem.text,
-        "ground_truth": problem.answer,
+        "ground_truth": problem.ground_truth,
         "chain": chain,
         "source": problem.id,
         "subject": problem.subject,

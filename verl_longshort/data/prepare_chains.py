@@ -19,8 +19,9 @@ from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer, W
 from verl_longshort.data.prepare_settings import ChainSettings
 from verl_longshort.data.summary_table import summary_table
 from verl_longshort.llm.settings import open_task_client
+from verl_longshort.problems.held_out import hold_out, refuse_known, training_problem
 from verl_longshort.problems.overlap import KnownProblems, words
-from verl_longshort.problems.problems import Problem, hold_out, read_problem, refuse_known
+from verl_longshort.problems.reader import Problem
 from verl_longshort.problems.sources import Source, load_source
 
 _KEY = "longshort.source"
@@ -57,7 +58,7 @@ def sample(
     before = KnownProblems(settings.similarity)
     for source, index in _in_random_order(settings, written):
         try:
-            problem = read_problem(source, index, key=_KEY)
+            problem = training_problem(source, index, key=_KEY)
             if written is not None and words(problem.text) not in written.rows:
                 continue
             refuse_known(problem.text, known, "held out")
@@ -90,16 +91,12 @@ async def _write_all(
     settings: ChainSettings, problems: Sequence[Problem], written: WrittenChains | None
 ) -> tuple[list[Record], list[Rejected], int]:
     if written is not None:
-        return *await _work(problems, FileWriter(written, settings.answer_timeout_s)), 0
+        writer: Writer = FileWriter(written, settings.answer_timeout_s)
+        return *await work_on_all(problems, writer, doing="chains"), 0
     assert settings.llm is not None
     async with open_task_client(settings.llm, sibling_path(settings.output, "replies"), seed=settings.seed) as asker:
         writer = ModelWriter(asker, settings.instruction, settings.answer_timeout_s)
-        return *await _work(problems, writer), asker.cache.asked
-
-
-async def _work(problems: Sequence[Problem], writer: Writer) -> tuple[list[Record], list[Rejected]]:
-    by_id = {problem.id: problem for problem in problems}
-    return await work_on_all(list(by_id.values()), writer, doing="chains")
+        return *await work_on_all(problems, writer, doing="chains"), asker.cache.asked
 
 
 def _first(aside: Sequence[Rejected]) -> str:

@@ -7,24 +7,24 @@ and what is held out. Everything is a function of the sources and the settings.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
 from longshort_reward.errors import UserError
 from rich.console import Console
 
-from verl_longshort.base.files import Record, write_jsonl
+from verl_longshort.base.files import Record, write_jsonl, write_parquet
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected, RejectedError
 from verl_longshort.data.card import Card
-from verl_longshort.data.prepare_settings import ProblemSettings
+from verl_longshort.data.prepare_settings import TrainingProblemSettings
 from verl_longshort.data.summary_table import summary_table
+from verl_longshort.problems.held_out import hold_out, random_rank, refuse_known, training_problem
 from verl_longshort.problems.overlap import KnownProblems
-from verl_longshort.problems.problems import Problem, draw, hold_out, read_problem, refuse_known
+from verl_longshort.problems.reader import Problem
 from verl_longshort.problems.sources import Source, load_source
 
 _REPORT_EVERY = 500
 
 
-def prepare_problems(settings: ProblemSettings, console: Console) -> None:
+def prepare_problems(settings: TrainingProblemSettings, console: Console) -> None:
     """Write the rows. Raises UserError when a source cannot be used, and when too few problems are left."""
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     problems, dropped, read = _read(settings, known)
@@ -45,7 +45,7 @@ def prepare_problems(settings: ProblemSettings, console: Console) -> None:
     console.print(summary_table("problems", card.rows()))
 
 
-def _read(settings: ProblemSettings, known: KnownProblems) -> tuple[list[Problem], list[Rejected], int]:
+def _read(settings: TrainingProblemSettings, known: KnownProblems) -> tuple[list[Problem], list[Rejected], int]:
     too_long = _length_check(settings)
     taken = KnownProblems(settings.similarity)
     problems: list[Problem] = []
@@ -53,7 +53,7 @@ def _read(settings: ProblemSettings, known: KnownProblems) -> tuple[list[Problem
     rows = _rows(settings)
     for done, (source, index) in enumerate(rows, start=1):
         try:
-            problem = read_problem(source, index, key="longshort.source")
+            problem = training_problem(source, index, key="longshort.source")
             refuse_known(problem.text, known, "held out")
             _refuse_twice(problem, taken)
             too_long(problem)
@@ -66,7 +66,7 @@ def _read(settings: ProblemSettings, known: KnownProblems) -> tuple[list[Problem
     return problems, dropped, len(rows)
 
 
-def _rows(settings: ProblemSettings) -> list[tuple[Source, int]]:
+def _rows(settings: TrainingProblemSettings) -> list[tuple[Source, int]]:
     sources = [load_source(name, key="longshort.source") for name in settings.source]
     return [(source, index) for source in sources for index in range(len(source.rows))][: settings.limit]
 
@@ -79,7 +79,7 @@ def _refuse_twice(problem: Problem, taken: KnownProblems) -> None:
     taken.add(problem.text, problem.id)
 
 
-def _length_check(settings: ProblemSettings) -> Callable[[Problem], None]:
+def _length_check(settings: TrainingProblemSettings) -> Callable[[Problem], None]:
     if settings.tokenizer is None:
         return lambda problem: None
     from transformers import AutoTokenizer
@@ -94,9 +94,9 @@ def _length_check(settings: ProblemSettings) -> Callable[[Problem], None]:
     return check
 
 
-def _split(problems: Sequence[Problem], settings: ProblemSettings) -> tuple[list[Problem], list[Problem]]:
+def _split(problems: Sequence[Problem], settings: TrainingProblemSettings) -> tuple[list[Problem], list[Problem]]:
     """Validation, and the rest in its order. A hash decides, not the place in the source."""
-    ranked = sorted(problems, key=lambda problem: draw(problem.text, settings.seed))
+    ranked = sorted(problems, key=lambda problem: random_rank(problem.text, settings.seed))
     chosen = {problem.id for problem in ranked[: settings.val_problems]}
     return (
         [problem for problem in problems if problem.id in chosen],
@@ -122,16 +122,14 @@ def _apart(
 
 def _write_rows(path: Path, problems: Sequence[Problem], data_source: str, split: str) -> None:
     rows = [_row(problem, index, data_source, split) for index, problem in enumerate(problems)]
-    temporary = path.with_suffix(".tmp")
-    pd.DataFrame(rows).to_parquet(temporary)
-    temporary.replace(path)
+    write_parquet(path, rows)
 
 
 def _row(problem: Problem, index: int, data_source: str, split: str) -> Record:
     return {
         "data_source": data_source,
         "prompt": [{"role": "user", "content": problem.text}],
-        "reward_model": {"style": "rule", "ground_truth": problem.answer},
+        "reward_model": {"style": "rule", "ground_truth": problem.ground_truth},
         "extra_info": {
             "index": index,
             "split": split,

@@ -21,7 +21,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, THINK_CLOSE, THINK_OPEN
 
 from verl_longshort.base.rejected import RejectedError
-from verl_longshort.problems.sources import field_name
+from verl_longshort.problems.fields import field_name
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _ANSWERS = ("content", "answer_content", "response")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from longshort_reward import final_answer, match_answer
 from longshort_reward.plain import choice, leading_choice, normalise
 
-from verl_longshort.problems.schemas import LETTERS, Problem
+from verl_longshort.problems.reader import LETTERS, Problem
 
 _LAYOUT = re.compile(r"[\s{}$\\]")
 

@@ -16,14 +16,8 @@ from importlib.resources import files
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 
 SOURCE = "arXiv 2505.11827v2"
-BENCHMARKS = {
-    "math500": "MATH500",
-    "aime24": "AIME24",
-    "aime25": "AIME25",
-    "gpqa_diamond": "GPQA-Diamond",
-    "amc23": "AMC23",
-}
-"""Columns of the file and the benchmarks' names."""
+BENCHMARKS = ("math500", "aime24", "aime25", "gpqa_diamond", "amc23")
+"""The benchmarks: columns of the file."""
 BASE_METHOD = "R1-Distill"
 """The row of each backbone that the score is relative to."""
 MISPRINTED = ("Llama3.1-8B", "CoD")
@@ -40,7 +34,7 @@ class PublishedResult:
     for long and two for short.
     """
     accuracies: dict[str, float]
-    """Per cent, by column name in `BENCHMARKS`."""
+    """Per cent, by name in `BENCHMARKS`."""
     mean_length: float
     published_aes: float
     aes: float

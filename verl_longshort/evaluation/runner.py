@@ -32,7 +32,7 @@ from verl_longshort.llm.completions import CompletionEndpoint
 from verl_longshort.llm.endpoint import EndpointClient
 from verl_longshort.llm.server import Server
 from verl_longshort.problems.benchmarks import Benchmark
-from verl_longshort.problems.schemas import Problem
+from verl_longshort.problems.reader import Problem
 
 
 def evaluate(settings: EvaluationSettings) -> Summary:
@@ -87,7 +87,7 @@ def _tasks(settings: EvaluationSettings, problems: Sequence[Problem]) -> Iterato
     # Sample by sample, so that an interrupted run has seen all problems.
     for sample in range(settings.samples):
         for problem in problems:
-            name = f"{problem.benchmark}/{problem.index}/{sample}"
+            name = f"{problem.source}/{problem.index}/{sample}"
             yield Task(id=name, problem=problem, seed=derived_seed(settings.seed, name))
 
 
@@ -125,7 +125,7 @@ async def _answer(task: Task, solver: Solver, timeout_s: float) -> Record:
     grading = await asyncio.to_thread(grade, task.problem, answer["text"], timeout_s=timeout_s)
     known = {
         "id": task.id,
-        "benchmark": task.problem.benchmark,
+        "benchmark": task.problem.source,
         "problem_index": task.problem.index,
         "ground_truth": task.problem.ground_truth,
         "extra_info": dict(task.problem.extra),

@@ -8,13 +8,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.files import KINDS, Record, read_records
-from verl_longshort.problems.schemas import Problem, Reader, Schema, find_schema
+from verl_longshort.problems.fields import Schema, find_schema
+from verl_longshort.problems.reader import Problem, RowError, read_problem
 
 DATA_KEY = "longshort.data"
 BENCHMARKS_KEY = "longshort.benchmarks"
@@ -34,50 +34,48 @@ class HubFile:
     problems: int
 
 
-BENCHMARKS: Mapping[str, HubFile] = MappingProxyType(
-    {
-        "math500": HubFile(
-            title="MATH500",
-            repository="HuggingFaceH4/MATH-500",
-            file="test.jsonl",
-            revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
-            problems=500,
-        ),
-        "aime24": HubFile(
-            title="AIME24",
-            repository="HuggingFaceH4/aime_2024",
-            file="data/train-00000-of-00001.parquet",
-            revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
-            problems=30,
-        ),
-        "aime25": HubFile(
-            title="AIME25",
-            repository="math-ai/aime25",
-            file="test.jsonl",
-            revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
-            problems=30,
-        ),
-        "gpqa_diamond": HubFile(
-            title="GPQA-Diamond",
-            repository="Idavidrein/gpqa",
-            file="gpqa_diamond.csv",
-            revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd",
-            problems=198,
-        ),
-        "amc23": HubFile(
-            title="AMC23",
-            repository="math-ai/amc23",
-            file="test-00000-of-00001.parquet",
-            revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
-            problems=40,
-        ),
-    }
-)
+BENCHMARKS: Mapping[str, HubFile] = {
+    "math500": HubFile(
+        title="MATH500",
+        repository="HuggingFaceH4/MATH-500",
+        file="test.jsonl",
+        revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+        problems=500,
+    ),
+    "aime24": HubFile(
+        title="AIME24",
+        repository="HuggingFaceH4/aime_2024",
+        file="data/train-00000-of-00001.parquet",
+        revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+        problems=30,
+    ),
+    "aime25": HubFile(
+        title="AIME25",
+        repository="math-ai/aime25",
+        file="test.jsonl",
+        revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
+        problems=30,
+    ),
+    "gpqa_diamond": HubFile(
+        title="GPQA-Diamond",
+        repository="Idavidrein/gpqa",
+        file="gpqa_diamond.csv",
+        revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd",
+        problems=198,
+    ),
+    "amc23": HubFile(
+        title="AMC23",
+        repository="math-ai/amc23",
+        file="test-00000-of-00001.parquet",
+        revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
+        problems=40,
+    ),
+}
 """In the order of the paper's table."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class BenchmarkFile:
     """Where the problems of one benchmark are."""
 
     name: str
@@ -114,44 +112,51 @@ def benchmark_sort_key(name: str) -> tuple[int, str]:
     return (list(BENCHMARKS).index(name) if name in BENCHMARKS else len(BENCHMARKS), name)
 
 
-def find_sources(
+def find_files(
     names: Sequence[str],
     files: Mapping[str, str | None],
     folder: str | None,
     data: Sequence[str],
     schema: Schema | None,
-) -> list[Source]:
+) -> list[BenchmarkFile]:
     """Where each named benchmark and each file of `data` is; `schema` is that of the files of `data`.
 
     A named benchmark is the file that `files` gives for it, else `<folder>/<name>.<kind>`, else the Hub's.
     Raises UserError for an unknown name, a benchmark that the folder lacks, two of one name, or none at all.
     """
-    sources = [_named(name, files.get(name), folder) for name in names]
-    sources += [
-        Source(name=Path(path).stem, key=DATA_KEY, path=Path(path).expanduser(), schema=schema) for path in data
+    found = [_named(name, files.get(name), folder) for name in names]
+    found += [
+        BenchmarkFile(name=Path(path).stem, key=DATA_KEY, path=Path(path).expanduser(), schema=schema) for path in data
     ]
-    if not sources:
+    if not found:
         remedy = f"give {BENCHMARKS_KEY}=[{','.join(BENCHMARKS)}], or {DATA_KEY}=<file> for a file of yours"
         raise UserError(BENCHMARKS_KEY, "[]", remedy)
-    for number, source in enumerate(sources):
-        if source.name in {earlier.name for earlier in sources[:number]}:
-            raise UserError(source.key, source.name, "is named twice: each benchmark needs a name of its own")
-    return sources
+    for number, file in enumerate(found):
+        if file.name in {earlier.name for earlier in found[:number]}:
+            raise UserError(file.key, file.name, "is named twice: each benchmark needs a name of its own")
+    return found
 
 
-def load_benchmark(source: Source, *, template: str, option_seed: int, limit: int | None) -> Benchmark:
-    """The first `limit` problems of a source.
+def load_benchmark(file: BenchmarkFile, *, template: str, option_seed: int, limit: int | None) -> Benchmark:
+    """The first `limit` problems of a file.
 
     Raises UserError for a file that cannot be read or fetched, fields of no known schema, a named benchmark
     of another size, and a row that cannot be used, with its number.
     """
-    path, origin = _locate(source)
-    rows = read_records(path, key=source.key, columns=())
-    _check_size(source, path, len(rows))
-    schema = _schema(source, path, rows[0])
-    reader = Reader(benchmark=source.name, schema=schema, template=template, option_seed=option_seed)
-    problems = [_read(reader, index, row, source.key, path) for index, row in enumerate(rows[:limit])]
-    return Benchmark(name=source.name, origin={**origin, "problems": len(problems)}, problems=problems)
+    path, origin = _locate(file)
+    rows = read_records(path, key=file.key, columns=())
+    _check_size(file, path, len(rows))
+    schema = _schema(file, path, rows[0])
+    problems: list[Problem] = []
+    for index, row in enumerate(rows[:limit]):
+        try:
+            problem = read_problem(
+                row, schema, source=file.name, index=index, template=template, option_seed=option_seed
+            )
+        except RowError as error:
+            raise UserError(file.key, f"{path}, row {index + 1}", f"{error}: correct the row") from error
+        problems.append(problem)
+    return Benchmark(name=file.name, origin={**origin, "problems": len(problems)}, problems=problems)
 
 
 def fetch(hub: HubFile) -> Path:
@@ -162,26 +167,26 @@ def fetch(hub: HubFile) -> Path:
     return Path(downloaded)
 
 
-def _named(name: str, file: str | None, folder: str | None) -> Source:
+def _named(name: str, file: str | None, folder: str | None) -> BenchmarkFile:
     if name not in BENCHMARKS:
         raise UserError(BENCHMARKS_KEY, name, f"is none of {', '.join(BENCHMARKS)}; for a file of yours use {DATA_KEY}")
     if file is not None:
-        return Source(name=name, key=f"longshort.benchmark_files.{name}", path=Path(file).expanduser())
+        return BenchmarkFile(name=name, key=f"longshort.benchmark_files.{name}", path=Path(file).expanduser())
     if folder is None:
-        return Source(name=name, key=BENCHMARKS_KEY, path=None)
+        return BenchmarkFile(name=name, key=BENCHMARKS_KEY, path=None)
     paths = [Path(folder).expanduser() / f"{name}{suffix}" for suffix in _SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise UserError(DIR_KEY, folder, f"has no {name}{' or '.join(_SUFFIXES)}: put the file there")
-    return Source(name=name, key=DIR_KEY, path=path)
+    return BenchmarkFile(name=name, key=DIR_KEY, path=path)
 
 
-def _locate(source: Source) -> tuple[Path, dict[str, Any]]:
-    if source.path is not None:
-        if not source.path.is_file():
-            raise UserError(source.key, source.path, f"no such file: give the path of {KINDS}")
-        return source.path, {"name": source.name, "file": source.path.name, "sha256": _digest(source.path)}
-    hub = BENCHMARKS[source.name]
+def _locate(file: BenchmarkFile) -> tuple[Path, dict[str, Any]]:
+    if file.path is not None:
+        if not file.path.is_file():
+            raise UserError(file.key, file.path, f"no such file: give the path of {KINDS}")
+        return file.path, {"name": file.name, "file": file.path.name, "sha256": _digest(file.path)}
+    hub = BENCHMARKS[file.name]
     try:
         path = fetch(hub)
     # The client's errors have no common ancestor but these.
@@ -189,36 +194,31 @@ def _locate(source: Source) -> tuple[Path, dict[str, Any]]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = (
             f"{hub.repository} cannot be fetched ({reason}); a gated one needs its terms accepted and a "
-            f"login; without a network give {DIR_KEY}=<folder with {source.name}{Path(hub.file).suffix}>"
+            f"login; without a network give {DIR_KEY}=<folder with {file.name}{Path(hub.file).suffix}>"
         )
-        raise UserError(source.key, source.name, remedy) from error
+        raise UserError(file.key, file.name, remedy) from error
     where = {"repository": hub.repository, "file": hub.file, "revision": hub.revision}
-    return path, {"name": source.name, **where, "sha256": _digest(path)}
+    return path, {"name": file.name, **where, "sha256": _digest(path)}
 
 
-def _schema(source: Source, path: Path, row: Record) -> Schema:
-    if source.schema is None:
-        return find_schema(row, key=source.key, where=str(path))
-    absent = sorted(source.schema.fields - row.keys())
+def _schema(file: BenchmarkFile, path: Path, row: Record) -> Schema:
+    schema = file.schema or find_schema(row)
+    found = ", ".join(map(str, row)) or "none"
+    if schema is None:
+        remedy = "name them with longshort.fields.problem=<field> and longshort.fields.answer=<field>"
+        raise UserError(file.key, path, f"fields of no known benchmark (it has: {found}); {remedy}")
+    absent = sorted(schema.fields - row.keys())
     if absent:
-        remedy = f"{path} has no such field (it has: {', '.join(map(str, row))})"
-        raise UserError("longshort.fields", absent[0], remedy)
-    return source.schema
+        raise UserError("longshort.fields", absent[0], f"{path} has no such field (it has: {found})")
+    return schema
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _check_size(source: Source, path: Path, found: int) -> None:
-    expected = BENCHMARKS[source.name].problems if source.name in BENCHMARKS else found
-    if source.key != DATA_KEY and found != expected:
-        remedy = f"has {found} problems, {title(source.name)} has {expected}; if you mean it give {DATA_KEY}"
-        raise UserError(source.key, path, remedy)
-
-
-def _read(reader: Reader, index: int, row: Record, key: str, path: Path) -> Problem:
-    try:
-        return reader.read(index, row)
-    except ValueError as error:
-        raise UserError(key, f"{path}, row {index + 1}", f"{error}: correct the row") from error
+def _check_size(file: BenchmarkFile, path: Path, found: int) -> None:
+    expected = BENCHMARKS[file.name].problems if file.name in BENCHMARKS else found
+    if file.key != DATA_KEY and found != expected:
+        remedy = f"has {found} problems, {title(file.name)} has {expected}; if you mean it give {DATA_KEY}"
+        raise UserError(file.key, path, remedy)

@@ -1,7 +1,7 @@
 """Finds problems that are the same, or nearly: what is trained on must not be tested on.
 
 Two problems are the same when their normalised words are, and nearly the same when the sets of their word
-triples overlap (Jaccard index) by at least a given share. Numbers and operators are words too, so a problem
+pairs overlap (Jaccard index) by at least a given share. Numbers and operators are words too, so a problem
 with other numbers is less alike the shorter it is.
 """
 

@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Strict, field_validator
 
 from verl_longshort.base.dry_run import is_planned
 from verl_longshort.base.files import Records
-from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, Source, find_sources, load_benchmark
-from verl_longshort.problems.schemas import LETTERS, Schema
+from verl_longshort.problems.benchmarks import BENCHMARKS, Benchmark, BenchmarkFile, find_files, load_benchmark
+from verl_longshort.problems.fields import Schema
+from verl_longshort.problems.reader import LETTERS
 
 
 def _listed(value: Any) -> list[str]:
@@ -94,7 +95,7 @@ class ProblemSettings(Settings):
 
     def load_benchmarks(self) -> list[Benchmark]:
         """The benchmarks with their problems. Raises UserError when one cannot be found or read."""
-        return [self._load(source, limit=self.limit) for source in self._sources()]
+        return [self._load(file, limit=self.limit) for file in self._files()]
 
     def expected_problems(self) -> int | None:
         """How many problems there will be; those of a benchmark on the Hub are known without fetching it.
@@ -102,13 +103,13 @@ class ProblemSettings(Settings):
         None when a file that an earlier stage writes has an unknown number. Raises UserError as `load_benchmarks`.
         """
         counts: list[int | None] = []
-        for source in self._sources():
-            if source.path is None:
-                counts.append(BENCHMARKS[source.name].problems)
-            elif is_planned(source.path):
-                counts.append(Records.planned(source.path).expected)
+        for file in self._files():
+            if file.path is None:
+                counts.append(BENCHMARKS[file.name].problems)
+            elif is_planned(file.path):
+                counts.append(Records.planned(file.path).expected)
             else:
-                counts.append(len(self._load(source, limit=None).problems))
+                counts.append(len(self._load(file, limit=None).problems))
         known = [count for count in counts if count is not None]
         if len(known) < len(counts):
             return None
@@ -118,8 +119,8 @@ class ProblemSettings(Settings):
         """The settings that decide what is asked, besides the files, as JSON values."""
         return {"template": self.template, "option_seed": self.option_seed, "limit": self.limit}
 
-    def _sources(self) -> list[Source]:
-        return find_sources(self.benchmarks, self.benchmark_files, self.benchmark_dir, self.data, self.schema_of_data)
+    def _files(self) -> list[BenchmarkFile]:
+        return find_files(self.benchmarks, self.benchmark_files, self.benchmark_dir, self.data, self.schema_of_data)
 
-    def _load(self, source: Source, *, limit: int | None) -> Benchmark:
-        return load_benchmark(source, template=self.template, option_seed=self.option_seed, limit=limit)
+    def _load(self, file: BenchmarkFile, *, limit: int | None) -> Benchmark:
+        return load_benchmark(file, template=self.template, option_seed=self.option_seed, limit=limit)

@@ -1,29 +1,21 @@
 """Problems from where they lie: a data set of the Hub or a local file.
 
 A source is one string: a `.jsonl`, `.json`, `.parquet` or `.csv` file, or `owner/name[:config][@split]` on
-the Hub, where the split is `train` unless given. `load_source` gives its rows; `text_field` finds what a
-row calls a thing, since every data set has its own word for it.
+the Hub, where the split is `train` unless given.
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.dry_run import is_planned
-from verl_longshort.base.files import KINDS, read_records
+from verl_longshort.base.files import KINDS, Record, read_records
 
 _HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.-]+))?")
 _FILES = (".jsonl", ".json", ".parquet", ".csv")
-
-PROBLEM_FIELDS = ("problem", "question", "Problem", "Question")
-ANSWER_FIELDS = ("answer", "expected_answer", "final_answer", "ground_truth", "Answer", "gold_answer")
-SOLUTION_FIELDS = ("solution", "Solution", "generated_solution")
-
-Row = Mapping[str, Any]
 
 
 class Rows(Protocol):
@@ -31,7 +23,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Row: ...
+    def __getitem__(self, index: int, /) -> Record: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +66,6 @@ def load_source(source: str, *, key: str) -> Source:
     if not len(rows):
         raise UserError(key, source, "has no rows")
     return Source(name=source, rows=rows)
-
-
-def text_field(row: Row, names: Sequence[str], *, key: str, where: str) -> str:
-    """The first of `names` that the row has, as text. Raises UserError when it has none with text in it."""
-    name = field_name(row, names)
-    value = None if name is None else row[name]
-    if not isinstance(value, str) or not value.strip():
-        found = ", ".join(sorted(map(str, row))) or "none"
-        raise UserError(key, where, f"has no text under {' or '.join(names)} (its fields: {found})")
-    return value.strip()
-
-
-def field_name(row: Row, names: Sequence[str]) -> str | None:
-    """The first of `names` under which the row has something."""
-    return next((name for name in names if row.get(name) is not None), None)
 
 
 def hub_rows(name: str, config: str | None, split: str) -> Rows:

@@ -18,6 +18,7 @@ from verl_longshort.evaluation.paper import (
     published,
     published_results,
 )
+from verl_longshort.problems.benchmarks import title
 from verl_longshort.report.evaluations import ROUND
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.results import Group, Spread, tables
@@ -55,7 +56,7 @@ def comparison_section(runs: Sequence[Run]) -> Section:
         {
             "rows": rows,
             "backbones": backbones(),
-            "benchmarks": BENCHMARKS,
+            "benchmarks": {name: title(name) for name in BENCHMARKS},
             "all_published": published_results(),
             "source": SOURCE,
             "base": next((table.base for table in tables(runs)), None),

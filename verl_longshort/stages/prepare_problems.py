@@ -6,23 +6,23 @@ from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.prepare_problems import prepare_problems
-from verl_longshort.data.prepare_settings import ProblemSettings
+from verl_longshort.data.prepare_settings import TrainingProblemSettings
 
 
-class PrepareProblemsStage(ConfigStage[ProblemSettings, None]):
+class PrepareProblemsStage(ConfigStage[TrainingProblemSettings, None]):
     """Problems for RL, apart from those of the tests (config/prepare_problems.yaml)."""
 
     name = "prepare problems"
     config = "prepare_problems"
-    Settings = ProblemSettings
+    Settings = TrainingProblemSettings
 
-    def requirements(self, settings: ProblemSettings, inputs: None) -> Requirements:
+    def requirements(self, settings: TrainingProblemSettings, inputs: None) -> Requirements:
         """Files. How many problems are left for training is not known before."""
         counts = {"train.parquet": None, "val.parquet": settings.val_problems}
         files = {**counts, "dropped.jsonl": None, "card.json": None, "card.md": None}
         products = (Product(path=absolute(settings.output_dir / name), records=count) for name, count in files.items())
         return Requirements(command=self.name, products=tuple(products))
 
-    def run(self, settings: ProblemSettings, inputs: None, console: Console) -> None:
+    def run(self, settings: TrainingProblemSettings, inputs: None, console: Console) -> None:
         """Write the rows."""
         prepare_problems(settings, console)

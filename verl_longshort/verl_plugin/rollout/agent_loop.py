@@ -18,6 +18,7 @@ from verl_longshort.config.pair import PairSettings, settings_of
 from verl_longshort.core.environment import Environment, StopReason
 from verl_longshort.core.role_view import RoleView
 from verl_longshort.core.trajectory import Participant, Trajectory, run_trajectory
+from verl_longshort.problems.reader import user_message
 from verl_longshort.verl_plugin.rollout.clients import PairClient, participants
 
 
@@ -43,7 +44,7 @@ class LongShortAgentLoop(AgentLoopBase):
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
             trajectory = await run_trajectory(
-                problem_text(sample["raw_prompt"]),
+                user_message(sample["raw_prompt"]),
                 _participants(self.server_manager),
                 Environment(settings.limits),
                 settings.prompts,
@@ -89,11 +90,6 @@ class LongShortAgentLoop(AgentLoopBase):
             if len(ids) > limit:
                 remedy = f"a {role} row has {len(ids)} tokens; raise it or lower longshort.environment's budgets"
                 raise UserError(f"data.{key}", limit, remedy)
-
-
-def problem_text(raw_prompt: Any) -> str:
-    """The problem of a data row: the content of its last user message."""
-    return str([m["content"] for m in raw_prompt if m["role"] == "user"][-1])
 
 
 def trajectory_facts(trajectory: Trajectory, correct: bool) -> dict[str, Any]:

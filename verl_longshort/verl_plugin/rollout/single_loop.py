@@ -11,7 +11,8 @@ from verl.utils.profiler import simple_timer
 
 from verl_longshort.config.single_model import SingleSettings, single_settings_of
 from verl_longshort.core.single_model import SingleAnswer, solve_alone, well_formed
-from verl_longshort.verl_plugin.rollout.agent_loop import problem_text, session_seed
+from verl_longshort.problems.reader import user_message
+from verl_longshort.verl_plugin.rollout.agent_loop import session_seed
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
 
 
@@ -25,7 +26,7 @@ class SingleAgentLoop(AgentLoopBase):
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
             answer = await solve_alone(
-                problem_text(sample["raw_prompt"]),
+                user_message(sample["raw_prompt"]),
                 tokenizer=self.tokenizer,
                 generate=ServedPolicy(self.server_manager),
                 mode=settings.mode,

@@ -15,6 +15,8 @@ from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.dry_run import gpus_per_node, planning
 from verl_longshort.base.files import Record, Records, check_model, read_records
 from verl_longshort.config.pair import PairSettings, settings_of
+from verl_longshort.problems.fields import VERL
+from verl_longshort.problems.reader import RowError, read_problem
 from verl_longshort.verl_plugin.trainer.cluster import check_address, requested_address
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
@@ -81,10 +83,10 @@ def _problems(files: str | Sequence[str], key: str) -> Records[Record]:
     paths = [files] if isinstance(files, str) else list(files)
     rows = Records.joined([read_records(path, key=key, columns=COLUMNS) for path in paths])
     for number, row in enumerate(rows, start=1):
-        if row["reward_model"].get("ground_truth") is None:
-            raise UserError(key, files, f"record {number} lacks reward_model.ground_truth: the answer to grade by")
-        if not any(message.get("role") == "user" for message in row["prompt"]):
-            raise UserError(key, files, f"record {number} has no user message in its prompt: the problem goes there")
+        try:
+            read_problem(row, VERL, source=key, index=number - 1)
+        except RowError as error:
+            raise UserError(key, files, f"record {number} {error}") from error
         if row["extra_info"].get("index") is None:
             raise UserError(key, files, f"record {number} lacks extra_info.index: number the problems")
     return rows

@@ -1,0 +1,179 @@
+"""A row of any data set as a problem: the one reader of training data, benchmarks and chains.
+
+`fields.py` has the names of fields. Multiple choice: the options are shuffled, so that the place of the correct one
+tells nothing.
+"""
+
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from longshort_reward.answer import ground_truth_text, last_boxed
+
+from verl_longshort.base.files import Record
+from verl_longshort.problems.fields import LEVEL, PROBLEM, SUBJECT, VERL, Schema, field_name, is_chat
+
+LETTERS = "ABCDEFGHIJ"
+_EXTRA = ("id", "ID", "unique_id", "Record ID", "subject", "level", "Subdomain", "High-level domain", "url")
+_BARE_BOX = re.compile(r"\\boxed\s*(\w+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One problem with its answer."""
+
+    source: str
+    """The benchmark, file or data set that it is from."""
+    index: int
+    """Number of its row there, from 0."""
+    text: str
+    """What the model is asked."""
+    ground_truth: str
+    """The correct answer; with options the letter of the correct one."""
+    options: tuple[str, ...] = ()
+    """The options of a multiple-choice problem in the order in which they are shown."""
+    subject: str | None = None
+    level: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Of the row, copied into the records of an evaluation: its id, subject, level ..."""
+
+    @property
+    def id(self) -> str:
+        """Where it is from: source and number of the row, from 1."""
+        return f"{self.source}#{self.index + 1}"
+
+
+class RowError(ValueError):
+    """A row that cannot be used; the message says why."""
+
+
+class AnswerError(RowError):
+    """A row whose problem can be used and whose answer cannot."""
+
+
+def read_problem(
+    row: Record, schema: Schema, *, source: str, index: int, template: str = "{problem}", option_seed: int = 0
+) -> Problem:
+    """Row `index` of `source` as a problem.
+
+    Args:
+        template: what is asked; `{problem}` stands for the problem, with its options if it has some.
+        option_seed: decides, with source and index, the order of the options.
+
+    Raises:
+        AnswerError: the answer is missing, or is none.
+        RowError: anything else is missing or wrong.
+    """
+    question, answer = problem_text(row, schema.problem), _answer(row, schema)
+    options: tuple[str, ...] = ()
+    if schema.wrong:
+        shuffled = [answer, *(_text(row, name) for name in schema.wrong)]
+        if len(set(shuffled)) < len(shuffled):
+            raise RowError("has the same option twice")
+        random.Random(f"{option_seed}/{source}/{index}").shuffle(shuffled)
+        options = tuple(shuffled)
+        question, answer = _with_options(question, options), LETTERS[options.index(answer)]
+    subject, level = field_name(row, SUBJECT), field_name(row, LEVEL)
+    digits = None if level is None else re.search(r"\d+", str(row[level]))
+    kept = {name: row[name] for name in _EXTRA if row.get(name) is not None}
+    return Problem(
+        source=source,
+        index=index,
+        text=template.replace("{problem}", question),
+        ground_truth=answer,
+        options=options,
+        subject=None if subject is None else str(row[subject]),
+        level=int(digits.group()) if digits else None,
+        extra={**kept, **(row.get("extra_info") or {})},
+    )
+
+
+def problem_text(row: Record, name: str | None = None) -> str:
+    """The problem of a row, under `name` or else under the first known name that the row has.
+
+    Raises RowError when there is no text.
+    """
+    if name == VERL.problem or (name is None and is_chat(row.get(VERL.problem))):
+        return user_message(row[VERL.problem])
+    name = name or field_name(row, PROBLEM)
+    if name is None:
+        found = ", ".join(sorted(map(str, row))) or "none"
+        raise RowError(f"has no text under {' or '.join(PROBLEM)} (its fields: {found})")
+    return _text(row, name)
+
+
+def user_message(messages: Any) -> str:
+    """The content of the last user message of a chat: the problem, in verl's rows.
+
+    Raises RowError when there is none.
+    """
+    try:
+        said = [message["content"] for message in messages if message["role"] == "user"]
+    except (KeyError, TypeError) as error:
+        raise RowError("needs prompt = [{role: user, content}]") from error
+    if not said or not isinstance(said[-1], str) or not said[-1].strip():
+        raise RowError("has no user message in its prompt: the problem goes there")
+    return str(said[-1])
+
+
+def _answer(row: Record, schema: Schema) -> str:
+    try:
+        if schema == VERL:
+            return ground_truth_text(answer_text(_verl_answer(row), "reward_model.ground_truth"))
+        if schema.answer is not None and row.get(schema.answer) not in (None, ""):
+            return ground_truth_text(answer_text(row[schema.answer], schema.answer))
+        return ground_truth_text(_boxed(row, schema))
+    except AnswerError:
+        raise
+    except ValueError as error:
+        raise AnswerError(str(error)) from error
+
+
+def _verl_answer(row: Record) -> Any:
+    answer = row["reward_model"].get("ground_truth") if isinstance(row["reward_model"], Mapping) else None
+    if answer is None:
+        raise AnswerError("lacks reward_model.ground_truth: the answer to grade by")
+    return answer
+
+
+def _boxed(row: Record, schema: Schema) -> str:
+    if schema.solution is None or not row.get(schema.solution):
+        raise AnswerError(f"'{schema.answer or schema.solution}' is missing or empty")
+    solution = str(row[schema.solution])
+    # MATH has some "\boxed 2"
+    answer = last_boxed(solution) or next(reversed(_BARE_BOX.findall(solution)), "")
+    if not answer.strip():
+        raise AnswerError(rf"has no answer, and '{schema.solution}' has no \boxed{{}}")
+    return answer.strip()
+
+
+def answer_text(value: Any, name: str) -> str:
+    """An answer of any type that the known files have, as text: 27, 27.0, "27", LaTeX, `... #### 27`.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, str):
+        # GSM8K: the steps, then the answer behind a mark.
+        text = value.rpartition("####")[2].strip()
+        if text:
+            return text
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else repr(float(value))
+    raise ValueError(f"'{name}' is {value!r}; it must be a number or a text")
+
+
+def _text(row: Record, name: str) -> str:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RowError(f"'{name}' is not a text")
+    if not value or not value.strip():
+        raise RowError(f"'{name}' is missing or empty")
+    return value.strip()
+
+
+def _with_options(question: str, options: Sequence[str]) -> str:
+    listed = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=False))
+    return f"{question}\n\n{listed}\n\nThe answer is the letter of the right option."

@@ -16,8 +16,7 @@ from verl_longshort.base.files import write_jsonl
 from verl_longshort.cli import main
 from verl_longshort.report.importance.chains import read_chains
 from verl_longshort.report.importance.figures import FIGURES, light_colours
-from verl_longshort.report.importance.reader import examples, payload
-from verl_longshort.report.importance.run import importance_report
+from verl_longshort.report.importance.page import examples, importance_report, payload
 
 ADDRESSES = ("href", "src", "srcset", "action")
 PNG = b"\x89PNG\r\n\x1a\n"

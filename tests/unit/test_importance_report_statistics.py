@@ -17,15 +17,20 @@ from verl_longshort.data.importance import wilson
 from verl_longshort.data.records import Weighed
 from verl_longshort.report.importance.chains import WeighedChain, label_kinds, read_chains
 from verl_longshort.report.importance.intervals import mean_interval, share_interval
-from verl_longshort.report.importance.positions import (
+from verl_longshort.report.importance.statistics import (
     bin_width,
+    bound,
+    compute,
+    gaps_to_highest,
     importance_by_position,
     importance_by_share,
+    kinds,
+    noise,
+    plain,
     prefixes_by_count,
     prefixes_by_share,
     survivors,
 )
-from verl_longshort.report.importance.statistics import bound, compute, gaps_to_highest, kinds, noise, plain
 
 
 def chains(*records: Record, keep: list[list[bool]] | None = None) -> list[WeighedChain]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -20,8 +21,8 @@ from markupsafe import Markup
 
 from verl_longshort import __version__
 
-SHARED = "verl_longshort.report"
 UNKNOWN = "–"
+_TEMPLATES = files("verl_longshort.report") / "templates"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,49 +42,35 @@ def render(
     title: str,
     sections: Sequence[Section] = (),
     scripts: Sequence[str] = (),
-    package: str = SHARED,
 ) -> str:
     """A whole page.
 
-    `template` is a file in `templates/` of `package` (the shared ones are found too) that extends
-    `base.html.jinja`. `scripts` are JavaScript sources, run in order at the end of the page. Raises jinja2's
-    UndefinedError when the template asks for a value that is not in `context`.
+    `template` is a file in `templates/` that extends `base.html.jinja`. `scripts` are JavaScript sources, run in
+    order at the end of the page. Raises jinja2's UndefinedError when the template asks for a value that is not in
+    `context`.
     """
+    hashes = [_base64(hashlib.sha256(script.encode()).digest()) for script in scripts]
     given = {
         "title": title,
         "sections": sections,
         "styles": Markup(asset("page.css")),
         "scripts": [Markup(script) for script in scripts],
-        "script_policy": _script_policy(scripts),
-        "icon": data_uri(asset("icon.svg").encode(), "image/svg+xml"),
+        "script_policy": Markup(" ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"),
+        "icon": f"data:image/svg+xml;base64,{_base64(asset('icon.svg').encode())}",
         "version": __version__,
         "made": datetime.now(timezone.utc),
     }
-    return environment(package).get_template(template).render({**given, **context})
+    return _environment().get_template(template).render({**given, **context})
 
 
-def fragment(template: str, context: Mapping[str, Any], *, package: str = SHARED) -> Markup:
-    """A part of a page, such as the body of a `Section`, from a template of `package`."""
-    return Markup(environment(package).get_template(template).render(context))
+def fragment(template: str, context: Mapping[str, Any]) -> Markup:
+    """A part of a page, such as the body of a `Section`, from a file in `templates/`."""
+    return Markup(_environment().get_template(template).render(context))
 
 
-def environment(package: str = SHARED) -> Environment:
-    """The template environment of `package`: its own `templates/` first, then the shared ones."""
-    folders = [str(files(name) / "templates") for name in dict.fromkeys((package, SHARED))]
-    made = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"number": number, "percent": percent, "signed": signed, "clock": clock}
-    return made
-
-
-def asset(name: str, package: str = SHARED) -> str:
-    """The text of a file in `templates/` of `package`."""
-    return (files(package) / "templates" / name).read_text(encoding="utf-8")
+def asset(name: str) -> str:
+    """The text of a file in `templates/`."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def json_block(identity: str, value: Any) -> Markup:
@@ -93,14 +80,9 @@ def json_block(identity: str, value: Any) -> Markup:
     )
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """`content` as an address that needs no file; `kind` is its media type."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def number(value: float | None, digits: int = 1) -> str:
     """A number with thousands separated by thin spaces; a dash when it is not known."""
-    return UNKNOWN if _unknown(value) else f"{value:,.{digits}f}".replace(",", "\u202f")
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:,.{digits}f}".replace(",", "\u202f")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -110,14 +92,12 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def signed(value: float | None, digits: int = 2) -> str:
     """A number with its sign, a true minus; a dash when it is not known."""
-    if value is None or _unknown(value):
-        return UNKNOWN
-    return f"{value:+.{digits}f}".replace("-", "\u2212")
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:+.{digits}f}".replace("-", "\u2212")
 
 
 def clock(seconds: float | None) -> str:
     """A time span such as `6 min 21 s`; a dash when it is not known."""
-    if seconds is None or _unknown(seconds):
+    if seconds is None or math.isnan(seconds):
         return UNKNOWN
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
@@ -126,10 +106,18 @@ def clock(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _unknown(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(str(_TEMPLATES)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "percent": percent, "signed": signed, "clock": clock}
+    return made
 
 
-def _script_policy(scripts: Sequence[str]) -> Markup:
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    return Markup(" ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'")
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -109,11 +109,9 @@ def shortened(name: str, length: int = 22) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
-def captioned(svg: Markup, caption: str, *, wide: bool = False) -> Markup:
+def captioned(svg: Markup, caption: str) -> Markup:
     """The plot with a caption below, for a `<div class="plots">`."""
-    return Markup('<figure class="{}">{}<figcaption>{}</figcaption></figure>').format(
-        "wide" if wide else "plain", svg, caption
-    )
+    return Markup('<figure class="plain">{}<figcaption>{}</figcaption></figure>').format(svg, caption)
 
 
 def _inline(text: str, name: str, label: str) -> Markup:

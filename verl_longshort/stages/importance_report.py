@@ -44,7 +44,7 @@ class ImportanceReportStage(OptionStage[ImportanceReportSettings, None]):
 
     def run(self, settings: ImportanceReportSettings, inputs: None, console: Console) -> Any:
         """Write the page and the figures; returns the statistics."""
-        from verl_longshort.report.importance.run import importance_report
+        from verl_longshort.report.importance.page import importance_report
 
         return importance_report(
             settings.files,

@@ -1,6 +1,5 @@
 """What `longshort importance-report` shows of weighed chains.
 
-`chains` reads them, `intervals`, `positions` and `statistics` count (no matplotlib there), `figures` with
-`drawing` and `marks` draws, `reader` prepares chains to be read thought by thought, `page` makes the HTML,
-`run` is the command.
+`chains` reads them, `intervals` and `statistics` count (no matplotlib there), `drawing` and `figures` draw, `page`
+makes the HTML and is the command.
 """

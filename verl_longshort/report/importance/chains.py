@@ -10,7 +10,7 @@ import numpy as np
 from longshort_reward.errors import UserError
 
 from verl_longshort.data.importance import Floats
-from verl_longshort.data.records import Weighed, WeighedThought, read_stage
+from verl_longshort.data.records import Weighed, read_stage
 from verl_longshort.data.selection import select
 
 _KEY = "files"
@@ -28,11 +28,6 @@ class WeighedChain:
     """The generator's kind of each thought; None where the record has no labels, or others."""
 
     @property
-    def thoughts(self) -> Sequence[WeighedThought]:
-        """The n thoughts of the record."""
-        return self.record.thoughts
-
-    @property
     def problem(self) -> str:
         """Chains of one problem are not independent; this tells which belong together."""
         return self.record.problem
@@ -40,22 +35,17 @@ class WeighedChain:
     @cached_property
     def m(self) -> Floats:
         """M of each thought, [n]."""
-        return np.array([thought.m for thought in self.thoughts], dtype=float)
+        return np.array([thought.m for thought in self.record.thoughts], dtype=float)
 
     @cached_property
     def lengths(self) -> Floats:
         """Tokens of each prefix, [n + 1]; the first is 0, the last the whole chain."""
-        return np.cumsum([0, *(thought.tokens for thought in self.thoughts)], dtype=float)
+        return np.cumsum([0, *(thought.tokens for thought in self.record.thoughts)], dtype=float)
 
     @cached_property
     def accuracies(self) -> Floats:
         """p-hat of each prefix, [n + 1]; the first is that of the problem alone."""
-        return np.array([self.record.p_start.rate, *(thought.p for thought in self.thoughts)])
-
-    @property
-    def rollouts(self) -> int:
-        """Rollouts from all prefixes."""
-        return sum(counts.samples for counts in (self.record.p_start, *self.thoughts))
+        return np.array([self.record.p_start.rate, *(thought.p for thought in self.record.thoughts)])
 
     @property
     def correct(self) -> bool:
@@ -69,7 +59,14 @@ def read_chains(files: Sequence[str | Path], *, rule: str) -> list[WeighedChain]
     Raises:
         UserError: no file, a record that `weigh` would not have written, an unknown rule.
     """
-    return [_checked(record, file, rule) for file in files for record in read_stage(file, Weighed, key=_KEY)]
+    chains = []
+    for file in files:
+        for record in read_stage(file, Weighed, key=_KEY):
+            if fault := _fault(record):
+                raise UserError(_KEY, f"{file}, record {record.id}", fault)
+            choice = tuple(select(record, rule=rule))
+            chains.append(WeighedChain(record=record, keep=choice, labels=label_kinds(record)))
+    return chains
 
 
 def label_kinds(record: Weighed) -> tuple[str, ...] | None:
@@ -102,12 +99,11 @@ def _spans(texts: Sequence[str], chain: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _checked(record: Weighed, file: str | Path, rule: str) -> WeighedChain:
-    where = f"{file}, record {record.id}"
+def _fault(record: Weighed) -> str | None:
     if not all(math.isfinite(getattr(thought, name)) for thought in record.thoughts for name in _NUMBERS):
-        raise UserError(_KEY, where, "has a number that is not finite: weigh it again")
+        return "has a number that is not finite: weigh it again"
     if not all(counts.samples for counts in (record.p_start, *record.thoughts)):
-        raise UserError(_KEY, where, "has a prefix without rollouts: weigh it again")
+        return "has a prefix without rollouts: weigh it again"
     if not any(thought.tokens for thought in record.thoughts):
-        raise UserError(_KEY, where, "has no tokens: weigh it again with its tokenizer")
-    return WeighedChain(record=record, keep=tuple(select(record, rule=rule)), labels=label_kinds(record))
+        return "has no tokens: weigh it again with its tokenizer"
+    return None

@@ -1,11 +1,12 @@
 """The figures of the report: each drawn once, saved as PNG or as SVG in the colours of a page.
 
-`FIGURES` names them all. Colours come from a `Paint`, since SVG and PNG need others.
+`FIGURES` names them all. Colours come from a `Paint`, since SVG and PNG need different ones.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from verl_longshort.report.importance import drawing
-from verl_longshort.report.importance.marks import Paint
+from verl_longshort.report.importance.drawing import Paint
 from verl_longshort.report.importance.statistics import Statistics
 from verl_longshort.report.page import asset
 from verl_longshort.report.svg import STYLE, Ink, captioned, plot
@@ -44,25 +45,29 @@ FIGURES: tuple[Drawing, ...] = (
         name="importance_by_position",
         title="M by position",
         caption=f"{_POSITION} Later positions exist in long chains only.",
-        draw=drawing.importance_by_position,
+        draw=lambda axes, s, paint: drawing.importance(
+            axes, s.importance_by_position, paint, "position of the thought in its chain"
+        ),
     ),
     Drawing(
         name="importance_by_share",
         title="M by relative position",
         caption=f"{_POSITION} The last thought of a chain has 0 or −δ by its formula.",
-        draw=drawing.importance_by_share,
+        draw=lambda axes, s, paint: drawing.importance(
+            axes, s.importance_by_share, paint, "position of the thought, from first to last", shares=True
+        ),
     ),
     Drawing(
         name="accuracy_by_count",
         title="Accuracy by thoughts kept",
         caption=f"p̂ of the first i thoughts. {_PREFIX}",
-        draw=drawing.accuracy_by_count,
+        draw=lambda axes, s, paint: drawing.accuracy(axes, s.prefixes_by_count, paint),
     ),
     Drawing(
         name="accuracy_by_share",
         title="Accuracy by share of thoughts kept",
         caption=f"p̂ from the problem alone (0 %) to the whole chain (100 %). {_PREFIX}",
-        draw=drawing.accuracy_by_share,
+        draw=lambda axes, s, paint: drawing.accuracy(axes, s.prefixes_by_share, paint, shares=True),
     ),
     Drawing(
         name="tokens_by_count",
@@ -110,69 +115,56 @@ FIGURES: tuple[Drawing, ...] = (
         name="kinds",
         title="M by kind of thought",
         caption="As the chunker gave it; number of thoughts, and share that stays long.",
-        draw=drawing.kinds,
+        draw=lambda axes, s, paint: drawing.kinds(axes, s.kinds, paint),
         there=lambda statistics: len(statistics.kinds) > 1,
     ),
     Drawing(
         name="labels",
         title="M by the generator's kind",
         caption="As the generator of the chains labelled it; number of thoughts, and share that stays long.",
-        draw=drawing.labels,
+        draw=lambda axes, s, paint: drawing.kinds(axes, s.labels, paint),
         there=lambda statistics: bool(statistics.labels),
     ),
 )
 
 
-def shown(statistics: Statistics) -> list[Drawing]:
-    """The figures that these statistics have something for."""
-    return [figure for figure in FIGURES if figure.there(statistics)]
-
-
-def inline(statistics: Statistics, names: Sequence[str] | None = None) -> dict[str, Markup]:
-    """Figures with captions for a page, by name; None: all that there are."""
+def inline(statistics: Statistics) -> dict[str, Markup]:
+    """The figures that these statistics have something for, with captions for a page, by name."""
+    paint = {ink: ink.value for ink in Ink}
     return {
-        figure.name: captioned(_svg(figure, statistics), figure.caption)
-        for figure in shown(statistics)
-        if names is None or figure.name in names
+        figure.name: captioned(
+            plot(
+                partial(_draw, figure, statistics, paint),
+                name=f"importance-{figure.name}".replace("_", "-"),
+                label=f"{figure.title}. {figure.caption}",
+                width=_WIDTH,
+                height=figure.height,
+            ),
+            figure.caption,
+        )
+        for figure in FIGURES
+        if figure.there(statistics)
     }
 
 
-def write_png(statistics: Statistics, folder: Path) -> list[Path]:
-    """Every figure as `<folder>/<name>.png`, in the light colours of the page."""
+def write_png(statistics: Statistics, folder: Path) -> None:
+    """Write the same figures as `<folder>/<name>.png`, in the light colours of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     paint = light_colours()
-    return [_write_png(figure, statistics, paint, folder) for figure in shown(statistics)]
+    with rc_context({key: paint.get(value, value) for key, value in STYLE.items()}):
+        for figure in FIGURES:
+            if figure.there(statistics):
+                canvas = Figure(figsize=(_WIDTH, figure.height), layout="constrained", facecolor=paint[Ink.SURFACE])
+                _draw(figure, statistics, paint, canvas.add_subplot(facecolor=paint[Ink.SURFACE]))
+                canvas.savefig(folder / f"{figure.name}.png", dpi=DPI)
 
 
 def light_colours() -> Paint:
     """What the colours of `Ink` are in the light scheme of `page.css`."""
-    found: Mapping[str, str] = dict(
-        re.findall(r"--([\w-]+): (#[0-9a-f]{6})\b", asset("page.css").split("@media", 1)[0])
-    )
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})\b", asset("page.css").split("@media", 1)[0]))
     return {ink: found[ink.variable.removeprefix("var(--").removesuffix(")")] for ink in Ink}
 
 
-def _svg(figure: Drawing, statistics: Statistics) -> Markup:
-    paint = {ink: ink.value for ink in Ink}
-    return plot(
-        lambda axes: _draw(figure, axes, statistics, paint),
-        name=f"importance-{figure.name}".replace("_", "-"),
-        label=f"{figure.title}. {figure.caption}",
-        width=_WIDTH,
-        height=figure.height,
-    )
-
-
-def _write_png(figure: Drawing, statistics: Statistics, paint: Paint, folder: Path) -> Path:
-    colours = {str(ink): colour for ink, colour in paint.items()}
-    with rc_context({key: colours.get(str(value), value) for key, value in STYLE.items()}):
-        canvas = Figure(figsize=(_WIDTH, figure.height), layout="constrained", facecolor=paint[Ink.SURFACE])
-        _draw(figure, canvas.add_subplot(facecolor=paint[Ink.SURFACE]), statistics, paint)
-        path = folder / f"{figure.name}.png"
-        canvas.savefig(path, dpi=DPI)
-    return path
-
-
-def _draw(figure: Drawing, axes: Axes, statistics: Statistics, paint: Paint) -> None:
+def _draw(figure: Drawing, statistics: Statistics, paint: Paint, axes: Axes) -> None:
     axes.set_title(figure.title)
     figure.draw(axes, statistics, paint)

@@ -56,7 +56,7 @@ def _pooled(values: Sequence[float] | Floats, groups: Groups) -> tuple[float, fl
 
 
 def _wilson(share: float, number: float) -> tuple[float, float]:
-    # scipy's takes whole numbers only
+    # scipy's takes integers only
     z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     middle = share + z * z / (2 * number)
     reach = z * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))

@@ -19,7 +19,7 @@ from verl_longshort.evaluation.paper import (
     published_results,
 )
 from verl_longshort.problems.benchmarks import title
-from verl_longshort.report.evaluations import ROUND
+from verl_longshort.report.evaluations import rounds_of
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.results import Group, Spread, tables
 from verl_longshort.report.run_dir import Run
@@ -79,15 +79,15 @@ def comparison_section(runs: Sequence[Run]) -> Section:
 def comparison_rows(runs: Sequence[Run]) -> list[Row]:
     """A row for every pair of rounds that was measured (on the first data set) or published."""
     groups = {group.name: group for table in tables(runs)[:1] for group in table.groups}
-    names = {name for name in groups if ROUND.fullmatch(name)}
-    names |= {result.method for result in published_results() if ROUND.fullmatch(result.method)}
+    names = {*groups, *(result.method for result in published_results())}
+    places = {name: rounds for name in names if (rounds := rounds_of(name))}
     return [
         Row(
             name=name,
             measured=_measured(groups[name]) if name in groups else None,
             published=[published(backbone, name) for backbone in backbones()],
         )
-        for name in sorted(names, key=_order)
+        for name in sorted(places, key=lambda name: (sum(places[name]), places[name]))
     ]
 
 
@@ -100,18 +100,10 @@ def _measured(group: Group) -> Measured:
     )
 
 
-def _order(name: str) -> tuple[int, int]:
-    found = ROUND.fullmatch(name)
-    assert found is not None
-    long, short = int(found[1]), int(found[2])
-    return long + short, long
-
-
 def _draw_scores(rows: Sequence[Row], axes: Axes) -> None:
     axes.axhline(0, color=Ink.MUTED.value, linewidth=0.8)
     for index, backbone in enumerate(backbones()):
-        known = [(i, row.published[index]) for i, row in enumerate(rows)]
-        points = [(i, result.published_aes) for i, result in known if result is not None]
+        points = [(i, result.published_aes) for i, row in enumerate(rows) if (result := row.published[index])]
         axes.plot(
             *zip(*points, strict=True),
             color=Ink.PUBLISHED.value,

@@ -1,15 +1,20 @@
-"""Curves of a training run: rewards and their terms, accuracy, tokens, KL and the rest, over the rounds."""
+"""Curves of a training run: rewards and their terms, accuracy, tokens, KL and the rest, over the rounds.
 
-from collections.abc import Sequence
+Beside the pair's stand those of single models that were trained on the same problems, the controls.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
+from typing import Any
 
+import numpy as np
 from longshort_reward import Term, all_terms
 from longshort_reward.protocol import ROLES, Role
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from verl_longshort.report.controls import control_plots
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.run_dir import Run
 from verl_longshort.report.svg import Ink, captioned, legend_below, plot
@@ -17,6 +22,14 @@ from verl_longshort.report.training_log import RoundSpan, TrainingLog, mean_seri
 
 ROLE_INKS = {Role.LONG: Ink.LONG, Role.SHORT: Ink.SHORT}
 SOFT = {Role.LONG: Ink.LONG_SOFT, Role.SHORT: Ink.SHORT_SOFT}
+
+
+CONTROLS = {
+    "accuracy": ("Accuracy", "Share of right answers in training."),
+    "tokens": ("Tokens per answer", "Generated in training."),
+}
+"""Title and caption of each metric of the controls; the log calls it `pair/…` and `single/…`."""
+CONTROL_STYLES = ((Ink.FOURTH, "-"), (Ink.MUTED, "-"), (Ink.MUTED, "--"), (Ink.FOURTH, "--"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,28 +166,60 @@ def curves_section(runs: Sequence[Run]) -> Section:
     """All panels for which a run has metrics."""
     logs = [run.log for run in runs if run.log]
     drawn = [
-        captioned(_picture(panel, logs, number), panel.caption)
+        captioned(
+            plot(partial(_draw, panel, logs), name=f"curve-{number}", label=f"{panel.title} over the steps"),
+            panel.caption,
+        )
         for number, panel in enumerate([*PANELS[:3], *term_panels(logs), *PANELS[3:]])
         if any(_says_something(curve, logs) for curve in panel.curves)
     ]
-    lacking = [run.label for run in runs if run.log is None]
     context = {
         "plots": Markup("").join(drawn),
-        "controls": control_plots(runs),
-        "lacking": lacking,
+        "controls": _control_plots(runs),
+        "lacking": [run.label for run in runs if run.log is None],
         "logs": len(logs),
     }
     return Section(id="training", title="Training", body=fragment("curves.html.jinja", context))
 
 
+def _control_plots(runs: Sequence[Run]) -> Markup:
+    names = dict.fromkeys(name for run in runs for name in run.controls)
+    logs = {name: [run.controls[name] for run in runs if name in run.controls] for name in names}
+    pairs = [run.log for run in runs if run.log]
+    drawn = [
+        captioned(
+            plot(
+                partial(_draw_controls, metric, pairs, logs),
+                name=f"control-{metric}",
+                label=f"{title}, controls",
+            ),
+            caption,
+        )
+        for metric, (title, caption) in CONTROLS.items()
+        if logs
+    ]
+    return Markup("").join(drawn)
+
+
+def _draw_controls(
+    metric: str, pairs: Sequence[TrainingLog], controls: Mapping[str, Sequence[TrainingLog]], axes: Axes
+) -> None:
+    lines = [("pair", "pair", pairs, Ink.PAIR, "-")]
+    for (name, logs), (ink, dashes) in zip(controls.items(), cycle(CONTROL_STYLES), strict=False):
+        lines.append((name, "single", logs, ink, dashes))
+    for label, prefix, logs, ink, dashes in lines:
+        steps, values = mean_series([log.series(f"{prefix}/{metric}") for log in logs])
+        if steps:
+            axes.plot(steps, values, color=ink.value, linestyle=dashes, label=label)
+    axes.set_title(CONTROLS[metric][0])
+    axes.set_xlabel("step")
+    legend_below(axes)
+
+
 def _says_something(curve: Curve, logs: Sequence[TrainingLog]) -> bool:
-    """Whether the metric was logged and ever differs from 0, or from its first value where that is asked."""
+    """Whether the metric was logged and ever differs from 0, or from its first value where `changes` asks for that."""
     series = [log.series(curve.key)[1] for log in logs]
     return any(abs(value - (values[0] if curve.changes else 0.0)) > 1e-12 for values in series for value in values)
-
-
-def _picture(panel: Panel, logs: Sequence[TrainingLog], number: int) -> Markup:
-    return plot(partial(_draw, panel, logs), name=f"curve-{number}", label=f"{panel.title} over the steps")
 
 
 def _draw(panel: Panel, logs: Sequence[TrainingLog], axes: Axes) -> None:
@@ -195,33 +240,19 @@ def _draw(panel: Panel, logs: Sequence[TrainingLog], axes: Axes) -> None:
 
 def _draw_curve(axes: Axes, curve: Curve, logs: Sequence[TrainingLog]) -> None:
     series = [log.series(curve.key) for log in logs]
-    color, line = curve.ink.value, "--" if curve.dashed else "-"
+    *each, mean = (line if curve.marked else _with_gaps(*line) for line in (*series, mean_series(series)))
+    color, style = curve.ink.value, "--" if curve.dashed else "-"
     if len(logs) > 1:
-        for steps, values in series:
-            thin = _with_gaps(steps, values, curve.marked)
-            axes.plot(*thin, color=color, linestyle=line, linewidth=0.7, alpha=0.45)
-    axes.plot(
-        *_with_gaps(*mean_series(series), curve.marked),
-        color=color,
-        linestyle=line,
-        label=curve.label,
-        marker="o" if curve.marked else "",
-        markersize=3.5,
-    )
+        for line in each:
+            axes.plot(*line, color=color, linestyle=style, linewidth=0.7, alpha=0.45)
+    marker = "o" if curve.marked else ""
+    axes.plot(*mean, color=color, linestyle=style, label=curve.label, marker=marker, markersize=3.5)
 
 
-def _with_gaps(steps: list[int], values: list[float], sparse: bool) -> tuple[list[int], list[float]]:
+def _with_gaps(steps: Sequence[int], values: Sequence[float]) -> tuple[Any, Any]:
     """Break the line where steps are missing: a policy does not learn in the other's rounds."""
-    if sparse:
-        return steps, values
-    xs, ys = [], []
-    for index, step in enumerate(steps):
-        if index and step - steps[index - 1] > 1:
-            xs.append(step - 1)
-            ys.append(float("nan"))
-        xs.append(step)
-        ys.append(values[index])
-    return xs, ys
+    gaps = np.flatnonzero(np.diff(steps) > 1) + 1
+    return np.insert(steps, gaps, np.take(steps, gaps) - 1), np.insert(values, gaps, np.nan)
 
 
 def _shade(axes: Axes, spans: Sequence[RoundSpan]) -> None:

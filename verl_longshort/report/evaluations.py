@@ -14,7 +14,6 @@ from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.evaluation.table import score
 
-ROUND = re.compile(r"L(\d+)S(\d+)")
 HEADER_KEYS = {"name", "mode", "data", "benchmarks", "problems", "samples"}
 """What the first line of an evaluation's records has, and no other file's."""
 _NEVER_BELOW = re.compile(r"global_step_\d+|logs|progress|stages|world")
@@ -56,8 +55,7 @@ class Evaluation:
     @property
     def rounds(self) -> tuple[int, int] | None:
         """Rounds of long and of short that the pair has had, from its name; None for other names."""
-        found = ROUND.fullmatch(self.name)
-        return (int(found[1]), int(found[2])) if found else None
+        return rounds_of(self.name)
 
     @cached_property
     def summary(self) -> Summary:
@@ -66,15 +64,25 @@ class Evaluation:
 
     def score(self, base: "Evaluation | None") -> Interval | None:
         """AES against `base`; None where it has no meaning: no base, other problems, a base without a
-        right answer."""
+        correct answer."""
         if base is None or _problems(self) != _problems(base):
             return None
         return score(self.records, base.records)
 
 
+def rounds_of(name: str) -> tuple[int, int] | None:
+    """Rounds of long and of short in the paper's notation, such as `L2S1`; None for other names."""
+    found = re.fullmatch(r"L(\d+)S(\d+)", name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def find_evaluations(root: Path) -> list[Evaluation]:
     """All evaluations below `root`, in the order of the table: those that are no rounds, then the rounds."""
-    found = [_read(file) for file in sorted(root.rglob("*.jsonl")) if _is_evaluation(file, root)]
+    found = []
+    for file in sorted(root.rglob("*.jsonl")):
+        if _is_evaluation(file, root):
+            header, records = read_record_file(file)
+            found.append(Evaluation(file=file, header=header, records=records))
     return sorted((one for one in found if one.records), key=_place)
 
 
@@ -82,12 +90,10 @@ def choose_bases(evaluations: Sequence[Evaluation], name: str | None) -> dict[st
     """By data set the row that AES is relative to: the one called `name`; without a name the long chain of
     thought, else L0S0, else the first. A data set that has none with that name is left out.
     """
-    bases: dict[str, Evaluation] = {}
-    for fits in (_is_long_chain, _is_start, _is_any) if name is None else (lambda one: one.name == name,):
-        for one in evaluations:
-            if fits(one):
-                bases.setdefault(one.data, one)
-    return bases
+    fitting = [one for one in evaluations if name in (None, one.name)]
+    ranked = sorted(fitting, key=lambda one: 0 if _is_long_chain(one) else 1 if one.rounds == (0, 0) else 2)
+    # Of each data set the first one is entered last.
+    return {one.data: one for one in reversed(ranked)}
 
 
 def _is_evaluation(file: Path, root: Path) -> bool:
@@ -102,11 +108,6 @@ def _is_evaluation(file: Path, root: Path) -> bool:
     return isinstance(header, dict) and header.keys() >= HEADER_KEYS
 
 
-def _read(file: Path) -> Evaluation:
-    header, records = read_record_file(file)
-    return Evaluation(file=file, header=header, records=records)
-
-
 def _place(one: Evaluation) -> tuple[bool, int, int, bool, str]:
     long, short = one.rounds or (0, 0)
     return (one.rounds is not None, long + short, long, not _is_long_chain(one), one.name)
@@ -114,14 +115,6 @@ def _place(one: Evaluation) -> tuple[bool, int, int, bool, str]:
 
 def _is_long_chain(one: Evaluation) -> bool:
     return bool(one.header["mode"] == "long_cot")
-
-
-def _is_any(one: Evaluation) -> bool:
-    return True
-
-
-def _is_start(one: Evaluation) -> bool:
-    return one.rounds == (0, 0)
 
 
 def _problems(one: Evaluation) -> set[tuple[str, int, str]]:

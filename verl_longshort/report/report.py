@@ -1,8 +1,8 @@
 """`longshort report`: one HTML file from the folders of one or several runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from longshort_reward.errors import UserError
 
@@ -10,30 +10,27 @@ from verl_longshort.base.files import write_text
 from verl_longshort.report.comparison import comparison_section
 from verl_longshort.report.curves import curves_section
 from verl_longshort.report.facts import facts_section
-from verl_longshort.report.grid import grid_section
-from verl_longshort.report.importance_section import importance_sections
-from verl_longshort.report.page import asset, number, percent, render, signed
-from verl_longshort.report.results import Group, Spread, headline, results_section
+from verl_longshort.report.page import Section, asset, fragment, number, percent, render, signed
+from verl_longshort.report.results import Group, Spread, grid_section, headline, results_section
 from verl_longshort.report.run_dir import Run, read_runs
 from verl_longshort.report.scatter import scatter_section
 from verl_longshort.report.trajectories import trajectories_section
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tile:
+class Tile(NamedTuple):
     """One headline number."""
 
     label: str
     value: str
-    unit: str
     about: str
+    unit: str = ""
 
 
 def report(folders: Sequence[Path], *, out: Path, base: str | None, trajectories: int, seed: int) -> None:
     """Write the report of the runs in `folders` to `out`.
 
     `base` is the evaluation that AES is relative to; None: see `choose_bases`. At most `trajectories` of them
-    go into the viewer, drawn with `seed`. Raises UserError before anything is written when a folder is no run
+    go into the viewer, sampled with `seed`. Raises UserError before anything is written when a folder is no run
     or a setting cannot be used.
     """
     if trajectories < 0:
@@ -53,11 +50,11 @@ def report_page(runs: Sequence[Run], *, trajectories: int, seed: int) -> str:
         grid_section(runs),
         curves_section(runs),
         trajectories_section(runs, limit=trajectories, seed=seed, first=first),
-        *importance_sections(runs),
+        importance_section(runs),
         facts_section(runs),
     ]
     names = ", ".join(run.root.resolve().name for run in runs)
-    context = {"runs": runs, "about": _about(runs), "headline": _tiles(runs)}
+    context = {"runs": runs, "about": _about(runs), "headline": _tiles(best, len(runs))}
     return render(
         "report.html.jinja",
         context,
@@ -65,6 +62,31 @@ def report_page(runs: Sequence[Run], *, trajectories: int, seed: int) -> str:
         sections=[section for section in sections if section is not None],
         scripts=[asset("viewer.js")],
     )
+
+
+def importance_section(runs: Sequence[Run]) -> Section | None:
+    """The importance of thoughts in the first run that has weighed chains; None when no run has.
+
+    The rule is the one that the run's recipe chose thoughts by; the paper's where that is not recorded.
+    """
+    run = next((run for run in runs if run.weighed), None)
+    if run is None:
+        return None
+    from verl_longshort.data.selection import RULES
+    from verl_longshort.report.importance.chains import read_chains
+    from verl_longshort.report.importance.page import figure_sections, overview
+    from verl_longshort.report.importance.statistics import compute
+
+    recorded = run.record.settings.get("rule") if run.record else None
+    rule = recorded if recorded in RULES else "m"
+    statistics = compute(read_chains(run.weighed, rule=rule), rule=rule)
+    context = {
+        "run": run.label if len(runs) > 1 else None,
+        "numbers": overview(statistics),
+        "parts": figure_sections(statistics),
+    }
+    body = fragment("importance_parts.html.jinja", context)
+    return Section(id="importance", title="Importance of thoughts", body=body)
 
 
 def _about(runs: Sequence[Run]) -> str:
@@ -79,8 +101,7 @@ def _about(runs: Sequence[Run]) -> str:
     return " · ".join(parts)
 
 
-def _tiles(runs: Sequence[Run]) -> list[Tile]:
-    group = headline(runs)
+def _tiles(group: Group | None, runs: int) -> list[Tile]:
     if group is None or group.accuracy is None or group.tokens is None:
         return []
     bases = [line.base for line in group.lines if line.base]
@@ -88,38 +109,18 @@ def _tiles(runs: Sequence[Run]) -> list[Tile]:
     tokens = Spread.of([base.summary.tokens.value for base in bases])
     if accuracy is None or tokens is None or group.is_base:
         return []
-    name = bases[0].name
-    saved = 1 - group.tokens.mean / tokens.mean
+    base, saved = bases[0].name, 1 - group.tokens.mean / tokens.mean
+    chosen = "chosen on the validation split" + (", run by run" if len(group.lines) > 1 else "")
+    if group.score is None:
+        against = "not known"
+    elif runs > 1:
+        against = f"{signed(group.score.low)} to {signed(group.score.high)} over {runs} runs"
+    else:
+        against = "base: 0"
+    about = f"{base}: {number(tokens.mean)}, {percent(saved, 0)}\u00a0% saved"
     return [
-        Tile(label="The pair", value=group.name, unit="", about=_why(group)),
-        Tile(
-            label="Right answers",
-            value=percent(group.accuracy.mean),
-            unit="%",
-            about=f"{name}: {percent(accuracy.mean)}\u00a0%",
-        ),
-        Tile(
-            label="Tokens per answer",
-            value=number(group.tokens.mean),
-            unit="",
-            about=f"{name}: {number(tokens.mean)}, {percent(saved, 0)}\u00a0% saved",
-        ),
-        Tile(
-            label="Accuracy-efficiency score",
-            value=signed(group.score.mean if group.score else None),
-            unit="",
-            about=_range(group.score, len(runs)),
-        ),
+        Tile("The pair", group.name, chosen if group.is_chosen else "after the most rounds that were evaluated"),
+        Tile("Right answers", percent(group.accuracy.mean), f"{base}: {percent(accuracy.mean)}\u00a0%", unit="%"),
+        Tile("Tokens per answer", number(group.tokens.mean), about),
+        Tile("Accuracy-efficiency score", signed(group.score.mean if group.score else None), against),
     ]
-
-
-def _why(group: Group) -> str:
-    if not group.is_chosen:
-        return "after the most rounds that were evaluated"
-    return "chosen on the validation split" + (", run by run" if len(group.lines) > 1 else "")
-
-
-def _range(score: Spread | None, runs: int) -> str:
-    if score is None:
-        return "not known"
-    return f"{signed(score.low)} to {signed(score.high)} over {runs} runs" if runs > 1 else "base: 0"

@@ -1,6 +1,9 @@
-"""The section with the measured results: headline numbers and the table, each seed and their mean."""
+"""The measured results: headline numbers, the table with each seed and their mean, and the grid of the rounds.
 
-from collections import Counter
+The grid is of long round × short round: every pair that was measured, and which were not.
+"""
+
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +46,7 @@ class Line:
     @property
     def long_share(self) -> float | None:
         """Share of the tokens that the long role wrote, None for a model alone."""
-        by_role = self.evaluation.summary.tokens_by_role
+        by_role = self.summary.tokens_by_role
         total = sum(by_role.values())
         return by_role["long"] / total if "long" in by_role and total else None
 
@@ -82,19 +85,29 @@ class Group:
         """Whether validation chose this pair in every run."""
         return all(line.is_chosen for line in self.lines)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether one model answered, not a pair."""
+        return self.lines[0].evaluation.is_alone
+
+    @property
+    def rounds(self) -> tuple[int, int] | None:
+        """Rounds of long and of short that the pair has had; None for other names."""
+        return self.lines[0].evaluation.rounds
+
     def spread(self, value: Callable[[Line], float | None]) -> Spread | None:
         """A number of the lines over the runs."""
         return Spread.of([value(line) for line in self.lines])
 
     @property
     def accuracy(self) -> Spread | None:
-        """Share of right answers (0 … 1)."""
-        return self.spread(lambda line: line.evaluation.summary.accuracy.value)
+        """Share of correct answers (0 … 1)."""
+        return self.spread(lambda line: line.summary.accuracy.value)
 
     @property
     def tokens(self) -> Spread | None:
         """Generated tokens per trajectory."""
-        return self.spread(lambda line: line.evaluation.summary.tokens.value)
+        return self.spread(lambda line: line.summary.tokens.value)
 
     @property
     def score(self) -> Spread | None:
@@ -104,12 +117,12 @@ class Group:
     @property
     def turns(self) -> Spread | None:
         """Turns per trajectory."""
-        return self.spread(lambda line: line.evaluation.summary.turns)
+        return self.spread(lambda line: line.summary.turns)
 
     @property
     def rethinks(self) -> Spread | None:
         """Share of trajectories that asked for another long thought."""
-        return self.spread(lambda line: line.evaluation.summary.rethink_rate)
+        return self.spread(lambda line: line.summary.rethink_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,27 +133,27 @@ class DataTable:
     groups: Sequence[Group]
 
     @property
+    def lines(self) -> list[Line]:
+        """Those of all groups."""
+        return [line for group in self.groups for line in group.lines]
+
+    @property
     def base(self) -> str:
         """Name of what AES is relative to."""
-        names = dict.fromkeys(line.base.name for g in self.groups for line in g.lines if line.base)
-        return ", ".join(names) or "nothing"
+        return ", ".join(dict.fromkeys(line.base.name for line in self.lines if line.base)) or "nothing"
 
     @property
     def details(self) -> list[tuple[str, Cells]]:
         """For each run all that was measured, by benchmark."""
-        runs = dict.fromkeys(line.run for group in self.groups for line in group.lines)
-        lines = {run: [x for group in self.groups for x in group.lines if x.run == run] for run in runs}
-        return [(run, details(own)) for run, own in lines.items()]
-
-    @property
-    def headers(self) -> list[Mapping[str, Any]]:
-        """How the evaluations were made."""
-        return [line.evaluation.header for group in self.groups for line in group.lines]
+        by_run: dict[str, list[Line]] = defaultdict(list)
+        for line in self.lines:
+            by_run[line.run].append(line)
+        return [(run, details(lines)) for run, lines in by_run.items()]
 
     @property
     def problems(self) -> str:
         """How many problems and answers, in words."""
-        sizes = {(header["problems"], header["samples"]) for header in self.headers}
+        sizes = {(line.header["problems"], line.header["samples"]) for line in self.lines}
         return " or ".join(
             f"{problems} problems, {'one answer' if samples == 1 else f'{samples} answers'} each"
             for problems, samples in sorted(sizes)
@@ -148,24 +161,39 @@ class DataTable:
 
     @property
     def seeds(self) -> str:
-        """Seeds of the evaluations' draws and their temperatures, in words."""
-        temperatures = sorted({float(header.get("temperature", 0)) for header in self.headers})
-        seeds = sorted({int(header.get("seed", 0)) for header in self.headers})
+        """Temperatures and seeds of the evaluations' sampling, in words."""
+        temperatures = sorted({float(line.header.get("temperature", 0)) for line in self.lines})
+        seeds = sorted({int(line.header.get("seed", 0)) for line in self.lines})
         if temperatures == [0.0]:
             return "greedy answers"
-        return f"temperature {_listed(temperatures)}, seed of the draws {_listed(seeds)}"
+        listed = ", ".join(f"{temperature:g}" for temperature in temperatures)
+        return f"temperature {listed}, seed of the draws {', '.join(f'{seed:g}' for seed in seeds)}"
 
 
 def tables(runs: Sequence[Run]) -> list[DataTable]:
     """One table per data set, the one with the most evaluations first."""
+    lines: dict[str, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for one in run.evaluations:
+            line = Line(
+                run=run.label,
+                evaluation=one,
+                score=run.scores[one.file],
+                base=run.bases.get(one.data),
+                is_chosen=run.choice is not None and run.choice.label == one.name,
+            )
+            lines[one.data][one.name].append(line)
     counts = Counter(one.data for run in runs for one in run.evaluations)
-    return [DataTable(data=data, groups=_groups(runs, data)) for data, _ in counts.most_common()]
+    return [
+        DataTable(data=data, groups=[Group(name=name, lines=own) for name, own in lines[data].items()])
+        for data, _ in counts.most_common()
+    ]
 
 
 def headline(runs: Sequence[Run]) -> Group | None:
     """The pair to speak of first: of each run the one that validation chose, else that of the most rounds."""
     groups = [group for table in tables(runs)[:1] for group in table.groups]
-    pairs = [group for group in groups if not group.lines[0].evaluation.is_alone]
+    pairs = [group for group in groups if not group.is_alone]
     chosen = [line for group in pairs for line in group.lines if line.is_chosen]
     if len(chosen) == len(runs):
         by_run = sorted(chosen, key=lambda line: [run.label for run in runs].index(line.run))
@@ -175,35 +203,33 @@ def headline(runs: Sequence[Run]) -> Group | None:
 
 def results_section(runs: Sequence[Run]) -> Section:
     """The tables of measured results."""
-    body = fragment(
-        "results.html.jinja",
-        {
-            "tables": tables(runs),
-            "runs": runs,
-            "choices": [(run.label, run.choice) for run in runs if run.choice],
-        },
-    )
+    choices = [(run.label, run.choice) for run in runs if run.choice]
+    body = fragment("results.html.jinja", {"tables": tables(runs), "runs": runs, "choices": choices})
     return Section(id="results", title="Results", body=body)
 
 
-def _groups(runs: Sequence[Run], data: str) -> list[Group]:
-    lines: dict[str, list[Line]] = {}
-    for run in runs:
-        for one in run.evaluations:
-            if one.data == data:
-                lines.setdefault(one.name, []).append(_line(run, one))
-    return [Group(name=name, lines=found) for name, found in lines.items()]
+def grid_section(runs: Sequence[Run]) -> Section | None:
+    """The grid of the first data set; None when no pair was measured."""
+    table = next(iter(tables(runs)), None)
+    groups = {group.rounds: group for group in (table.groups if table else ()) if group.rounds is not None}
+    if table is None or not groups:
+        return None
+    scores = {place: group.score.mean for place, group in groups.items() if group.score is not None}
+    low, high = min(scores.values(), default=0.0), max(scores.values(), default=0.0)
 
+    def cell(place: tuple[int, int]) -> dict[str, Any]:
+        score = scores.get(place)
+        # From the worst score (0) to the best (1) of the grid.
+        level = (score - low) / (high - low) if score is not None and high > low else 0.0
+        return {"group": groups.get(place), "level": level}
 
-def _line(run: Run, one: Evaluation) -> Line:
-    return Line(
-        run=run.label,
-        evaluation=one,
-        score=run.scores[one.file],
-        base=run.bases.get(one.data),
-        is_chosen=run.choice is not None and run.choice.label == one.name,
-    )
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    longs, shorts = (range(max(place) + 1) for place in zip(*groups, strict=True))
+    context = {
+        "shorts": shorts,
+        "rows": [(long, [cell((long, short)) for short in shorts]) for long in longs],
+        "measured": len(groups),
+        "total": len(longs) * len(shorts),
+        "base": table.base,
+        "runs": len(runs),
+    }
+    return Section(id="rounds", title="Long round × short round", body=fragment("grid.html.jinja", context))

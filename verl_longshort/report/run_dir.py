@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.checkpoint import TRACKER, CheckpointStore, Validation
 from verl_longshort.base.marker import DONE, Marker, read_marker
+from verl_longshort.base.metrics_files import metrics_files
 from verl_longshort.base.progress import VARIABLE
 from verl_longshort.base.run_record import RunRecord, read_record
 from verl_longshort.core.schedule import Schedule
@@ -70,9 +70,7 @@ class Run:
     @property
     def missing(self) -> list[str]:
         """What a finished run has and this one has not, for the reader."""
-        lacks = []
-        if not self.evaluations:
-            lacks.append("no evaluation (longshort eval)")
+        lacks = [] if self.evaluations else ["no evaluation (longshort eval)"]
         lacks += [
             f"{one.name}: {len(one.records)} of {one.expected} answers, the evaluation is not finished"
             for one in self.evaluations
@@ -82,36 +80,46 @@ class Run:
             lacks.append("no training metrics (longshort train)")
         elif self.schedule and self.step is not None and self.step < self.schedule.total_steps:
             lacks.append(f"training: {self.step} of {self.schedule.total_steps} steps")
-        begun = {name: marker for name, marker in self.stages.items() if marker is not None}
-        lacks += [f"stage {name} is not done" for name, marker in begun.items() if marker.status != DONE]
-        waiting = [name for name in self.stages if name not in begun]
+        lacks += [
+            f"stage {name} is not done" for name, marker in self.stages.items() if marker and marker.status != DONE
+        ]
+        waiting = [name for name, marker in self.stages.items() if marker is None]
         return lacks + ([f"stages not begun: {', '.join(waiting)}"] if waiting else [])
 
 
 def read_runs(folders: Sequence[Path], base: str | None) -> list[Run]:
     """The runs in `folders`. Raises UserError when one is no run, or has no evaluation named `base`."""
-    return [_read_run(folder, label, base) for folder, label in zip(folders, _labels(folders), strict=True)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError("RUN_DIR", folder, "no such folder: give a recipe's output folder")
+    records = [read_record(folder) for folder in folders]
+    labels = _labels(folders, records)
+    return [_read_run(*one, base) for one in zip(folders, labels, records, strict=True)]
 
 
-def _read_run(root: Path, label: str, base: str | None) -> Run:
+def _read_run(root: Path, label: str, record: RunRecord | None, base: str | None) -> Run:
     evaluations = find_evaluations(root)
     bases = choose_bases(evaluations, base)
     if base is not None and evaluations and not bases:
         names = ", ".join(one.name for one in evaluations)
         raise UserError("--base", base, f"is none of the evaluations in {root}: {names}")
     pair = _pair_folder(root)
-    schedule, step = _progress(pair)
-    record = read_record(root)
+    others = sorted({file.parent for file in root.rglob("metrics.*.jsonl")} - {pair})
+    store = CheckpointStore(pair)
+    step, schedule = store.latest(), None
+    if step is not None:
+        state = json.loads((store.pair_folder(step) / "pair.json").read_text(encoding="utf-8"))
+        schedule = Schedule.parse(state["schedule"], state["steps_per_round"])
     run = Run(
         root=root,
         label=label,
         evaluations=evaluations,
         bases=bases,
         log=read_training_log(pair),
-        controls=_controls(root, pair),
+        controls={folder.name: log for folder in others if (log := read_training_log(folder))},
         schedule=schedule,
         step=step,
-        choice=_choice(pair, schedule),
+        choice=_choice(store, schedule),
         record=record,
         stages=_stages(root, record),
         weighed=sorted(root.rglob("weighed.jsonl")),
@@ -121,43 +129,25 @@ def _read_run(root: Path, label: str, base: str | None) -> Run:
     return run
 
 
-def _labels(folders: Sequence[Path]) -> list[str]:
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError("RUN_DIR", folder, "no such folder: give a recipe's output folder")
-    records = [read_record(folder) for folder in folders]
-    known = [record.settings.get("seed") if record else None for record in records]
-    seeds = ["" if seed is None else f"seed {seed}" for seed in known]
-    names = [folder.resolve().name for folder in folders]
-    for labels in (seeds, names):
+def _labels(folders: Sequence[Path], records: Sequence[RunRecord | None]) -> list[str]:
+    seeds = [record.settings.get("seed") if record else None for record in records]
+    by_seed = ["" if seed is None else f"seed {seed}" for seed in seeds]
+    by_name = [folder.resolve().name for folder in folders]
+    for labels in (by_seed, by_name):
         if all(labels) and len(set(labels)) == len(labels):
             return labels
     return [str(folder) for folder in folders]
 
 
 def _pair_folder(root: Path) -> Path:
-    for name in ("pair", "."):
-        if (root / name / TRACKER).exists() or list((root / name).glob("metrics.*.jsonl")):
-            return root / name
+    for folder in (root / "pair", root):
+        if (folder / TRACKER).exists() or metrics_files(folder):
+            return folder
     return root / "pair"
 
 
-def _controls(root: Path, pair: Path) -> dict[str, TrainingLog]:
-    folders = sorted({file.parent for file in root.rglob("metrics.*.jsonl")} - {pair})
-    logs = {folder.name: read_training_log(folder) for folder in folders}
-    return {name: log for name, log in logs.items() if log is not None}
-
-
-def _progress(pair: Path) -> tuple[Schedule | None, int | None]:
-    step = CheckpointStore(pair).latest()
-    if step is None:
-        return None, None
-    state = _json(CheckpointStore(pair).pair_folder(step) / "pair.json")
-    return Schedule.parse(state["schedule"], state["steps_per_round"]), step
-
-
-def _choice(pair: Path, schedule: Schedule | None) -> Choice | None:
-    best = CheckpointStore(pair).read_best()
+def _choice(store: CheckpointStore, schedule: Schedule | None) -> Choice | None:
+    best = store.read_best()
     if best is None:
         return None
     chosen = Validation(**best["best"])
@@ -172,9 +162,3 @@ def _stages(root: Path, record: RunRecord | None) -> dict[str, Marker | None]:
     # The stage that makes this very report is not done before the report is.
     own = Path(os.environ[VARIABLE]).stem if VARIABLE in os.environ else None
     return {name: markers.get(name) for name in names if name != own}
-
-
-def _json(file: Path) -> dict[str, Any]:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content

@@ -1,5 +1,6 @@
 """Accuracy against tokens: every evaluation, the pairs from closer, and accuracy under a token budget."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from itertools import cycle
@@ -50,16 +51,12 @@ def spread_apart(values: Sequence[float], gap: float) -> list[float]:
 def _pictures(table: DataTable, number: int) -> Markup:
     several = max(len(group.lines) for group in table.groups) > 1
     marks = "Small dots are runs, large ones means." if several else "Bars are 95 % intervals over problems."
-    rounds = [group for group in table.groups if group.lines[0].evaluation.rounds is not None]
+    rounds = [group for group in table.groups if group.rounds is not None]
+    budgets = "Share of answers that are right and have at most so many tokens."
     drawn = [
         (_draw, table.groups, f"{table.data}: everything", f"{marks} Up and to the left is better."),
         (_draw, rounds, f"{table.data}: the rounds", f"{marks} The line follows the training."),
-        (
-            _draw_budgets,
-            table.groups,
-            f"{table.data}: right within a budget",
-            "Share of answers that are right and have at most so many tokens.",
-        ),
+        (_draw_budgets, table.groups, f"{table.data}: right within a budget", budgets),
     ]
     pictures = [
         captioned(
@@ -78,8 +75,12 @@ def _pictures(table: DataTable, number: int) -> Markup:
 
 
 def _draw(groups: Sequence[Group], title: str, axes: Axes) -> None:
-    rounds = [group for group in groups if group.lines[0].evaluation.rounds is not None]
-    points = {group.name: _point(group) for group in groups}
+    rounds = [group for group in groups if group.rounds is not None]
+    points = {}
+    for group in groups:
+        assert group.tokens is not None, "every evaluation has a mean of its tokens"
+        assert group.accuracy is not None, "every evaluation has an accuracy"
+        points[group.name] = (group.tokens.mean, 100 * group.accuracy.mean)
     if rounds:
         path = zip(*(points[group.name] for group in rounds), strict=True)
         axes.plot(*path, color=Ink.PAIR.value, linewidth=1, alpha=0.45, zorder=1)
@@ -92,16 +93,16 @@ def _draw(groups: Sequence[Group], title: str, axes: Axes) -> None:
 
 
 def _draw_group(axes: Axes, group: Group, point: tuple[float, float]) -> None:
-    ink = Ink.MUTED if group.lines[0].evaluation.is_alone else Ink.PAIR
+    ink = Ink.MUTED if group.is_alone else Ink.PAIR
     several = len(group.lines) > 1
     for line in group.lines:
-        tokens, right = line.summary.tokens, line.summary.accuracy
-        x, y = tokens.value, 100 * right.value
+        tokens, accuracy = line.summary.tokens, line.summary.accuracy
+        x, y = tokens.value, 100 * accuracy.value
         if several:
             axes.plot(x, y, "o", color=ink.value, markersize=3, alpha=0.55)
         else:
             axes.plot([tokens.low, tokens.high], [y, y], color=ink.value, linewidth=1, alpha=0.6)
-            axes.plot([x, x], [100 * right.low, 100 * right.high], color=ink.value, linewidth=1, alpha=0.6)
+            axes.plot([x, x], [100 * accuracy.low, 100 * accuracy.high], color=ink.value, linewidth=1, alpha=0.6)
     axes.plot(*point, "o", color=ink.value, markersize=5.5, zorder=3)
 
 
@@ -141,17 +142,17 @@ def _clusters(points: dict[str, tuple[float, float]], wide: float) -> list[list[
 
 def _draw_budgets(groups: Sequence[Group], title: str, axes: Axes) -> None:
     """Models alone in grey; of the rounds the first and the last, which is what changed."""
-    rounds = [group for group in groups if group.lines[0].evaluation.rounds is not None]
+    rounds = [group for group in groups if group.rounds is not None]
     styles = [(group, Ink.PAIR, "-") for group in rounds[1:][-1:]]
     styles += [(group, Ink.FOURTH, "-") for group in rounds[:1]]
-    alone = [group for group in groups if group.lines[0].evaluation.is_alone]
+    alone = [group for group in groups if group.is_alone]
     styles += [(group, Ink.MUTED, dashes) for group, dashes in zip(alone, cycle(DASHES), strict=False)]
-    curves = [(group.name, _budgets(group), ink, dashes) for group, ink, dashes in styles]
-    largest = max((budget for _, curve, _, _ in curves for budget in curve), default=1)
-    for name, curve, ink, dashes in curves:
+    curves = [_budgets(group) for group, _, _ in styles]
+    largest = max((budget for curve in curves for budget in curve), default=1)
+    for (group, ink, dashes), curve in zip(styles, curves, strict=True):
         # With a larger budget than any answer needs nothing changes any more.
         whole = {**curve, largest: curve[max(curve)]}
-        axes.plot(list(whole), list(whole.values()), color=ink.value, linestyle=dashes, label=name)
+        axes.plot(list(whole), list(whole.values()), color=ink.value, linestyle=dashes, label=group.name)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(title)
@@ -161,15 +162,8 @@ def _draw_budgets(groups: Sequence[Group], title: str, axes: Axes) -> None:
 
 
 def _budgets(group: Group) -> dict[int, float]:
-    found: dict[int, list[float]] = {}
+    found: dict[int, list[float]] = defaultdict(list)
     for line in group.lines:
-        for budget, right in line.summary.accuracy_at_budget.items():
-            found.setdefault(budget, []).append(100 * right)
+        for budget, correct in line.summary.accuracy_at_budget.items():
+            found[budget].append(100 * correct)
     return {budget: sum(found[budget]) / len(found[budget]) for budget in sorted(found)}
-
-
-def _point(group: Group) -> tuple[float, float]:
-    tokens, accuracy = group.tokens, group.accuracy
-    assert tokens is not None, "every evaluation has a mean of its tokens"
-    assert accuracy is not None, "every evaluation has an accuracy"
-    return tokens.mean, 100 * accuracy.mean

@@ -5,7 +5,7 @@ or none, so that they can be compared.
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,14 +36,14 @@ def trajectories_section(runs: Sequence[Run], *, limit: int, seed: int, first: s
     that is more; `seed` decides which. It opens with the evaluation named `first`.
     """
     sample = sample_trajectories(runs, limit=limit, seed=seed)
-    opened = [one.name for run in runs for one in run.evaluations]
+    names = [one.name for run in runs for one in run.evaluations]
     context = {
         "sample": sample,
         "seed": seed,
         "evaluations": sample.data["evaluations"],
         "stops": sample.data["stops"],
         "turns": sorted({len(row["turns"]) for row in sample.data["rows"]}),
-        "data": json_block(DATA_ID, {**sample.data, "first": opened.index(first) if first else None}),
+        "data": json_block(DATA_ID, {**sample.data, "first": names.index(first) if first else None}),
     }
     return Section(id="trajectories", title="Trajectories", body=fragment("viewer.html.jinja", context))
 
@@ -72,10 +72,7 @@ def sample_trajectories(runs: Sequence[Run], *, limit: int, seed: int) -> Sample
 
 
 def _kept_problems(evaluations: Sequence[Evaluation], limit: int, seed: int) -> set[Key]:
-    answers: dict[Key, int] = defaultdict(int)
-    for one in evaluations:
-        for record in one.records:
-            answers[_key(record)] += 1
+    answers = Counter(_key(record) for one in evaluations for record in one.records)
     order = sorted(answers)
     random.Random(seed).shuffle(order)
     kept: set[Key] = set()

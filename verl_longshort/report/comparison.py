@@ -51,29 +51,21 @@ class Row:
 def comparison_section(runs: Sequence[Run]) -> Section:
     """Measured and published rounds side by side, and all that the paper published."""
     rows = comparison_rows(runs)
-    body = fragment(
-        "comparison.html.jinja",
-        {
-            "rows": rows,
-            "backbones": backbones(),
-            "benchmarks": {name: title(name) for name in BENCHMARKS},
-            "all_published": published_results(),
-            "source": SOURCE,
-            "base": next((table.base for table in tables(runs)), None),
-            "several": len(runs) > 1,
-            "any_measured": any(row.measured for row in rows),
-            "picture": captioned(
-                plot(
-                    partial(_draw_scores, rows),
-                    name="aes-rounds",
-                    label="AES over the rounds, measured and published",
-                    height=3.4,
-                ),
-                "AES over the rounds. Different models and problems: compare the shape, not the height.",
-            ),
-        },
-    )
-    return Section(id="paper", title="Beside the paper", body=body)
+    label = "AES over the rounds, measured and published"
+    picture = plot(partial(_draw_scores, rows), name="aes-rounds", label=label, height=3.4)
+    caption = "AES over the rounds. Different models and problems: compare the shape, not the height."
+    context = {
+        "rows": rows,
+        "backbones": backbones(),
+        "benchmarks": {name: title(name) for name in BENCHMARKS},
+        "all_published": published_results(),
+        "source": SOURCE,
+        "base": next((table.base for table in tables(runs)), None),
+        "several": len(runs) > 1,
+        "any_measured": any(row.measured for row in rows),
+        "picture": captioned(picture, caption),
+    }
+    return Section(id="paper", title="Beside the paper", body=fragment("comparison.html.jinja", context))
 
 
 def comparison_rows(runs: Sequence[Run]) -> list[Row]:

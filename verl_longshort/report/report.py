@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from longshort_reward.errors import UserError
-
 from verl_longshort.base.files import write_text
+from verl_longshort.data.selection import RULES
 from verl_longshort.report.comparison import comparison_section
 from verl_longshort.report.curves import curves_section
 from verl_longshort.report.facts import facts_section
+from verl_longshort.report.importance.chains import read_chains
+from verl_longshort.report.importance.page import figure_sections, overview
+from verl_longshort.report.importance.statistics import compute
 from verl_longshort.report.page import Section, asset, fragment, number, percent, render, signed
 from verl_longshort.report.results import Group, Spread, grid_section, headline, results_section
 from verl_longshort.report.run_dir import Run, read_runs
@@ -31,12 +33,9 @@ def report(folders: Sequence[Path], *, out: Path, base: str | None, trajectories
 
     `base` is the evaluation that AES is relative to; None: see `choose_bases`. At most `trajectories` of them
     go into the viewer, sampled with `seed`. Raises UserError before anything is written when a folder is no run
-    or a setting cannot be used.
+    or has no such evaluation.
     """
-    if trajectories < 0:
-        raise UserError("--trajectories", trajectories, "must be 0 or more")
-    runs = read_runs(folders, base)
-    write_text(out, report_page(runs, trajectories=trajectories, seed=seed))
+    write_text(out, report_page(read_runs(folders, base), trajectories=trajectories, seed=seed))
 
 
 def report_page(runs: Sequence[Run], *, trajectories: int, seed: int) -> str:
@@ -72,11 +71,6 @@ def importance_section(runs: Sequence[Run]) -> Section | None:
     run = next((run for run in runs if run.weighed), None)
     if run is None:
         return None
-    from verl_longshort.data.selection import RULES
-    from verl_longshort.report.importance.chains import read_chains
-    from verl_longshort.report.importance.page import figure_sections, overview
-    from verl_longshort.report.importance.statistics import compute
-
     recorded = run.record.settings.get("rule") if run.record else None
     rule = recorded if recorded in RULES else "m"
     statistics = compute(read_chains(run.weighed, rule=rule), rule=rule)

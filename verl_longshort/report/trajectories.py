@@ -8,6 +8,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from longshort_reward import Outcome, all_terms
@@ -61,11 +62,10 @@ def sample_trajectories(runs: Sequence[Run], *, limit: int, seed: int) -> Sample
         for number, (run, one) in enumerate(evaluations)
         for record, terms in _with_terms(one, kept[run.label, one.data])
     ]
-    stops = sorted({row["stop"] for row in rows})
     data = {
         "evaluations": [_title(run, one, several=len(runs) > 1) for run, one in evaluations],
         "problems": list(problems),
-        "stops": stops,
+        "stops": sorted({row["stop"] for row in rows}),
         "rows": rows,
     }
     return Sample(data=data, shown=len(rows), total=sum(len(one.records) for _, one in evaluations))
@@ -85,11 +85,9 @@ def _kept_problems(evaluations: Sequence[Evaluation], limit: int, seed: int) -> 
 
 
 def _with_terms(one: Evaluation, kept: set[Key]) -> list[tuple[Record, Mapping[str, float]]]:
-    groups: dict[Key, list[Record]] = defaultdict(list)
-    for record in one.records:
-        if _key(record) in kept:
-            groups[_key(record)].append(record)
-    return [pair for key in sorted(groups) for pair in zip(groups[key], _terms(one, groups[key]), strict=True)]
+    records = sorted((record for record in one.records if _key(record) in kept), key=_key)
+    groups = [list(group) for _, group in groupby(records, key=_key)]
+    return [pair for group in groups for pair in zip(group, _terms(one, group), strict=True)]
 
 
 def _key(record: Record) -> Key:

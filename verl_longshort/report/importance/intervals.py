@@ -45,11 +45,10 @@ def _pooled(values: Sequence[float] | Floats, groups: Groups) -> tuple[float, fl
     """Mean, its standard error and the number of problems."""
     if not len(values):
         raise ValueError("no values: nothing has a mean")
-    names, of = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    _, of, counts = np.unique(np.array(groups, dtype=str), return_inverse=True, return_counts=True)
     sums = np.bincount(of, weights=np.asarray(values, dtype=float))
-    counts = np.bincount(of)
     mean = sums.sum() / counts.sum()
-    problems = len(names)
+    problems = len(counts)
     squares = float(((sums - mean * counts) ** 2).sum())
     error = math.sqrt(squares * problems / max(1, problems - 1)) / counts.sum()
     return float(mean), float(error), problems

@@ -134,7 +134,7 @@ class DataTable:
 
     @property
     def lines(self) -> list[Line]:
-        """Those of all groups."""
+        """The lines of all groups."""
         return [line for group in self.groups for line in group.lines]
 
     @property
@@ -191,7 +191,7 @@ def tables(runs: Sequence[Run]) -> list[DataTable]:
 
 
 def headline(runs: Sequence[Run]) -> Group | None:
-    """The pair to speak of first: of each run the one that validation chose, else that of the most rounds."""
+    """The pair of the headline: of each run the one that validation chose, else the one after the most rounds."""
     groups = [group for table in tables(runs)[:1] for group in table.groups]
     pairs = [group for group in groups if not group.is_alone]
     chosen = [line for group in pairs for line in group.lines if line.is_chosen]

@@ -37,7 +37,7 @@ class Run:
 
     root: Path
     label: str
-    """Short and its own among the runs of the report: the seed where known, else the folder's name."""
+    """Short and unique among the runs of the report: the seed where known, else the folder's name."""
     evaluations: Sequence[Evaluation]
     bases: Mapping[str, Evaluation]
     """The evaluation that AES is relative to, by data set."""

@@ -142,7 +142,7 @@ class Statistics:
 
 
 def compute(chains: Sequence[WeighedChain], *, rule: str) -> Statistics:
-    """All of it; `rule` is the one that the chains were read with."""
+    """All the statistics; `rule` is the one that the chains were read with."""
     problems = [chain.problem for chain in chains]
     thoughts = sum(len(chain.m) for chain in chains)
     decisions = thoughts - len(chains)

@@ -130,7 +130,7 @@ def test_filters(opened: Page) -> None:
     assert f"of {6 * PROBLEMS} " in shown(opened)
     choose(opened, verdict="wrong")
     wrong = shown(opened)
-    assert "0.0 % right" in wrong
+    assert "0.0 % correct" in wrong
     assert opened.locator(".entry .mark.right").count() == 0
     choose(opened, stop="turn_cut")
     assert "of 3 " in shown(opened)

@@ -24,7 +24,7 @@ ROLE_INKS = {Role.LONG: Ink.LONG, Role.SHORT: Ink.SHORT}
 SOFT = {Role.LONG: Ink.LONG_SOFT, Role.SHORT: Ink.SHORT_SOFT}
 
 CONTROLS = {
-    "accuracy": ("Accuracy", "Share of right answers in training."),
+    "accuracy": ("Accuracy", "Share of correct answers in training."),
     "tokens": ("Tokens per answer", "Generated in training."),
 }
 """Title and caption of each metric of the controls; the log calls it `pair/…` and `single/…`."""
@@ -64,7 +64,7 @@ PANELS = (
     Panel("Reward", "Mean total reward of each role's rows.", _of_both("reward/total")),
     Panel(
         "Accuracy",
-        "Share of right answers: sampled in training, and on the validation split.",
+        "Share of correct answers: sampled in training, and on the validation split.",
         [
             Curve("pair/accuracy", "training (EM)", Ink.PAIR),
             Curve("val/accuracy", "validation", Ink.FOURTH, marked=True),

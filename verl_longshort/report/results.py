@@ -167,7 +167,7 @@ class DataTable:
         if temperatures == [0.0]:
             return "greedy answers"
         listed = ", ".join(f"{temperature:g}" for temperature in temperatures)
-        return f"temperature {listed}, seed of the draws {', '.join(f'{seed:g}' for seed in seeds)}"
+        return f"temperature {listed}, sampling seed {', '.join(map(str, seeds))}"
 
 
 def tables(runs: Sequence[Run]) -> list[DataTable]:

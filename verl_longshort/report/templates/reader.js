@@ -129,7 +129,7 @@
     button.type = "button";
     button.dataset.place = place;
     button.append(make("span", one.problem), make("small",
-      `${plural(one.thoughts.length, "thought")} · ${kept(one)} long · ${one.right ? "right" : "wrong"}`));
+      `${plural(one.thoughts.length, "thought")} · ${kept(one)} long · ${one.right ? "correct" : "incorrect"}`));
     button.addEventListener("click", () => open(one));
     const element = make("li");
     element.append(button);

@@ -56,7 +56,7 @@
     const part = found.slice(first, first + PAGE);
     const right = found.filter((row) => row.right).length;
     count.textContent = found.length
-      ? `${first + 1}–${first + part.length} of ${found.length} · ${(100 * right / found.length).toFixed(1)} % right`
+      ? `${first + 1}–${first + part.length} of ${found.length} · ${(100 * right / found.length).toFixed(1)} % correct`
       : "No trajectory fits.";
     back.disabled = page === 0;
     forward.disabled = first + PAGE >= found.length;
@@ -74,7 +74,7 @@
 
   function entry(row) {
     const verdict = make("span", row.right ? "mark right" : "mark wrong", row.right ? "✓" : "✗");
-    verdict.setAttribute("aria-label", row.right ? "right" : "wrong");
+    verdict.setAttribute("aria-label", row.right ? "correct" : "incorrect");
     verdict.setAttribute("role", "img");
     const facts = `${row.turns.length} turn${row.turns.length === 1 ? "" : "s"} · ${row.tokens} tokens`;
     const summary = make("summary", "",

@@ -26,8 +26,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"
     # A copy: building leaves files beside the sources.
     subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], check=True, stdout=(folder / "files").open("wb"))
+    needed = ("verl_longshort/", "recipes/", "pyproject", "README", "LICENSE")
     for name in (folder / "files").read_text().split("\0")[:-1]:
-        if name.startswith(("verl_longshort/", "recipes/", "pyproject", "README")) and (ROOT / name).is_file():
+        if name.startswith(needed) and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source]
@@ -46,6 +47,11 @@ def test_the_wheel_has_what_is_read_at_run_time(installed: Path) -> None:
     ):
         assert (package / name).is_file(), name
     assert not (installed / "longshort_reward").exists()
+
+
+def test_both_distributions_have_the_license(installed: Path) -> None:
+    assert len(list(installed.glob("verl_longshort-*.dist-info/licenses/LICENSE"))) == 1
+    assert (ROOT / "LICENSE").read_bytes() == (ROOT / "reward" / "LICENSE").read_bytes()
 
 
 def test_a_recipe_is_planned_without_a_checkout(installed: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_vllm_without_a_gpu_needs_its_cpu_build(machine: Any, gpu: bool, build: 
 
 
 MISTAKES = {
-    "longshort.engine = sglang: must be one of auto, transformers, vllm": {"engine": "sglang"},
+    f"longshort.engine = sglang: must be one of {', '.join(['auto', *sorted(ENGINES)])}": {"engine": "sglang"},
     "longshort.tensor_parallel_size = 0: must be a number of GPUs": {"tensor_parallel_size": 0},
     "longshort.tensor_parallel_size = 2: only vLLM": {"engine": "transformers", "tensor_parallel_size": 2},
     "longshort.gpu_memory_utilization = 1.5: must be a share": {"gpu_memory_utilization": 1.5},

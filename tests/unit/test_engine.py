@@ -185,8 +185,11 @@ def test_kept_cache_serves_prompts_that_go_on(model: PreTrainedModel, kept_token
 def test_sampling_may_join_a_batch_of_greedy_rows_late(model: PreTrainedModel) -> None:
     async def outputs(engine: TransformersEngine) -> None:
         greedy = asyncio.create_task(ask(engine, [4], temperature=0, max_tokens=250, ignore_eos=True))
-        while engine.stats["steps"] < 100:
-            await asyncio.sleep(0)
+        while engine.stats["steps"] < 100 and not greedy.done():
+            # a real pause: sleep(0) would spin, and take the interpreter lock from the engine's thread
+            await asyncio.sleep(0.001)
+        if greedy.done():
+            greedy.result()  # shows why it failed
         await ask(engine, [5], temperature=1.0)
         assert len((await greedy).token_ids) == 250
 

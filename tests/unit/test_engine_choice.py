@@ -17,11 +17,10 @@ from verl_longshort.base.requirements import GenerationWork
 from verl_longshort.config.compose import compose_config
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines import vllm as vllm_engine
-from verl_longshort.engines.factory import EngineSettings, open_engine
+from verl_longshort.engines.factory import EngineSettings, generating, local_engine, open_engine
 from verl_longshort.engines.registry import ENGINES
-from verl_longshort.engines.requirements import generating, local_engine
 from verl_longshort.engines.spec import EngineSpec
-from verl_longshort.engines.vllm_engine import VllmEngine
+from verl_longshort.engines.vllm import VllmEngine
 
 BLOCK = {"engine": "auto", "tensor_parallel_size": 1, "gpu_memory_utilization": None}
 

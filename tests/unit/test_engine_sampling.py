@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from verl_longshort.engines.sampling import RowRules, SamplingParams, noise, sample
+from verl_longshort.engines.sampling import RowRules, noise, sample
+from verl_longshort.engines.sampling_params import SamplingParams
 
 VERL_SENDS = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
 

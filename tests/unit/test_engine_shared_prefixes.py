@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.engines import ask, build_engine, build_model, reference_logprobs, run
 
-from verl_longshort.engines.shared_prefixes import SharedPrefixes
+from verl_longshort.engines.kv_cache import SharedPrefixes
 
 
 def states(length: int) -> torch.Tensor:

@@ -19,10 +19,9 @@ from transformers import PreTrainedTokenizerFast
 
 from verl_longshort.core.role_view import decode_turn
 from verl_longshort.core.trajectory import Generation
-from verl_longshort.engines.sampling import SamplingParams
+from verl_longshort.engines.sampling_params import SamplingParams
 from verl_longshort.engines.stopping import StopStrings
-from verl_longshort.engines.vllm import arguments, for_request, turn_seed
-from verl_longshort.engines.vllm_engine import VllmEngine
+from verl_longshort.engines.vllm import VllmEngine, arguments, for_request, turn_seed
 
 PROMPT = [3, 4, 5, 6]
 

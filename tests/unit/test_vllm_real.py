@@ -15,8 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.transformers_engine import TransformersEngine
-from verl_longshort.engines.vllm import VLLM
-from verl_longshort.engines.vllm_engine import VllmEngine
+from verl_longshort.engines.vllm import VLLM, VllmEngine
 
 WATCHDOG_S = 120
 PROMPT = list(range(40, 60))

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.kv_cache import LayerShape, Prefixes, Slots
-from verl_longshort.engines.sampling import RowRules, SamplingParams, noise, sample
+from verl_longshort.engines.sampling import RowRules, noise, sample
+from verl_longshort.engines.sampling_params import SamplingParams
 from verl_longshort.engines.stopping import StopStrings
 
 _PREFILL_TOKENS = 8192  # padded tokens of one prefill pass, which bounds its memory

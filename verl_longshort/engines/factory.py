@@ -1,9 +1,10 @@
-"""The engine of a command in its own process: settings, choice, opening.
+"""The engine of a command in its own process: settings, choice, opening, and what it requires.
 
 `longshort eval`, `longshort weigh` and the in-process language model of the data stages get their models
 here. The keys are documented in `config/local_engine/default.yaml`.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -12,7 +13,9 @@ from pydantic import Field, Strict, field_validator, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.dry_run import planned_gpus, planning
-from verl_longshort.engines.registry import DEFAULT, ENGINES
+from verl_longshort.base.files import absolute_model
+from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
+from verl_longshort.engines.registry import DEFAULT, ENGINES, spec_of
 from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
 AUTO = "auto"
@@ -20,6 +23,9 @@ AUTO = "auto"
 
 MEMORY_SHARE = 0.9
 """Of a GPU, for all engines of a command together, where the settings do not say."""
+
+PROMPT_ROOM = 4096
+"""Tokens that a plan gives a prompt room for; in a run it may have as many as the model takes."""
 
 
 class EngineSettings(Settings):
@@ -107,6 +113,37 @@ def open_engine(
         shared_prefixes=shared_prefixes,
     )
     return tokenizer, engines.enter_context(opener(options))
+
+
+def local_engine(
+    model: str, settings: EngineSettings, *, max_num_seqs: int, new_tokens: int, sharing: int = 1
+) -> EngineUse:
+    """A model in the command's own process: on GPUs where there are some, else on the CPU.
+
+    `sharing`: how many such models divide the GPU's memory.
+    """
+    return EngineUse(
+        model=absolute_model(model),
+        name=settings.engine_spec.name,
+        gpus=settings.tensor_parallel_size if planned_gpus() else 0,
+        tensor_parallel=settings.tensor_parallel_size,
+        memory_share=settings.gpu_memory_utilization or MEMORY_SHARE / sharing,
+        max_length=PROMPT_ROOM + new_tokens,
+        max_num_seqs=max_num_seqs,
+    )
+
+
+def generating(command: str, work: GenerationWork, products: Sequence[Product]) -> Requirements:
+    """Of a command that generates: the GPUs and packages that its engines need."""
+    gpus = max((engine.gpus for engine in work.engines), default=0)
+    packages = {spec_of(engine.name).package for engine in work.engines}
+    return Requirements(
+        command=command,
+        work=work,
+        gpus_per_node=gpus,
+        products=tuple(products),
+        packages=tuple(sorted(filter(None, packages))),
+    )
 
 
 def _automatic() -> EngineSpec:

@@ -5,6 +5,7 @@
   `Slots.cache` is what a transformers model takes as `past_key_values`.
 * `Prefixes`: keys and values of finished sequences, found again by their tokens, of bounded size; the least
   recently used go first.
+* `SharedPrefixes`: the same for requests that branch, such as rollouts from every prefix of one text.
 """
 
 from collections import OrderedDict
@@ -231,3 +232,55 @@ def chain_hashes(tokens: Sequence[int]) -> list[int]:
         value = hash((value, token))
         chain.append(value)
     return chain
+
+
+class SharedPrefixes(Prefixes):
+    """Prompts of finished requests, `capacity` tokens at most; found by any beginning, and not removed when found.
+
+    A later prompt gets the longest beginning that it has in common with any of them: a part of a kept prompt will do,
+    since keys and values of a token depend on the tokens before it alone.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self._beginnings: dict[int, int] = {}
+        """Hash of a beginning -> key of a kept prompt that has it."""
+
+    def kept_length(self, prompt: int, stored: int) -> int:
+        """The prompt alone: nobody continues what a rollout wrote."""
+        return min(prompt, stored)
+
+    def fits(self, tokens: Sequence[int]) -> bool:
+        """Also False for what is a part of a kept prompt already."""
+        return super().fits(tokens) and chain_hashes(tokens)[-1] not in self._beginnings
+
+    def keep(self, tokens: list[int], states: Tensor) -> None:
+        """Remember a prompt; the least recently used ones go when it does not fit otherwise."""
+        if not self.fits(tokens):
+            return
+        super().keep(tokens, states)
+        hashes = chain_hashes(tokens)
+        self._beginnings.update(dict.fromkeys(hashes, hashes[-1]))
+
+    def take(self, prompt: Sequence[int]) -> Tensor | None:
+        """States of the longest beginning of `prompt` that is kept, without its last token; None if none."""
+        hashes = chain_hashes(prompt[:-1])
+        for length in range(len(hashes), 0, -1):
+            key = self._beginnings.get(hashes[length - 1])
+            kept = None if key is None else self._kept.get(key)
+            if key is not None and kept is not None and kept.tokens[:length] == list(prompt[:length]):
+                self._kept.move_to_end(key)
+                return kept.states[:, :length]
+        return None
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self._beginnings.clear()
+
+    def _drop(self, key: int) -> Kept | None:
+        kept = super()._drop(key)
+        for beginning in chain_hashes(kept.tokens) if kept else ():
+            if self._beginnings.get(beginning) == key:
+                del self._beginnings[beginning]
+        return kept

@@ -17,10 +17,9 @@ from transformers import PreTrainedModel
 
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.batch import BatchRow
-from verl_longshort.engines.kv_cache import Prefixes
-from verl_longshort.engines.sampling import SamplingParams, tokens_allowed
+from verl_longshort.engines.kv_cache import Prefixes, SharedPrefixes
+from verl_longshort.engines.sampling_params import SamplingParams, tokens_allowed
 from verl_longshort.engines.scheduler import Scheduler
-from verl_longshort.engines.shared_prefixes import SharedPrefixes
 from verl_longshort.engines.stopping import Decoder, StopStrings
 from verl_longshort.engines.weights import checksum, load_weights
 

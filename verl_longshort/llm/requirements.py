@@ -1,7 +1,7 @@
 """What the language model that a data stage asks requires."""
 
 from verl_longshort.base.requirements import EngineUse
-from verl_longshort.engines.requirements import local_engine
+from verl_longshort.engines.factory import local_engine
 from verl_longshort.llm.settings import LLMSettings
 
 ENDPOINT = "endpoint"

@@ -9,7 +9,7 @@ from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.chunk import chunk
 from verl_longshort.data.chunk_settings import ChunkSettings
 from verl_longshort.data.records import Chain, read_stage
-from verl_longshort.engines.requirements import generating
+from verl_longshort.engines.factory import generating
 from verl_longshort.llm.requirements import asked_model
 
 

@@ -5,7 +5,7 @@ from rich.console import Console
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
-from verl_longshort.engines.requirements import generating, local_engine
+from verl_longshort.engines.factory import generating, local_engine
 from verl_longshort.evaluation.runner import evaluate
 from verl_longshort.evaluation.settings import EvaluationSettings
 from verl_longshort.evaluation.summary import Summary

@@ -8,7 +8,7 @@ from verl_longshort.base.requirements import GenerationWork, Product, Requiremen
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.prepare_chains import prepare_chains
 from verl_longshort.data.prepare_settings import ChainSettings
-from verl_longshort.engines.requirements import generating
+from verl_longshort.engines.factory import generating
 from verl_longshort.llm.requirements import asked_model
 
 

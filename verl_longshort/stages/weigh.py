@@ -9,7 +9,7 @@ from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.records import Chunked, Weighed, read_stage
 from verl_longshort.data.weigh import weigh
 from verl_longshort.data.weigh_settings import Sampling, WeighSettings
-from verl_longshort.engines.requirements import generating, local_engine
+from verl_longshort.engines.factory import generating, local_engine
 
 
 class WeighStage(ConfigStage[WeighSettings, Records[Chunked]]):

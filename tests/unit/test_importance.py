@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.data.adaptive import more_rollouts
 from verl_longshort.data.importance import (
     PassCount,
     decisions,
@@ -17,6 +16,7 @@ from verl_longshort.data.importance import (
     joint_metric,
     length_factors,
     metric_bound,
+    more_rollouts,
     penalties,
     running_maximum,
     thought_importances,

@@ -16,12 +16,11 @@ from helpers.tiny_tokenizers import word_level
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.errors import UnavailableError
-from verl_longshort.llm.cache import ResponseCache
 from verl_longshort.llm.client import ChatSampling, LLMClient, RefusedError, Reply
 from verl_longshort.llm.endpoint import EndpointClient
 from verl_longshort.llm.in_process import EngineClient
 from verl_longshort.llm.settings import LLMSettings
-from verl_longshort.llm.task_client import BadReplyError, NoReplyError, TaskClient
+from verl_longshort.llm.task_client import BadReplyError, NoReplyError, ResponseCache, TaskClient
 
 ASK = [{"role": "user", "content": "a + b = 1"}]
 SAMPLING = ChatSampling(max_tokens=8, temperature=0.7, seed=5)

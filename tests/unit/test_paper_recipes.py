@@ -14,7 +14,7 @@ import yaml
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.core.schedule import Round
-from verl_longshort.data.chunk_settings import ChunkSettings
+from verl_longshort.data.chunk import ChunkSettings
 from verl_longshort.data.prepare_settings import ChainSettings, TrainingProblemSettings
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 from verl_longshort.recipe.recipe import Recipe, load_recipe

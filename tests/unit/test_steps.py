@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import CONFIG_DIR
-from verl_longshort.data.llm_chunker import chunk_messages, read_blocks
-from verl_longshort.data.rule_chunker import START, RuleChunker
+from verl_longshort.data.chunkers import START, RuleChunker, chunk_messages, read_blocks
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
 from verl_longshort.llm.task_client import BadReplyError
 

@@ -1,23 +1,64 @@
 """The stage `chunk`: chains to thoughts. Settings: `config/chunk.yaml`; records and files: `docs/data.md`."""
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS
+from longshort_reward.settings import NonNegativeInt, SettingError, Settings
+from pydantic import field_validator, model_validator
 from rich.console import Console
 
 from verl_longshort.base.files import sibling_path, write_jsonl
 from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
-from verl_longshort.data.chunk_settings import ChunkSettings
 from verl_longshort.data.chunkers import CHUNKERS, Tools
 from verl_longshort.data.records import Chain, Chunked
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
 from verl_longshort.data.summary_table import summary_table
-from verl_longshort.llm.settings import open_task_client
+from verl_longshort.llm.settings import LLMSettings, open_task_client
+
+
+class ChunkSettings(Settings):
+    """The `longshort` block of `config/chunk.yaml`; each key is documented there."""
+
+    input: Path
+    output: Path
+    method: str
+    """A key of `CHUNKERS`."""
+    splitter: re.Pattern[str]
+    markers: Mapping[str, Sequence[str]]
+    seed: NonNegativeInt
+    llm: LLMSettings | None
+    """None where the method asks no model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unused_model(cls, block: Any) -> Any:
+        if isinstance(block, Mapping):
+            spec = CHUNKERS.get(block.get("method", ""))
+            return dict(block) if spec is not None and spec.asks_model else {**block, "llm": None}
+        return block
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, method: str) -> str:
+        if method not in CHUNKERS:
+            raise SettingError("", method, f"must be one of {', '.join(CHUNKERS)}")
+        return method
+
+    @field_validator("splitter", mode="before")
+    @classmethod
+    def _check_splitter(cls, splitter: Any) -> Any:
+        try:
+            return re.compile(splitter)
+        except (re.error, TypeError) as error:
+            raise SettingError("", splitter, f"is no regular expression: {error}") from error
 
 
 def chunk(settings: ChunkSettings, chains: Sequence[Chain], console: Console) -> None:

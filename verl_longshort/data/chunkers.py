@@ -1,16 +1,143 @@
-"""The chunkers by the names that `longshort.method` knows. A new one is a file of its own and a line in `CHUNKERS`."""
+"""The chunkers, by the names that `longshort.method` knows: which steps of a chain belong to one thought.
 
+* `RuleChunker` goes by discourse markers: a step that opens with one begins a thought. No model.
+* `LLMChunker` asks a language model (paper, section 3). The model sees the problem and the numbered steps and replies
+  with blocks, as JSON. Blocks must begin with the first step, continue without gap or overlap, and end with the last
+  step; the authors' released code lets blocks pass that end before it. The model only says where to cut: it never
+  writes a word of the thoughts.
+
+A new one is a class and a line in `CHUNKERS`.
+"""
+
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from verl_longshort.data.llm_chunker import LLMChunker
 from verl_longshort.data.records import Chain
-from verl_longshort.data.rule_chunker import RuleChunker
 from verl_longshort.data.steps import Block, Steps
-from verl_longshort.llm.task_client import TaskClient
+from verl_longshort.llm.client import Message
+from verl_longshort.llm.json_reply import read_objects
+from verl_longshort.llm.task_client import BadReplyError, TaskClient
+
+START = "start"
+"""Kind of a chain's first thought when no marker opens it."""
+_MOST_DIGITS = 6
+_TASK = """
+Below are a problem and the notes of someone solving it, cut into numbered steps. Group neighbouring steps
+into thoughts. A thought is one move of the solver: understanding what is asked, choosing a method, carrying
+out one part of the calculation, trying another way, checking a result, correcting a mistake, drawing the
+conclusion. A new thought begins where the solver turns to something else. Most notes have between 5 and 20
+thoughts.
+
+Reply with a JSON list, one object per thought, in order:
+[{{"start": 1, "end": 3, "kind": "understanding"}}, {{"start": 4, "end": 4, "kind": "calculation"}}]
+"start" and "end" are the numbers of the thought's first and last step, "kind" names the move in one or two
+words. Every step belongs to exactly one thought: the first starts at 1, each next one starts right after the
+one before it ends, and the last ends at {count}.
+
+PROBLEM
+{problem}
+
+STEPS
+{steps}
+""".strip()
 
 Chunker = Callable[[Chain, Steps], Awaitable[list[Block]]]
 """Says which of a chain's steps make a thought. Raises RejectedError for a chain that it cannot cut."""
+
+
+class RuleChunker:
+    """Markers are words that a step opens with, by the kind of thought they begin; the longest one decides.
+
+    Upper and lower case are the same, and only whole words count: `so` does not open `some`.
+    """
+
+    def __init__(self, markers: Mapping[str, Sequence[str]]) -> None:
+        self._kinds = {marker.lower(): kind for kind, words in markers.items() for marker in words}
+        longest_first = sorted(self._kinds, key=len, reverse=True)
+        self._opening = re.compile(
+            rf"\s*({'|'.join(map(re.escape, longest_first))})(?!\w)" if longest_first else r"(?!)",
+            re.IGNORECASE,
+        )
+
+    async def __call__(self, record: Chain, steps: Steps) -> list[Block]:
+        """See `Chunker`."""
+        return self.blocks(steps)
+
+    def blocks(self, steps: Steps) -> list[Block]:
+        """One block for every step with a marker, and what follows it up to the next one."""
+        openings = [self._opening.match(text) for text in steps.texts]
+        kinds = [opening and self._kinds[opening.group(1).lower()] for opening in openings]
+        starts = [k for k, kind in enumerate(kinds) if k == 0 or kind is not None]
+        ends = [*(start - 1 for start in starts[1:]), len(kinds) - 1]
+        return [
+            Block(first=first, last=last, kind=kinds[first] or START) for first, last in zip(starts, ends, strict=True)
+        ]
+
+
+class LLMChunker:
+    """Asks a model for the blocks."""
+
+    def __init__(self, model: TaskClient) -> None:
+        self._model = model
+
+    async def __call__(self, record: Chain, steps: Steps) -> list[Block]:
+        """See `Chunker`. Raises NoReplyError when no reply was valid."""
+        messages = chunk_messages(record.problem, steps)
+        return await self._model.ask(record.id, messages, lambda reply: read_blocks(reply, len(steps.texts)))
+
+
+def chunk_messages(problem: str, steps: Steps) -> list[Message]:
+    """The chat that asks for the blocks."""
+    numbered = "\n\n".join(f"[{number}] {text.strip()}" for number, text in enumerate(steps.texts, start=1))
+    task = _TASK.format(problem=problem, steps=numbered, count=len(steps.texts))
+    return [{"role": "user", "content": task}]
+
+
+def read_blocks(reply: str, count: int) -> list[Block]:
+    """The blocks in a reply about `count` steps, numbered from 1 or from 0.
+
+    Raises:
+        BadReplyError: no reading of the reply is blocks that cover all steps in order, each once.
+    """
+    return read_objects(
+        reply,
+        lambda items: _checked([_block(item) for item in items], count),
+        required={"start", "end"},
+        described='"start", "end" and "kind"',
+    )
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) <= _MOST_DIGITS:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MOST_DIGITS:
+        return value
+    raise BadReplyError(f'"start" and "end" must be step numbers, not {str(value)[:20]!r}')
+
+
+def _block(item: Mapping[str, Any]) -> Block:
+    first, last, kind = _number(item["start"]), _number(item["end"]), item.get("kind")
+    if not isinstance(kind, str) or not kind.strip():
+        raise BadReplyError('every object needs a "kind"')
+    return Block(first=first, last=last, kind=kind.strip().lower())
+
+
+def _checked(blocks: Sequence[Block], count: int) -> list[Block]:
+    base = blocks[0].first
+    if base not in (0, 1):
+        raise BadReplyError(f"the first thought starts at {base}, not at 1")
+    expected = base
+    for block in blocks:
+        if block.first != expected:
+            raise BadReplyError(f"a thought starts at {block.first} where {expected} is next")
+        if block.last < block.first:
+            raise BadReplyError(f"a thought goes from {block.first} back to {block.last}")
+        expected = block.last + 1
+    if expected != base + count:
+        raise BadReplyError(f"the last thought ends at {expected - 1}, not at {base + count - 1}")
+    return [replace(block, first=block.first - base, last=block.last - base) for block in blocks]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from longshort_reward.answer import last_boxed
@@ -14,9 +14,9 @@ from longshort_reward.protocol import TAGS
 
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.data.gaps import Gap
-from verl_longshort.data.records import Chunked, Thought
+from verl_longshort.data.records import Chunked
 from verl_longshort.llm.client import Message
-from verl_longshort.llm.json_reply import json_values
+from verl_longshort.llm.json_reply import read_objects
 from verl_longshort.llm.task_client import BadReplyError, TaskClient
 
 # What JSON makes of the backslash in "\\frac", "\\boxed", "\\times" and "\\rho" when it is not doubled.
@@ -66,12 +66,13 @@ class LabelRewriter:
 
 def rewrite_messages(record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[Message]:
     """The chat that asks for the fillings."""
-    numbers = {gap.first: number for number, gap in enumerate(gaps, start=1)}
-    by_number = dict(enumerate(gaps, start=1))
+    starting = {gap.first: (number, gap) for number, gap in enumerate(gaps, start=1)}
     thoughts, parts = record.thoughts, []
     for index in range(len(thoughts) + 1):
-        if index in numbers:
-            parts.append(_marked(numbers[index], by_number[numbers[index]], thoughts))
+        if index in starting:
+            number, gap = starting[index]
+            kinds = ", ".join(thoughts[k].kind for k in gap.indexes) or "final answer"
+            parts.append(f"[GAP {number}: {kinds}]")
         elif index < len(thoughts) and keep[index]:
             parts.append(thoughts[index].text.strip())
     solution = "\n\n".join(parts)
@@ -85,15 +86,9 @@ def read_fillings(reply: str, count: int) -> list[str]:
     Raises:
         BadReplyError: no reading of the reply is exactly these gaps, each with a text that is whole.
     """
-    reason = 'no JSON list of objects with "gap" and "text"'
-    for value in json_values(reply):
-        try:
-            return _checked(_pairs(value), count)
-        except _NotFillingsError:
-            continue
-        except BadReplyError as error:
-            reason = str(error)
-    raise BadReplyError(reason)
+    return read_objects(
+        reply, lambda items: _checked(items, count), required={"gap", "text"}, described='"gap" and "text"'
+    )
 
 
 def concise_forms(record: Chunked) -> list[str]:
@@ -111,30 +106,11 @@ def concise_forms(record: Chunked) -> list[str]:
     return forms
 
 
-class _NotFillingsError(Exception):
-    """This JSON is something else than fillings."""
-
-
-def _marked(number: int, gap: Gap, thoughts: Sequence[Thought]) -> str:
-    kinds = ", ".join(thoughts[k].kind for k in gap.indexes) or "final answer"
-    return f"[GAP {number}: {kinds}]"
-
-
-def _pairs(value: Any) -> list[tuple[Any, Any]]:
-    if isinstance(value, dict) and len(value) == 1:
-        (value,) = value.values()
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise _NotFillingsError
-    if not value or not all({"gap", "text"} <= item.keys() for item in value):
-        raise _NotFillingsError
-    return [(item["gap"], item["text"]) for item in value]
-
-
-def _checked(pairs: Sequence[tuple[Any, Any]], count: int) -> list[str]:
-    numbers = [str(number).strip() for number, _ in pairs]
+def _checked(items: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+    numbers = [str(item["gap"]).strip() for item in items]
     if numbers != [str(number) for number in range(1, count + 1)]:
         raise BadReplyError(f"the gaps are {', '.join(numbers)[:80]}, not 1 to {count} in order")
-    texts = [_filling(number, text) for number, text in pairs]
+    texts = [_filling(item["gap"], item["text"]) for item in items]
     if last_boxed(texts[-1]) is None:
         raise BadReplyError(r"the last text does not end the solution with \boxed{}")
     return texts

@@ -20,8 +20,7 @@ from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected
 from verl_longshort.core.role_view import Tokenizer
-from verl_longshort.data.adaptive import more_rollouts
-from verl_longshort.data.importance import PassCount, running_maximum, thought_importances
+from verl_longshort.data.importance import PassCount, more_rollouts, running_maximum, thought_importances
 from verl_longshort.data.records import Chunked, Weighed
 from verl_longshort.data.rollouts import Prober, Rollout, rollout_counts
 from verl_longshort.data.summary_table import summary_table

@@ -28,8 +28,7 @@ from verl_longshort.evaluation.early_stop import EarlyStopSolver
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import ChatSolver, PairSolver, SingleSolver, Solver
 from verl_longshort.evaluation.summary import Summary, summarise, write_summary
-from verl_longshort.llm.completions import CompletionEndpoint
-from verl_longshort.llm.endpoint import EndpointClient
+from verl_longshort.llm.endpoint import CompletionEndpoint, EndpointClient
 from verl_longshort.llm.server import Server
 from verl_longshort.problems.benchmarks import Benchmark
 from verl_longshort.problems.reader import Problem

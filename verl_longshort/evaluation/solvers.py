@@ -23,8 +23,7 @@ from verl_longshort.core.single_model import SingleMode, solve_alone
 from verl_longshort.core.trajectory import Generate, Participant, run_trajectory
 from verl_longshort.evaluation.settings import EvaluationSettings
 from verl_longshort.llm.client import ChatSampling, RefusedError
-from verl_longshort.llm.completions import SEEDS, counted
-from verl_longshort.llm.endpoint import EndpointClient
+from verl_longshort.llm.endpoint import SEEDS, EndpointClient, counted
 
 
 class Solver(Protocol):

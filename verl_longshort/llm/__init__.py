@@ -3,9 +3,8 @@
 * `client`: messages, sampling, replies, the interface `LLMClient` and its errors.
 * `in_process`: a Hugging Face model on the rollout engine.
 * `server`: HTTP requests, sent again where that may help.
-* `endpoint`: any server that speaks `POST /chat/completions`.
-* `cache`: keeps every reply in a file, so that nothing is asked twice.
+* `endpoint`: models behind such a server, by chat or by token ids.
 * `json_reply`: JSON out of a model's reply.
-* `task_client`: gives a model a task until its reply can be used.
+* `task_client`: gives a model a task until its reply can be used; every reply is kept in a file.
 * `settings`: the `llm` block of a configuration, and the client it asks for.
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.core.role_view import Tokenizer, decode_turn
-from verl_longshort.core.trajectory import Generate, Generation
+from verl_longshort.core.trajectory import Generate
 from verl_longshort.llm.client import ChatSampling, Message, RefusedError, Reply
 
 
@@ -67,19 +67,16 @@ class EngineClient:
             "max_tokens": sampling.max_tokens,
             "seed": seed,
         }
-        async with self._free:
-            generation = await self._generation(prompt, request)
-        if generation.finish_reason == "aborted":
-            raise UnavailableError("the engine gave up the request; was it closed?")
-        text = decode_turn(self._tokenizer, generation.token_ids)
-        return Reply(text=text, finish_reason=generation.finish_reason, tokens=len(generation.token_ids))
-
-    async def _generation(self, prompt: list[int], request: dict[str, Any]) -> Generation:
         try:
-            generating = self._generate(request_id=f"llm-{request['seed']}", prompt_ids=prompt, sampling=request)
-            return await asyncio.wait_for(generating, self._timeout_s)
+            async with self._free:
+                generating = self._generate(request_id=f"llm-{seed}", prompt_ids=prompt, sampling=request)
+                generation = await asyncio.wait_for(generating, self._timeout_s)
         except asyncio.TimeoutError as error:
             remedy = "raise longshort.llm.timeout_s or lower longshort.llm.concurrency"
             raise UnavailableError(f"no reply within {self._timeout_s:g} s; {remedy}") from error
         except ValueError as error:
             raise RefusedError(str(error)) from error
+        if generation.finish_reason == "aborted":
+            raise UnavailableError("the engine gave up the request; was it closed?")
+        text = decode_turn(self._tokenizer, generation.token_ids)
+        return Reply(text=text, finish_reason=generation.finish_reason, tokens=len(generation.token_ids))

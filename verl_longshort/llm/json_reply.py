@@ -1,17 +1,21 @@
 r"""JSON out of a model's reply: after prose, in a code fence, nearly correct, or not at all.
 
-`json_values` gives every reading of a reply, the literal ones first; the caller takes the first that it can
-validate. LaTeX is the trap: a model writes `"\frac"` where JSON wants `"\\frac"`, and JSON reads a form feed.
+`json_values` gives every reading of a reply, the literal ones first; `read_objects` takes the first that is a list of
+objects which its caller can use. LaTeX is the trap: a model writes `"\frac"` where JSON wants `"\\frac"`, and JSON
+reads a form feed.
 """
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import json_repair
 from longshort_reward.protocol import THINK_CLOSE
 
+from verl_longshort.llm.task_client import BadReplyError
+
+Result = TypeVar("Result")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[\[{]")
 _MOST_OPENINGS = 200
@@ -29,10 +33,34 @@ def json_values(text: str) -> Iterator[Any]:
     """
     text = escape_latex(text.rpartition(THINK_CLOSE)[2])
     fenced = [match.group(1) for match in _FENCE.finditer(text)]
-    for part in (*fenced, text):
-        yield from _literal(part)
-    for part in (*fenced, text):
-        yield from _repaired(part)
+    for readings in (_literal, _repaired):
+        for part in (*fenced, text):
+            yield from readings(part)
+
+
+def read_objects(
+    reply: str, take: Callable[[list[dict[str, Any]]], Result], *, required: set[str], described: str
+) -> Result:
+    """What `take` makes of the first list of objects in a reply that it accepts; BadReplyError says that it does not.
+
+    Every object has at least the keys `required`; `described` names the keys to the model. The list may be the only
+    value of an object.
+
+    Raises:
+        BadReplyError: no reading of the reply is such a list, or the last one was not accepted.
+    """
+    reason = f"no JSON list of objects with {described}"
+    for value in json_values(reply):
+        if isinstance(value, dict) and len(value) == 1:
+            (value,) = value.values()
+        if not isinstance(value, list) or not value:
+            continue
+        if all(isinstance(item, dict) and required <= item.keys() for item in value):
+            try:
+                return take(value)
+            except BadReplyError as error:
+                reason = str(error)
+    raise BadReplyError(reason)
 
 
 def escape_latex(text: str) -> str:
@@ -43,10 +71,11 @@ def escape_latex(text: str) -> str:
     """
     if _SOUND_COMMAND.search(text):
         return text
-    return _ESCAPE.sub(lambda match: _doubled(match, text), text)
+    return _ESCAPE.sub(_doubled, text)
 
 
-def _doubled(match: re.Match[str], text: str) -> str:
+def _doubled(match: re.Match[str]) -> str:
+    text = match.string
     what, start = match.group(1), match.start(1)
     letter_follows = text[start + 1 : start + 2].isalpha()
     if what in '\\"/':

@@ -1,4 +1,4 @@
-"""The `llm` block of a configuration, and the client that it asks for.
+"""The `llm` block of a configuration, the client that it asks for, and what its model requires.
 
 Each key is documented in `config/llm/default.yaml`.
 """
@@ -14,11 +14,13 @@ from pydantic import Field, Strict, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.files import model_identity, model_setting
-from verl_longshort.engines.factory import EngineSettings, open_engine
-from verl_longshort.llm.cache import ResponseCache
+from verl_longshort.base.requirements import EngineUse
+from verl_longshort.engines.factory import EngineSettings, local_engine, open_engine
 from verl_longshort.llm.client import ChatSampling, LLMClient
-from verl_longshort.llm.task_client import TaskClient
+from verl_longshort.llm.task_client import ResponseCache, TaskClient
 
+ENDPOINT = "endpoint"
+"""The engine of a model behind one, in a plan."""
 _Count = Annotated[int, Strict(), Field(ge=1), Remedy("must be a whole number above 0")]
 _Finite = Field(allow_inf_nan=False)
 
@@ -107,6 +109,18 @@ async def open_task_client(settings: LLMSettings, replies: Path, *, seed: int) -
             yield TaskClient(client=client, cache=cache, sampling=sampling, attempts=settings.attempts)
         finally:
             await client.aclose()
+
+
+def asked_model(settings: LLMSettings) -> EngineUse:
+    """The model: in the command's own process, or behind an endpoint, which needs no GPU of ours."""
+    if settings.runs_here:
+        return local_engine(
+            settings.model,
+            settings,
+            max_num_seqs=settings.concurrency,
+            new_tokens=settings.max_tokens,
+        )
+    return EngineUse(model=settings.model, name=ENDPOINT, max_num_seqs=settings.concurrency)
 
 
 def api_key(variable: str | None) -> str | None:

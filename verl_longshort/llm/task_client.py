@@ -1,16 +1,57 @@
-"""Gives a model a task until its reply can be used."""
+"""Gives a model a task until its reply can be used. Every reply is kept, so that a killed stage asks nothing twice."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
+from verl_longshort.base.files import Record
+from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.base.seeds import derived_seed
-from verl_longshort.llm.cache import ResponseCache
-from verl_longshort.llm.client import ChatSampling, LLMClient, Message, RefusedError
+from verl_longshort.llm.client import ChatSampling, LLMClient, Message, RefusedError, Reply
 
 Result = TypeVar("Result")
 _SHOWN_AGAIN = 4000
+_HEADER = {"holds": "replies of language models", "version": 1}
+
+
+class ResponseCache:
+    """The replies in one file, those of earlier runs included; a context manager that closes the file.
+
+    A reply is filed under the record it was asked for and a hash of the model, the messages and the sampling.
+    It is in the file when `ask` returns, also when the stage cannot use it.
+
+    Raises UserError when the file holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = RecordFile(path, _HEADER)
+        self._known: dict[str, Record] = {record["id"]: record for record in self._file.records}
+        self.asked = 0
+        """Requests that were not in the file."""
+
+    def __enter__(self) -> "ResponseCache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.__exit__(None, None, None)
+
+    async def ask(
+        self, client: LLMClient, record_id: str, messages: Sequence[Message], sampling: ChatSampling
+    ) -> list[Reply]:
+        """The kept replies, or those of `client`. Raises what `client.ask` raises."""
+        content = [dict(client.identity), [dict(message) for message in messages], asdict(sampling)]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        key = f"{record_id}/{digest}"
+        if key not in self._known:
+            replies = await client.ask(messages, sampling)
+            self._known[key] = {"id": key, "replies": [asdict(reply) for reply in replies]}
+            self._file.append(self._known[key])
+            self.asked += 1
+        return [Reply(**reply) for reply in self._known[key]["replies"]]
 
 
 class BadReplyError(Exception):
@@ -60,6 +101,5 @@ class TaskClient:
                 again = f"That cannot be used: {reason}. Reply again with the whole JSON list and nothing else."
                 # Some endpoints refuse a message without text.
                 given = reply.text[:_SHOWN_AGAIN].strip() or "(nothing)"
-                answer = {"role": "assistant", "content": given}
-                chat = [*messages, answer, {"role": "user", "content": again}]
+                chat = [*messages, {"role": "assistant", "content": given}, {"role": "user", "content": again}]
         raise NoReplyError(f"{reason} (attempt {self.attempts} of {self.attempts})")

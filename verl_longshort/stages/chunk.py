@@ -6,11 +6,10 @@ from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.files import Records
 from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
-from verl_longshort.data.chunk import chunk
-from verl_longshort.data.chunk_settings import ChunkSettings
+from verl_longshort.data.chunk import ChunkSettings, chunk
 from verl_longshort.data.records import Chain, read_stage
 from verl_longshort.engines.factory import generating
-from verl_longshort.llm.requirements import asked_model
+from verl_longshort.llm.settings import asked_model
 
 
 class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):

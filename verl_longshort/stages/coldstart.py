@@ -10,7 +10,7 @@ from verl_longshort.data.records import Selected, Weighed, read_stage
 from verl_longshort.data.synthesis import coldstart
 from verl_longshort.data.synthesis_settings import SynthesisSettings
 from verl_longshort.engines.factory import generating
-from verl_longshort.llm.requirements import asked_model
+from verl_longshort.llm.settings import asked_model
 
 FILES = ("train.jsonl", "val.jsonl", "dropped.jsonl", "card.json", "card.md")
 

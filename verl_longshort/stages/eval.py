@@ -9,7 +9,7 @@ from verl_longshort.engines.factory import generating, local_engine
 from verl_longshort.evaluation.runner import evaluate
 from verl_longshort.evaluation.settings import EvaluationSettings
 from verl_longshort.evaluation.summary import Summary
-from verl_longshort.llm.requirements import ENDPOINT
+from verl_longshort.llm.settings import ENDPOINT
 
 
 class EvalStage(ConfigStage[EvaluationSettings, None]):

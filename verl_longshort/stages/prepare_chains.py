@@ -9,7 +9,7 @@ from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.prepare_chains import prepare_chains
 from verl_longshort.data.prepare_settings import ChainSettings
 from verl_longshort.engines.factory import generating
-from verl_longshort.llm.requirements import asked_model
+from verl_longshort.llm.settings import asked_model
 
 
 class PrepareChainsStage(ConfigStage[ChainSettings, None]):

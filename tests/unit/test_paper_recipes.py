@@ -16,7 +16,7 @@ from verl_longshort.config.pair import plain_dict, settings_of
 from verl_longshort.core.schedule import Round
 from verl_longshort.data.chunk import ChunkSettings
 from verl_longshort.data.prepare_settings import ChainSettings, TrainingProblemSettings
-from verl_longshort.data.synthesis_settings import SynthesisSettings
+from verl_longshort.data.synthesis import SynthesisSettings
 from verl_longshort.recipe.recipe import Recipe, load_recipe
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 

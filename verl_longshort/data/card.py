@@ -1,4 +1,7 @@
-"""The card of a data set: how it was made, how many records it has, and what was dropped and why."""
+"""What a data stage says at its end: a table, and the card of a data set.
+
+A card says how the data were made, how many records there are, and what was dropped and why.
+"""
 
 import hashlib
 from collections import Counter
@@ -10,11 +13,12 @@ from typing import Any
 
 from longshort_reward.protocol import Role
 from pydantic_core import to_jsonable_python
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from verl_longshort.base.files import write_json, write_text
 from verl_longshort.base.rejected import Rejected
 from verl_longshort.data.records import ColdStartTrajectory
-from verl_longshort.data.synthesis_settings import SynthesisSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,8 @@ class Card:
         write_text(folder / f"{name}.md", "\n\n".join(parts) + "\n")
 
     def _settings(self) -> dict[str, Any]:
-        return {key: to_jsonable_python(value, fallback=str) for key, value in self.made_with.items()}
+        settings: dict[str, Any] = to_jsonable_python(dict(self.made_with), fallback=str)
+        return settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +62,16 @@ class ColdStartCard(Card):
     @classmethod
     def of(
         cls,
-        settings: SynthesisSettings,
+        input_file: Path,
+        made_with: Mapping[str, Any],
         train: Sequence[ColdStartTrajectory],
         val: Sequence[ColdStartTrajectory],
         dropped: Sequence[Rejected],
     ) -> "ColdStartCard":
         """The card of these trajectories."""
         done = [*train, *val]
-        source, records = str(settings.input), len(done) + len(dropped)
-        sha256 = hashlib.sha256(settings.input.read_bytes()).hexdigest()
+        source, records = str(input_file), len(done) + len(dropped)
+        sha256 = hashlib.sha256(input_file.read_bytes()).hexdigest()
         counts = {
             "records read": records,
             "trajectories to learn from": len(train),
@@ -75,7 +81,7 @@ class ColdStartCard(Card):
             title="Cold-start data",
             counts=counts,
             dropped=dropped,
-            made_with={**settings.for_card(), "input": f"{source}, SHA-256 {sha256}"},
+            made_with={**made_with, "input": f"{source}, SHA-256 {sha256}"},
             input={"file": source, "sha256": sha256, "records": records},
             trajectories={"train": len(train), "val": len(val)},
             means={
@@ -110,6 +116,15 @@ class ColdStartCard(Card):
             "dropped": dict(Counter(record.reason for record in self.dropped).most_common()),
             "means": self.means,
         }
+
+
+def summary_table(title: str, rows: Mapping[str, object]) -> Table:
+    """Names and numbers for a terminal."""
+    table = Table("", title, box=SIMPLE_HEAD)
+    table.columns[1].justify = "right"
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
 
 
 def _markdown(rows: Mapping[str, object]) -> str:

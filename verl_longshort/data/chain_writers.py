@@ -9,6 +9,7 @@ from longshort_reward import match_answer
 
 from verl_longshort.base.files import Record
 from verl_longshort.base.rejected import RejectedError
+from verl_longshort.base.seeds import derived_seed
 from verl_longshort.data.reasoning import Written, chain_of, read_written, written_in_row
 from verl_longshort.llm.client import RefusedError
 from verl_longshort.llm.task_client import TaskClient
@@ -24,66 +25,55 @@ class Writer(Protocol):
     """Makes the chain record of a problem."""
 
     async def __call__(self, problem: Problem) -> Record:
-        """Raises RejectedError for a problem that gets no right chain."""
+        """Raises RejectedError for a problem that gets no correct chain."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrittenChains:
-    """The solutions of a file, by the words of their problem."""
+class FileWriter:
+    """Takes the first correct chain that a file has for a problem."""
 
     source: Source
     rows: dict[tuple[str, ...], int]
+    """By the words of the row's problem."""
+    answer_timeout_s: float
 
     @classmethod
-    def load(cls, file: str) -> "WrittenChains":
+    def load(cls, file: str, answer_timeout_s: float) -> "FileWriter":
         """Read all rows. Raises UserError for one without a problem or without a chain."""
         source = load_source(file, key=_KEY)
         rows: dict[tuple[str, ...], int] = {}
         for index in range(len(source.rows)):
-            row, where = source.rows[index], source.where(index)
-            written_in_row(row, key=_KEY, where=where)
+            written_in_row(source.rows[index], key=_KEY, where=source.where(index))
             rows.setdefault(words(text_of(source, index, key=_KEY)), index)
-        return cls(source=source, rows=rows)
-
-    def of(self, text: str) -> list[Written]:
-        """Those of a problem that the file has."""
-        row = self.rows[words(text)]
-        return written_in_row(self.source.rows[row], key=_KEY, where=self.source.where(row))
-
-
-class FileWriter:
-    """Takes the first right chain that a file has for a problem."""
-
-    def __init__(self, written: WrittenChains, answer_timeout_s: float) -> None:
-        self._written = written
-        self._timeout_s = answer_timeout_s
+        return cls(source=source, rows=rows, answer_timeout_s=answer_timeout_s)
 
     async def __call__(self, problem: Problem) -> Record:
-        """See `Writer`."""
+        """See `Writer`; the file has the problem."""
+        row = self.rows[words(problem.text)]
         failure = RejectedError("no chain for this problem")
-        for written in self._written.of(problem.text):
+        for written in written_in_row(self.source.rows[row], key=_KEY, where=self.source.where(row)):
             try:
-                return await checked(problem, written, self._timeout_s)
+                return await checked(problem, written, self.answer_timeout_s)
             except RejectedError as error:
                 failure = error
         raise failure
 
 
+@dataclass(frozen=True, kw_only=True)
 class ModelWriter:
-    """Asks a reasoning model until its answer is right, each time with another seed."""
+    """Asks a reasoning model until its answer is correct, each time with another seed."""
 
-    def __init__(self, asker: TaskClient, instruction: str, answer_timeout_s: float) -> None:
-        self._asker = asker
-        self._instruction = instruction
-        self._timeout_s = answer_timeout_s
+    asker: TaskClient
+    instruction: str
+    answer_timeout_s: float
 
     async def __call__(self, problem: Problem) -> Record:
         """See `Writer`. Raises UnavailableError when the model gives no answers at all."""
         failure = RejectedError("no chain for this problem")
-        for attempt in range(self._asker.attempts):
+        for attempt in range(self.asker.attempts):
             try:
-                return await checked(problem, await self._ask(problem, attempt), self._timeout_s)
+                return await checked(problem, await self._ask(problem, attempt), self.answer_timeout_s)
             except RefusedError as error:
                 raise RejectedError("refused by the model", str(error)) from error
             except RejectedError as error:
@@ -91,11 +81,11 @@ class ModelWriter:
         raise failure
 
     async def _ask(self, problem: Problem, attempt: int) -> Written:
-        asker = self._asker
-        digest = hashlib.sha256(f"{asker.sampling.seed}/{problem.text}/{attempt}".encode()).digest()
+        asker = self.asker
         # Some endpoints take 32 signed bits.
-        sampling = replace(asker.sampling, samples=1, seed=int.from_bytes(digest[:4], "big") >> 1)
-        said = "\n\n".join(part for part in (problem.text, self._instruction) if part)
+        seed = derived_seed(asker.sampling.seed, f"{problem.text}/{attempt}", bits=31)
+        sampling = replace(asker.sampling, samples=1, seed=seed)
+        said = "\n\n".join(part for part in (problem.text, self.instruction) if part)
         messages = [{"role": "user", "content": said}]
         (reply,) = await asker.cache.ask(asker.client, chain_id(problem), messages, sampling)
         if not reply.complete:

@@ -3,8 +3,8 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,12 +16,13 @@ from pydantic import field_validator, model_validator
 from rich.console import Console
 
 from verl_longshort.base.files import sibling_path, write_jsonl
-from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
+from verl_longshort.base.rejected import Rejected, RejectedError
+from verl_longshort.data.card import summary_table
 from verl_longshort.data.chunkers import CHUNKERS, Tools
 from verl_longshort.data.records import Chain, Chunked
 from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
-from verl_longshort.data.summary_table import summary_table
-from verl_longshort.llm.settings import LLMSettings, open_task_client
+from verl_longshort.llm.settings import LLMSettings, work_with_model
+from verl_longshort.llm.task_client import TaskClient
 
 
 class ChunkSettings(Settings):
@@ -63,7 +64,11 @@ class ChunkSettings(Settings):
 
 def chunk(settings: ChunkSettings, chains: Sequence[Chain], console: Console) -> None:
     """Cut the chains, write the thoughts, print a summary. Raises UserError when no chain could be cut."""
-    done, rejected, requests = asyncio.run(_chunk_all(settings, chains))
+    replies = sibling_path(settings.output, "replies")
+    work = partial(_cutter, settings)
+    done, rejected, requests = asyncio.run(
+        work_with_model(chains, work, settings.llm, replies=replies, seed=settings.seed, doing="chunk")
+    )
     write_jsonl(sibling_path(settings.output, "rejects"), [each.to_record() for each in rejected])
     if not done:
         raise UserError("longshort.input", settings.input, f"no chain could be cut; the first one, {rejected[0]}")
@@ -71,24 +76,18 @@ def chunk(settings: ChunkSettings, chains: Sequence[Chain], console: Console) ->
     console.print(summary_table("chunk", _summary(done, rejected, requests)))
 
 
-async def _chunk_all(settings: ChunkSettings, chains: Sequence[Chain]) -> tuple[list[Chunked], list[Rejected], int]:
-    async with AsyncExitStack() as stack:
-        client = None
-        if settings.llm is not None:
-            replies = sibling_path(settings.output, "replies")
-            client = await stack.enter_async_context(open_task_client(settings.llm, replies, seed=settings.seed))
-        blocks_of = CHUNKERS[settings.method].make(Tools(markers=settings.markers, client=client))
+def _cutter(settings: ChunkSettings, client: TaskClient | None) -> Callable[[Chain], Coroutine[Any, Any, Chunked]]:
+    blocks_of = CHUNKERS[settings.method].make(Tools(markers=settings.markers, client=client))
 
-        async def cut(chain: Chain) -> Chunked:
-            # Found out here: weighing takes long, and no turn can hold such a thought.
-            tags = [tag for tag in TAGS if tag in chain.chain]
-            if tags:
-                raise RejectedError("a protocol tag in the chain", f"{tags[0]}: give the text between the tags")
-            steps = split_steps(chain.chain, settings.splitter)
-            return chunked(chain, steps, await blocks_of(chain, steps))
+    async def cut(chain: Chain) -> Chunked:
+        # Found out here: weighing takes long, and no turn can hold such a thought.
+        tags = [tag for tag in TAGS if tag in chain.chain]
+        if tags:
+            raise RejectedError("a protocol tag in the chain", f"{tags[0]}: give the text between the tags")
+        steps = split_steps(chain.chain, settings.splitter)
+        return chunked(chain, steps, await blocks_of(chain, steps))
 
-        done, rejected = await work_on_all(chains, cut, doing="chunk")
-        return done, rejected, client.cache.asked if client else 0
+    return cut
 
 
 def chunked(chain: Chain, steps: Steps, blocks: Sequence[Block]) -> Chunked:

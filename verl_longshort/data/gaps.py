@@ -5,7 +5,7 @@ stays long, as in the paper (section 4), and behind a kept last thought there is
 the final answer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -38,11 +38,8 @@ def find_gaps(keep: Sequence[bool]) -> list[Gap]:
     """
     if not keep or not keep[0]:
         raise ValueError("keep: the first thought must stay long, because long speaks first; mark it so")
-    gaps = [
-        Gap(first=run[0], last=run[-1])
-        for kept, run in ((kept, list(run)) for kept, run in groupby(range(len(keep)), lambda k: keep[k]))
-        if not kept
-    ]
+    runs = [(kept, list(run)) for kept, run in groupby(range(len(keep)), lambda k: keep[k])]
+    gaps = [Gap(first=run[0], last=run[-1]) for kept, run in runs if not kept]
     return [*gaps, Gap(first=len(keep), last=len(keep) - 1)] if keep[-1] else gaps
 
 
@@ -54,10 +51,18 @@ def fill_gaps(texts: Sequence[str], keep: Sequence[bool], fillings: Sequence[str
     Raises:
         ValueError: not one filling per gap.
     """
-    pieces = list(_pieces(texts, keep, fillings))
+    filled = dict(zip((gap.first for gap in find_gaps(keep)), fillings, strict=True))
+    pieces: list[Piece] = []
+    for index, (text, kept) in enumerate(zip(texts, keep, strict=True)):
+        if kept:
+            pieces.append((Role.LONG, text))
+        elif filled.get(index):
+            pieces.append((Role.SHORT, filled[index]))
+    if filled.get(len(texts)):
+        pieces.append((Role.SHORT, filled[len(texts)]))
     return [
         (role, (separator if role is Role.LONG else " ").join(text for _, text in run).strip())
-        for role, run in ((role, list(run)) for role, run in groupby(pieces, key=lambda piece: piece[0]))
+        for role, run in groupby(pieces, key=lambda piece: piece[0])
     ]
 
 
@@ -70,25 +75,11 @@ def as_turns(pieces: Sequence[Piece]) -> list[TrajectoryTurn]:
     roles = [role for role, _ in pieces]
     if not roles or roles[0] is not Role.LONG or roles[-1] is not Role.SHORT:
         raise ValueError(f"pieces: the roles are {', '.join(roles) or 'none'}; long must begin and short end")
-    last = len(pieces) - 1
-    return [
-        TrajectoryTurn(role=role, text=_tagged(role, text, ends=index == last))
-        for index, (role, text) in enumerate(pieces)
-    ]
-
-
-def _pieces(texts: Sequence[str], keep: Sequence[bool], fillings: Sequence[str]) -> Iterator[Piece]:
-    filled = dict(zip((gap.first for gap in find_gaps(keep)), fillings, strict=True))
-    for index, (text, kept) in enumerate(zip(texts, keep, strict=True)):
-        if kept:
-            yield Role.LONG, text
-        elif filled.get(index):
-            yield Role.SHORT, filled[index]
-    if filled.get(len(texts)):
-        yield Role.SHORT, filled[len(texts)]
-
-
-def _tagged(role: Role, text: str, *, ends: bool) -> str:
-    if role is Role.LONG:
-        return f"{THINK_OPEN} {text} {THINK_CLOSE}"
-    return f"{ANSWER_OPEN} {text} {ANSWER_CLOSE if ends else RETHINK}"
+    turns = []
+    for number, (role, text) in enumerate(pieces, start=1):
+        if role is Role.LONG:
+            tagged = f"{THINK_OPEN} {text} {THINK_CLOSE}"
+        else:
+            tagged = f"{ANSWER_OPEN} {text} {ANSWER_CLOSE if number == len(pieces) else RETHINK}"
+        turns.append(TrajectoryTurn(role=role, text=tagged))
+    return turns

@@ -214,22 +214,15 @@ def more_rollouts(
     the budget is what ends it.
     """
     left = budget - sum(count.samples for count in counts)
-    more: dict[int, int] = {}
-    for prefix in _involved(tokens, counts, confidence):
-        if left <= 0:
-            break
-        more[prefix] = min(step, left)
-        left -= more[prefix]
-    return more
-
-
-def _involved(tokens: Sequence[int], counts: Sequence[PassCount], confidence: float) -> list[int]:
     doubt = flips(tokens, counts)
     metric = joint_metric(tokens, [count.rate for count in counts])
-    prefixes: dict[int, None] = {}
-    for thought in np.argsort(-doubt, kind="stable"):
+    more: dict[int, int] = {}
+    for thought in map(int, np.argsort(-doubt, kind="stable")):
         if doubt[thought] <= 1 - confidence:
             break
         leader = int(np.argmax(metric[:thought]))
-        prefixes |= dict.fromkeys((int(thought) + 1, int(thought), leader + 1, leader))
-    return list(prefixes)
+        for prefix in (thought + 1, thought, leader + 1, leader):
+            if left > 0 and prefix not in more:
+                more[prefix] = min(step, left)
+                left -= more[prefix]
+    return more

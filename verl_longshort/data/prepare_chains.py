@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from longshort_reward.errors import UserError
 from rich.console import Console
 
-from verl_longshort.base.files import Record, sibling_path, write_jsonl
+from verl_longshort.base.files import sibling_path, write_jsonl
 from verl_longshort.base.progress import report
-from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
-from verl_longshort.data.card import Card
-from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer, WrittenChains
+from verl_longshort.base.rejected import Rejected, RejectedError
+from verl_longshort.data.card import Card, summary_table
+from verl_longshort.data.chain_writers import FileWriter, ModelWriter, Writer
 from verl_longshort.data.prepare_settings import ChainSettings
-from verl_longshort.data.summary_table import summary_table
-from verl_longshort.llm.settings import open_task_client
+from verl_longshort.llm.settings import work_with_model
+from verl_longshort.llm.task_client import TaskClient
 from verl_longshort.problems.held_out import hold_out, refuse_known, training_problem
 from verl_longshort.problems.overlap import KnownProblems, words
 from verl_longshort.problems.reader import Problem
@@ -34,11 +34,27 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
     Raises UserError, before a model is asked, when a source cannot be used, and when no chain is right.
     """
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
-    written = None if settings.chains is None else WrittenChains.load(settings.chains)
+    written = None if settings.chains is None else FileWriter.load(settings.chains, settings.answer_timeout_s)
     problems, aside = sample(settings, known, written)
     if not problems:
         raise UserError(_KEY, settings.source or settings.chains, f"no problem can be used{_first(aside)}")
-    done, wrong, asked = asyncio.run(_write_all(settings, problems, written))
+
+    def writer(asker: TaskClient | None) -> Writer:
+        if written is not None:
+            return written
+        assert asker is not None, "the settings have chains or a model"
+        return ModelWriter(asker=asker, instruction=settings.instruction, answer_timeout_s=settings.answer_timeout_s)
+
+    done, wrong, asked = asyncio.run(
+        work_with_model(
+            problems,
+            writer,
+            settings.llm,
+            replies=sibling_path(settings.output, "replies"),
+            seed=settings.seed,
+            doing="chains",
+        )
+    )
     write_jsonl(sibling_path(settings.output, "rejects"), [record.to_record() for record in [*aside, *wrong]])
     if not done:
         raise UserError(_KEY, settings.source or settings.chains, f"no chain is right{_first(wrong)}")
@@ -50,7 +66,7 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
 
 
 def sample(
-    settings: ChainSettings, known: KnownProblems, written: WrittenChains | None
+    settings: ChainSettings, known: KnownProblems, written: FileWriter | None
 ) -> tuple[list[Problem], list[Rejected]]:
     """As many problems as are wanted, in an order that the seed decides, and what was passed over."""
     taken: list[Problem] = []
@@ -64,7 +80,7 @@ def sample(
             refuse_known(problem.text, known, "held out")
             refuse_known(problem.text, before, "taken before")
         except RejectedError as error:
-            aside.append(Rejected(id=f"{source.name}#{index + 1}", reason=error.reason, detail=error.detail))
+            aside.append(Rejected.by(error, f"{source.name}#{index + 1}"))
             continue
         before.add(problem.text, problem.id)
         taken.append(problem)
@@ -73,9 +89,10 @@ def sample(
     return taken, aside
 
 
-def _in_random_order(settings: ChainSettings, written: WrittenChains | None) -> Iterator[tuple[Source, int]]:
-    source = load_source(settings.source, key=_KEY) if settings.source else None
-    if source is None:
+def _in_random_order(settings: ChainSettings, written: FileWriter | None) -> Iterator[tuple[Source, int]]:
+    if settings.source:
+        source = load_source(settings.source, key=_KEY)
+    else:
         assert written is not None
         source = written.source
     order = list(range(len(source.rows)))
@@ -85,18 +102,6 @@ def _in_random_order(settings: ChainSettings, written: WrittenChains | None) -> 
             report(0, settings.problems, f"{done}/{len(order)} problems looked at")
         if not settings.kinds or source.rows[index].get("problem_source") in (None, *settings.kinds):
             yield source, index
-
-
-async def _write_all(
-    settings: ChainSettings, problems: Sequence[Problem], written: WrittenChains | None
-) -> tuple[list[Record], list[Rejected], int]:
-    if written is not None:
-        writer: Writer = FileWriter(written, settings.answer_timeout_s)
-        return *await work_on_all(problems, writer, doing="chains"), 0
-    assert settings.llm is not None
-    async with open_task_client(settings.llm, sibling_path(settings.output, "replies"), seed=settings.seed) as asker:
-        writer = ModelWriter(asker, settings.instruction, settings.answer_timeout_s)
-        return *await work_on_all(problems, writer, doing="chains"), asker.cache.asked
 
 
 def _first(aside: Sequence[Rejected]) -> str:

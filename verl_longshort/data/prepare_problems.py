@@ -5,7 +5,6 @@ and what is held out. Everything is a function of the sources and the settings.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from longshort_reward.errors import UserError
 from rich.console import Console
@@ -13,13 +12,12 @@ from rich.console import Console
 from verl_longshort.base.files import Record, write_jsonl, write_parquet
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected, RejectedError
-from verl_longshort.data.card import Card
+from verl_longshort.data.card import Card, summary_table
 from verl_longshort.data.prepare_settings import TrainingProblemSettings
-from verl_longshort.data.summary_table import summary_table
 from verl_longshort.problems.held_out import hold_out, random_rank, refuse_known, training_problem
 from verl_longshort.problems.overlap import KnownProblems
 from verl_longshort.problems.reader import Problem
-from verl_longshort.problems.sources import Source, load_source
+from verl_longshort.problems.sources import load_source
 
 _REPORT_EVERY = 500
 
@@ -28,16 +26,20 @@ def prepare_problems(settings: TrainingProblemSettings, console: Console) -> Non
     """Write the rows. Raises UserError when a source cannot be used, and when too few problems are left."""
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     problems, dropped, read = _read(settings, known)
-    val, rest = _split(problems, settings)
+    # A hash decides what is for validation, not the place in the source.
+    ranked = sorted(problems, key=lambda problem: random_rank(problem.text, settings.seed))
+    chosen = {problem.id for problem in ranked[: settings.val_problems]}
+    val = [problem for problem in problems if problem.id in chosen]
+    rest = [problem for problem in problems if problem.id not in chosen]
     train, alike = _apart(rest, val, settings.similarity)
     dropped += alike
     if not train or len(val) < settings.val_problems:
         remedy = f"must leave problems to train on; {len(problems)} of {read} can be used"
         raise UserError("longshort.val_problems", settings.val_problems, remedy)
     folder = settings.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_rows(folder / "train.parquet", train, settings.data_source, "train")
-    _write_rows(folder / "val.parquet", val, settings.data_source, "val")
+    for split, part in (("train", train), ("val", val)):
+        rows = [_row(problem, index, settings.data_source, split) for index, problem in enumerate(part)]
+        write_parquet(folder / f"{split}.parquet", rows)
     write_jsonl(folder / "dropped.jsonl", [record.to_record() for record in dropped])
     counts = {"read": read, "train": len(train), "val": len(val), "held out": held_out}
     card = Card(title="Problems for RL", counts=counts, dropped=dropped, made_with=vars(settings))
@@ -46,37 +48,27 @@ def prepare_problems(settings: TrainingProblemSettings, console: Console) -> Non
 
 
 def _read(settings: TrainingProblemSettings, known: KnownProblems) -> tuple[list[Problem], list[Rejected], int]:
-    too_long = _length_check(settings)
+    refuse_long = _length_check(settings)
     taken = KnownProblems(settings.similarity)
     problems: list[Problem] = []
     dropped: list[Rejected] = []
-    rows = _rows(settings)
+    sources = [load_source(name, key="longshort.source") for name in settings.source]
+    rows = [(source, index) for source in sources for index in range(len(source.rows))][: settings.limit]
     for done, (source, index) in enumerate(rows, start=1):
         try:
             problem = training_problem(source, index, key="longshort.source")
             refuse_known(problem.text, known, "held out")
-            _refuse_twice(problem, taken)
-            too_long(problem)
+            # What is nearly the same may be trained on twice; from validation it is kept apart later.
+            if (same := taken.same(problem.text)) is not None:
+                raise RejectedError("twice in the source", same)
+            taken.add(problem.text, problem.id)
+            refuse_long(problem)
             problems.append(problem)
         except RejectedError as error:
-            record = Rejected(id=f"{source.name}#{index + 1}", reason=error.reason, detail=error.detail)
-            dropped.append(record)
+            dropped.append(Rejected.by(error, f"{source.name}#{index + 1}"))
         if done % _REPORT_EVERY == 0 or done == len(rows):
             report(done, len(rows), f"{done}/{len(rows)} problems read")
     return problems, dropped, len(rows)
-
-
-def _rows(settings: TrainingProblemSettings) -> list[tuple[Source, int]]:
-    sources = [load_source(name, key="longshort.source") for name in settings.source]
-    return [(source, index) for source in sources for index in range(len(source.rows))][: settings.limit]
-
-
-def _refuse_twice(problem: Problem, taken: KnownProblems) -> None:
-    # What is nearly the same may be trained on twice; from validation it is kept apart later.
-    same = taken.same(problem.text)
-    if same is not None:
-        raise RejectedError("twice in the source", same)
-    taken.add(problem.text, problem.id)
 
 
 def _length_check(settings: TrainingProblemSettings) -> Callable[[Problem], None]:
@@ -94,16 +86,6 @@ def _length_check(settings: TrainingProblemSettings) -> Callable[[Problem], None
     return check
 
 
-def _split(problems: Sequence[Problem], settings: TrainingProblemSettings) -> tuple[list[Problem], list[Problem]]:
-    """Validation, and the rest in its order. A hash decides, not the place in the source."""
-    ranked = sorted(problems, key=lambda problem: random_rank(problem.text, settings.seed))
-    chosen = {problem.id for problem in ranked[: settings.val_problems]}
-    return (
-        [problem for problem in problems if problem.id in chosen],
-        [problem for problem in problems if problem.id not in chosen],
-    )
-
-
 def _apart(
     problems: Sequence[Problem], val: Sequence[Problem], similarity: float
 ) -> tuple[list[Problem], list[Rejected]]:
@@ -116,13 +98,8 @@ def _apart(
             refuse_known(problem.text, known, "in validation")
             kept.append(problem)
         except RejectedError as error:
-            dropped.append(Rejected(id=problem.id, reason=error.reason, detail=error.detail))
+            dropped.append(Rejected.by(error, problem.id))
     return kept, dropped
-
-
-def _write_rows(path: Path, problems: Sequence[Problem], data_source: str, split: str) -> None:
-    rows = [_row(problem, index, data_source, split) for index, problem in enumerate(problems)]
-    write_parquet(path, rows)
 
 
 def _row(problem: Problem, index: int, data_source: str, split: str) -> Record:

@@ -189,7 +189,8 @@ ChainT = TypeVar("ChainT", bound=Chain)
 def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[ChainT]:
     """The records of the JSONL file `path`, each with an id that no other record has.
 
-    A chain without an id gets one from its content. None in a dry run for a file that a stage before writes.
+    A chain without an id gets one of 16 hexadecimal digits from its problem and chain. None in a dry run for a file
+    that a stage before writes.
 
     Raises:
         UserError: naming `key`, the file and the line: no file, no records, no JSON, another schema, an id
@@ -204,7 +205,7 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[Ch
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                record = _checked(line, model, key, where := f"{file}, line {number}")
+                record = _read_line(line, model, key, where := f"{file}, line {number}")
                 if record.id in records:
                     raise UserError(key, where, f"the id {record.id!r} is there twice: give each its own")
                 records[record.id] = record
@@ -225,13 +226,7 @@ def validated(record: Record, model: type[RecordT], key: str, where: str) -> Rec
         raise UserError(key, where, reason) from error
 
 
-def content_id(record: Record) -> str:
-    """An id made of problem and chain: 16 hexadecimal digits."""
-    text = json.dumps([record.get("problem"), record.get("chain")])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _checked(line: str, model: type[ChainT], key: str, where: str) -> ChainT:
+def _read_line(line: str, model: type[ChainT], key: str, where: str) -> ChainT:
     try:
         record: Any = json.loads(line)
     except json.JSONDecodeError as error:
@@ -239,5 +234,6 @@ def _checked(line: str, model: type[ChainT], key: str, where: str) -> ChainT:
     if not isinstance(record, dict):
         raise UserError(key, where, "is not a JSON object: one record per line is expected")
     if "id" not in record:
-        record = {"id": content_id(record), **record}
+        content = json.dumps([record.get("problem"), record.get("chain")])
+        record = {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **record}
     return validated(record, model, key, where)

@@ -78,10 +78,8 @@ class Prober:
     def contexts(self, record: Chunked) -> list[list[int]]:
         """Token ids of the contexts of all prefixes, the empty one first: one more than thoughts."""
         prompt = render_prompt(self.tokenizer, self.system_prompt, record.problem)
-        return [
-            prompt + self._encode(self.answer_prompt.text(record.texts[:count], record.separator))
-            for count in range(len(record.thoughts) + 1)
-        ]
+        texts = [self.answer_prompt.text(record.texts[:n], record.separator) for n in range(len(record.thoughts) + 1)]
+        return [prompt + self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
     async def prepare(self, rank: int, record: Chunked, contexts: Sequence[list[int]]) -> None:
         """Let the engine compute the whole chain once. `rank` is the record's place in the queue."""
@@ -108,15 +106,10 @@ class Prober:
             made = await self.generate(request_id=name, prompt_ids=context, sampling=request)
         if made.logprobs is None or made.finish_reason == "aborted":
             raise RuntimeError(f"rollout {name}: the engine gave it up, or gave no log-probs")
-        text = self._opening() + decode_turn(self.tokenizer, made.token_ids)
+        # The grader looks for the protocol's tag, which the context has written for the model.
+        opening = f"{ANSWER_OPEN} " if ANSWER_OPEN in self.answer_prompt.close else ""
+        text = opening + decode_turn(self.tokenizer, made.token_ids)
         correct = made.finish_reason == "stop" and await asyncio.to_thread(
             match_answer, text, record.ground_truth, timeout_s=self.answer_timeout_s
         )
         return Rollout(correct=correct, surprisal=-sum(made.logprobs))
-
-    def _opening(self) -> str:
-        """The protocol's tag that the context has written for the model, which the grader looks for."""
-        return f"{ANSWER_OPEN} " if ANSWER_OPEN in self.answer_prompt.close else ""
-
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)

@@ -49,19 +49,16 @@ class TrajectoryDataset(Dataset[Row]):
         records = load_trajectories(parquet_files, role)
         selected = records[:max_samples] if max_samples > 0 else records
         self.rows = [role_row(tokenizer, role, prompts, record) for record in selected]
-        self._refuse_long_rows(int(config["max_length"]))
+        limit, longest = int(config["max_length"]), max(len(row["input_ids"]) for row in self.rows)
+        # Cutting a row would teach a turn without its closing tag.
+        if longest > limit:
+            raise UserError("data.max_length", limit, f"the longest sequence has {longest} tokens: raise it")
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
-
-    def _refuse_long_rows(self, limit: int) -> None:
-        # Cutting a row would teach a turn without its closing tag.
-        longest = max(len(row["input_ids"]) for row in self.rows)
-        if longest > limit:
-            raise UserError("data.max_length", limit, f"the longest sequence has {longest} tokens: raise it")
 
 
 def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Trajectory) -> Row:

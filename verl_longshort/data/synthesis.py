@@ -1,33 +1,80 @@
 """The stage `coldstart`: weighed thoughts to joint trajectories for the SFT of both roles (paper, section 4).
 
-Settings: `config/coldstart.yaml`; records and files: `docs/data.md`.
+Records and files: `docs/data.md`.
 """
 
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
 from longshort_reward import match_answer
+from longshort_reward.compat import StrEnum
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, Role
+from longshort_reward.settings import NonNegativeInt, Remedy, Seconds, Settings
+from pydantic import Field, Strict, model_validator
 from rich.console import Console
 
-from verl_longshort.base.files import check_model, recorded_model, write_jsonl
-from verl_longshort.base.rejected import Rejected, RejectedError, work_on_all
+from verl_longshort.base.files import ModelPath, check_model, recorded_model, write_jsonl
+from verl_longshort.base.rejected import RejectedError
 from verl_longshort.core.environment import Limits
-from verl_longshort.data.card import ColdStartCard
+from verl_longshort.data.card import ColdStartCard, summary_table
 from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
 from verl_longshort.data.records import ColdStartTrajectory, Selected, Weighed
 from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
 from verl_longshort.data.selection import select
-from verl_longshort.data.summary_table import summary_table
-from verl_longshort.data.synthesis_settings import SynthesisSettings
-from verl_longshort.llm.settings import open_task_client
+from verl_longshort.llm.settings import LLMSettings, work_with_model
+from verl_longshort.llm.task_client import TaskClient
 
 TokenCounter = Callable[[str], int]
 """Tokens of a text."""
+
+
+class Rewriting(StrEnum):
+    """Who writes what the short role says."""
+
+    LLM = "llm"
+    LABELS = "labels"
+
+
+class SynthesisSettings(Settings):
+    """The `longshort` block of `config/coldstart.yaml`; each key is documented there."""
+
+    input: Path
+    output_dir: Path
+    rule: str | None
+    rule_options: dict[str, Any]
+    rewrite: Rewriting
+    tokenizer: ModelPath | None
+    limits: Annotated[Limits, Field(alias="environment")]
+    val_percent: Annotated[float, Strict(), Field(ge=0, lt=100), Remedy("must be a number from 0 to below 100")]
+    seed: NonNegativeInt
+    answer_timeout_s: Seconds
+    llm: LLMSettings | None
+    """None where no model is asked."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unused_model(cls, block: Any) -> Any:
+        if isinstance(block, Mapping) and block.get("rewrite") != Rewriting.LLM:
+            return {**block, "llm": None}
+        return block
+
+    def for_card(self) -> dict[str, Any]:
+        """What the data card says about how the data were made, as JSON values."""
+        whole = self.val_percent.is_integer()
+        return {
+            "rule": self.rule or "marked in the input",
+            "rule_options": self.rule_options,
+            "rewrite": str(self.rewrite),
+            "model": self.llm.model if self.llm else None,
+            "limits": self.limits.model_dump(),
+            "val_percent": int(self.val_percent) if whole else self.val_percent,
+            "seed": self.seed,
+        }
 
 
 def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: Console) -> None:
@@ -36,10 +83,17 @@ def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: 
     Raises UserError, before a model is loaded, when a rule refuses its options, and when no record gave a
     trajectory.
     """
-    # Before a model is loaded: a rule may refuse its options.
     keep = {record.id: keep_flags(record, settings) for record in records}
-    work = partial(Synthesis, settings=settings, keep=keep, count=_counter(settings, records))
-    done, dropped, asked = asyncio.run(_synthesise_all(settings, records, work))
+    count = _counter(settings, records)
+
+    def synthesis(client: TaskClient | None) -> Synthesis:
+        rewriter: Rewriter = LLMRewriter(client) if client else LabelRewriter()
+        return Synthesis(settings=settings, keep=keep, count=count, rewriter=rewriter)
+
+    replies = settings.output_dir / "replies.jsonl"
+    done, dropped, asked = asyncio.run(
+        work_with_model(records, synthesis, settings.llm, replies=replies, seed=settings.seed, doing="cold start")
+    )
     write_jsonl(settings.output_dir / "dropped.jsonl", [record.to_record() for record in dropped])
     if not done:
         raise UserError("longshort.input", settings.input, f"no record gave a trajectory; the first one, {dropped[0]}")
@@ -47,7 +101,7 @@ def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: 
     val = [each for each in done if in_val(each.problem, settings.val_percent)]
     write_jsonl(settings.output_dir / "train.jsonl", [each.to_record() for each in train])
     write_jsonl(settings.output_dir / "val.jsonl", [each.to_record() for each in val])
-    card = ColdStartCard.of(settings, train, val, dropped)
+    card = ColdStartCard.of(settings.input, settings.for_card(), train, val, dropped)
     card.write(settings.output_dir)
     console.print(summary_table("cold start", {**card.rows(), "requests to the model": asked}))
 
@@ -69,7 +123,11 @@ class Synthesis:
 
     async def __call__(self, record: Weighed) -> ColdStartTrajectory:
         """The trajectory. Raises RejectedError for a record to be dropped, and what `rewriter` raises."""
-        await self._check_chain(record)
+        tags = [tag for tag in TAGS if tag in record.chain]
+        if tags:
+            raise RejectedError("a protocol tag in the chain", tags[0])
+        if not await self._is_correct(record.chain, record):
+            raise RejectedError("wrong final answer", record.chain[-80:])
         keep = self.keep[record.id]
         gaps = find_gaps(keep)
         fillings = await self.rewriter(record, keep, gaps)
@@ -95,13 +153,6 @@ class Synthesis:
             tokens={"chain": self.count(record.chain), **lengths},
         )
 
-    async def _check_chain(self, record: Weighed) -> None:
-        tags = [tag for tag in TAGS if tag in record.chain]
-        if tags:
-            raise RejectedError("a protocol tag in the chain", tags[0])
-        if not await self._is_correct(record.chain, record):
-            raise RejectedError("wrong final answer", record.chain[-80:])
-
     async def _is_correct(self, text: str, record: Weighed) -> bool:
         limit = self.settings.answer_timeout_s
         return await asyncio.to_thread(match_answer, text, record.ground_truth, timeout_s=limit)
@@ -120,17 +171,6 @@ def keep_flags(record: Weighed, settings: SynthesisSettings) -> list[bool]:
     if len(keep) != len(record.thoughts):
         raise ValueError(f"rule {settings.rule}: {len(keep)} flags for {len(record.thoughts)} thoughts")
     return [True, *keep[1:]]
-
-
-async def _synthesise_all(
-    settings: SynthesisSettings, records: Sequence[Weighed], synthesis: Callable[..., Synthesis]
-) -> tuple[list[ColdStartTrajectory], list[Rejected], int]:
-    if settings.llm is None:
-        work = synthesis(rewriter=LabelRewriter())
-        return *await work_on_all(records, work, doing="cold start"), 0
-    async with open_task_client(settings.llm, settings.output_dir / "replies.jsonl", seed=settings.seed) as client:
-        work = synthesis(rewriter=LLMRewriter(client))
-        return *await work_on_all(records, work, doing="cold start"), client.cache.asked
 
 
 def _counter(settings: SynthesisSettings, records: Sequence[Weighed]) -> TokenCounter:

@@ -10,7 +10,6 @@ from verl_longshort.base.files import Record, Records, read_records
 from verl_longshort.data.records import Trajectory, validated
 
 FILES_KEY = "data.train_files"
-COLUMNS = ("problem", "turns")
 
 
 def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> Records[Trajectory]:
@@ -20,19 +19,18 @@ def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> R
     turn.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
-    records = Records.joined([_read(file) for file in files])
+    parts = []
+    for file in files:
+        found = read_records(file, key=FILES_KEY, columns=("problem", "turns"))
+        checked = [_checked(record, f"{file}, record {number}") for number, record in enumerate(found, start=1)]
+        parts.append(Records(checked, expected=found.expected))
+    records = Records.joined(parts)
     if not records:
         return records
     own = [record for record in records if any(turn.role == role for turn in record.turns)]
     if not own:
         raise UserError(FILES_KEY, ", ".join(map(str, files)), f"no record has a turn of the role '{role}'")
     return Records(own)
-
-
-def _read(file: str | Path) -> Records[Trajectory]:
-    records = read_records(file, key=FILES_KEY, columns=COLUMNS)
-    checked = [_checked(record, f"{file}, record {number}") for number, record in enumerate(records, start=1)]
-    return Records(checked, expected=records.expected)
 
 
 def _checked(record: Record, where: str) -> Trajectory:

@@ -20,10 +20,10 @@ from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected
 from verl_longshort.core.role_view import Tokenizer
+from verl_longshort.data.card import summary_table
 from verl_longshort.data.importance import PassCount, more_rollouts, running_maximum, thought_importances
 from verl_longshort.data.records import Chunked, Weighed
 from verl_longshort.data.rollouts import Prober, Rollout, rollout_counts
-from verl_longshort.data.summary_table import summary_table
 from verl_longshort.data.weigh_settings import Sampling, WeighSettings
 from verl_longshort.engines.factory import open_engine
 
@@ -136,19 +136,16 @@ class Weigher:
         wanted = dict.fromkeys(range(len(contexts)), self.settings.samples)
         while wanted:
             await asyncio.gather(*(add(prefix, count) for prefix, count in wanted.items()))
-            wanted = self._more(lengths, rollouts)
+            wanted = {}
+            if self.settings.mode is Sampling.ADAPTIVE:
+                wanted = more_rollouts(
+                    lengths,
+                    _pass_counts(rollouts),
+                    confidence=self.settings.confidence,
+                    budget=self.settings.budget * len(rollouts),
+                    step=self.settings.samples,
+                )
         return self._weighed(record, lengths, rollouts)
-
-    def _more(self, lengths: Sequence[int], rollouts: Sequence[Sequence[Rollout]]) -> dict[int, int]:
-        if self.settings.mode is Sampling.FIXED:
-            return {}
-        return more_rollouts(
-            lengths,
-            _pass_counts(rollouts),
-            confidence=self.settings.confidence,
-            budget=self.settings.budget * len(rollouts),
-            step=self.settings.samples,
-        )
 
     def _weighed(self, record: Chunked, lengths: Sequence[int], rollouts: Sequence[Sequence[Rollout]]) -> Weighed:
         start, *after = map(rollout_counts, rollouts)

@@ -11,7 +11,6 @@ opening tag, a probe) counts like text it wrote. Reading the chain again for a p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from longshort_reward.answer import last_boxed
 from longshort_reward.protocol import ANSWER_CLOSE, THINK_CLOSE, THINK_OPEN
@@ -73,13 +72,22 @@ class EarlyStopSolver:
         self._asking = tokenizer.encode(early_stop.probe, add_special_tokens=False)
 
     async def __call__(self, problem: str, *, seed: int) -> Record:
-        """Solve one problem; `seed` decides the draws."""
+        """Solve one problem; `seed` decides what is sampled."""
         prompt = render_prompt(self._tokenizer, self._settings.system_prompt, problem)
         opening = opening_ids(self._tokenizer, prompt, THINK_OPEN)
         chain = _Chain(problem=problem, seed=seed, prompt=prompt, written=opening)
         while not chain.stop_reason:
             await self._think(chain)
-        return self._record(chain, "" if opening else THINK_OPEN)
+        text = ("" if opening else THINK_OPEN) + decode_turn(self._tokenizer, chain.written)
+        return {
+            "problem": problem,
+            "turns": [{"role": "single", "text": text, "tokens": len(chain.written)}],
+            "text": text,
+            "stop_reason": chain.stop_reason,
+            "tokens": {"single": len(chain.written), "probes": chain.probe_tokens},
+            "probe_answers": [probe.answer for probe in chain.probes],
+            "rethinks": 0,
+        }
 
     async def _think(self, chain: _Chain) -> None:
         """Write one more thought, and ask for the answer behind it."""
@@ -89,8 +97,10 @@ class EarlyStopSolver:
         stops = [*self._early_stop.boundaries, THINK_CLOSE, ANSWER_CLOSE]
         thought = await self._write(chain, stops)
         text = decode_turn(self._tokenizer, thought.token_ids)
-        if thought.finish_reason != "stop" or ANSWER_CLOSE in text:
-            chain.stop_reason = "answered" if ANSWER_CLOSE in text else thought.finish_reason
+        if ANSWER_CLOSE in text:
+            chain.stop_reason = "answered"
+        elif thought.finish_reason != "stop":
+            chain.stop_reason = thought.finish_reason
         elif THINK_CLOSE in text:
             await self._conclude(chain)
         elif any(boundary in text for boundary in self._early_stop.boundaries):
@@ -130,7 +140,12 @@ class EarlyStopSolver:
         made = await self._generate(
             request_id=f"{chain.seed}-{chain.problem}-probe",
             prompt_ids=chain.prompt + context,
-            sampling=self._greedy(min(room, self._early_stop.probe_tokens)),
+            sampling={
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "stop": [ANSWER_CLOSE],
+                "max_tokens": min(room, self._early_stop.probe_tokens),
+            },
         )
         token_ids = self._asking + made.token_ids
         answer = last_boxed(decode_turn(self._tokenizer, token_ids))
@@ -139,20 +154,5 @@ class EarlyStopSolver:
             chain.written = chain.written + token_ids
             chain.stop_reason = EARLY
 
-    def _greedy(self, max_tokens: int) -> dict[str, Any]:
-        return {"temperature": 0.0, "top_p": 1.0, "stop": [ANSWER_CLOSE], "max_tokens": max_tokens}
-
     def _left(self, chain: _Chain) -> int:
         return self._settings.limits.token_budget - len(chain.written) - chain.probe_tokens
-
-    def _record(self, chain: _Chain, unwritten: str) -> Record:
-        text = unwritten + decode_turn(self._tokenizer, chain.written)
-        return {
-            "problem": chain.problem,
-            "turns": [{"role": "single", "text": text, "tokens": len(chain.written)}],
-            "text": text,
-            "stop_reason": chain.stop_reason,
-            "tokens": {"single": len(chain.written), "probes": chain.probe_tokens},
-            "probe_answers": [probe.answer for probe in chain.probes],
-            "rethinks": 0,
-        }

@@ -1,6 +1,7 @@
 """Grades the answer to a problem with `longshort_reward`, the reward's own judgement."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from longshort_reward import final_answer, match_answer
@@ -13,7 +14,7 @@ _LAYOUT = re.compile(r"[\s{}$\\]")
 
 @dataclass(frozen=True, kw_only=True)
 class Grade:
-    """What a response answers, and whether it is right."""
+    """What a response answers, and whether that is correct."""
 
     answer: str | None
     r"""The content of the last `\boxed{}`; for an option its letter."""
@@ -34,15 +35,14 @@ def grade(problem: Problem, text: str, *, timeout_s: float) -> Grade:
 
 
 def _chosen(answer: str, options: tuple[str, ...], timeout_s: float) -> str | None:
-    letter = choice(answer)
-    for read in (normalise, _characters):
-        letter = letter or _letter([read(answer) == read(option) for option in options])
-    if letter is None:
-        letter = leading_choice(answer)
-    if letter is None:
-        boxed = rf"\boxed{{{answer}}}"
-        letter = _letter([match_answer(boxed, option, timeout_s=timeout_s) for option in options])
-    return letter
+    boxed = rf"\boxed{{{answer}}}"
+    return (
+        choice(answer)
+        or _letter(normalise(answer) == normalise(option) for option in options)
+        or _letter(_characters(answer) == _characters(option) for option in options)
+        or leading_choice(answer)
+        or _letter(match_answer(boxed, option, timeout_s=timeout_s) for option in options)
+    )
 
 
 def _characters(answer: str) -> str:
@@ -50,5 +50,7 @@ def _characters(answer: str) -> str:
     return _LAYOUT.sub("", normalise(answer)).casefold()
 
 
-def _letter(matches: list[bool]) -> str | None:
-    return LETTERS[matches.index(True)] if matches.count(True) == 1 else None
+def _letter(matches: Iterable[bool]) -> str | None:
+    """The letter of the only option that matches; None when none does, or several do."""
+    found = [letter for letter, matching in zip(LETTERS, matches, strict=False) if matching]
+    return found[0] if len(found) == 1 else None

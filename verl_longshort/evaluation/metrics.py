@@ -2,7 +2,7 @@
 
 `Interval` is a mean with a 95 % confidence interval. `accuracy` and `mean` estimate one from samples grouped
 by problem, because the samples of one problem are not independent. Of several benchmarks they give the mean
-of the benchmarks' means, each benchmark counting the same, and draw problems within each benchmark.
+of the benchmarks' means, each benchmark counting the same, and resample problems within each benchmark.
 `accuracy_efficiency_score` is the AES that the paper reports, `score_interval` and `mean_score_interval` the
 same for samples.
 """
@@ -25,7 +25,7 @@ Samples = Sequence[Sequence[float]]
 """Values of one benchmark by problem and sample; truth values count as 0 and 1."""
 
 Columns = tuple[Samples, Samples]
-"""Right answers and lengths of one benchmark."""
+"""Correct answers (0 or 1) and lengths of one benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Interval:
 
 
 def accuracy(*correct: Samples) -> Interval:
-    """Share of right answers, `correct[problem][sample]` of each benchmark.
+    """Share of correct answers, `correct[problem][sample]` of each benchmark.
 
     One benchmark with one sample per problem: Wilson's interval. Otherwise bootstrap over problems; where all
     problems of a benchmark alone have the same share the bootstrap has no spread, and Wilson's interval over
@@ -96,7 +96,7 @@ def mean_score_interval(own: Sequence[Columns], base: Sequence[Columns]) -> Inte
     """AES with a bootstrap interval over problems; `own` and `base` hold the same problems of the same
     benchmarks. Accuracy and length are means over the benchmarks.
 
-    NaN bounds when a benchmark has one problem, or so few right answers that a resample of the base has none.
+    NaN bounds when a benchmark has one problem, or so few correct answers that a resample of the base has none.
     Raises ValueError as `accuracy_efficiency_score` does.
     """
     strata = [

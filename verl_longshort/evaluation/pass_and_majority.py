@@ -10,7 +10,7 @@ from verl_longshort.base.files import Record
 
 
 def pass_at(k: int, *, samples: int, right: int) -> float:
-    """The chance that one of `k` samples is right, drawn without replacement from `samples` of which `right`
+    """The chance that one of `k` samples is correct, taken without replacement from `samples` of which `right`
     are: 1 - C(samples - right, k) / C(samples, k), the unbiased estimate of Chen et al., 2021 (2107.03374).
 
     Raises ValueError unless 1 <= k <= samples.
@@ -21,23 +21,20 @@ def pass_at(k: int, *, samples: int, right: int) -> float:
 
 
 def majority(records: Sequence[Record], *, timeout_s: float) -> float:
-    """Whether most samples of one problem give the right answer: 1 or 0, and 1/t when t answers share the
-    first place and the right one is among them, as if the tie were broken at random.
+    """Whether most samples of one problem give the correct answer: 1 or 0, and 1/t when t answers share the
+    first place and the correct one is among them, as if the tie were broken at random.
 
-    All right samples are one answer. Wrong ones are the same answer when `match_answer` says so. A wrong
+    All correct samples are one answer. Incorrect ones are the same answer when `match_answer` says so. An incorrect
     sample without a boxed answer has no vote.
     """
     right = sum(record["correct"] for record in records)
-    wrong = [record["answer"] for record in records if not record["correct"] and _votes(record)]
+    answers = (record["answer"] or "" for record in records if not record["correct"])
+    wrong = [answer for answer in answers if answer.strip()]
     # Comparing costs time, and mostly decides nothing.
     if right == 0 or right > len(wrong):
         return float(right > 0)
     sizes = _group_sizes(wrong, timeout_s)
     return 0.0 if max(sizes) > right else 1 / (1 + sizes.count(right))
-
-
-def _votes(record: Record) -> bool:
-    return bool((record["answer"] or "").strip())
 
 
 def _group_sizes(answers: Sequence[str], timeout_s: float) -> list[int]:

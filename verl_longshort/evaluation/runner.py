@@ -16,7 +16,7 @@ from longshort_reward.protocol import ROLES
 
 from verl_longshort import __version__
 from verl_longshort.base.concurrency import run_bounded
-from verl_longshort.base.files import Record
+from verl_longshort.base.files import Record, write_json
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.seeds import derived_seed
@@ -25,12 +25,12 @@ from verl_longshort.core.trajectory import Generate, Participant
 from verl_longshort.engines.factory import open_engine
 from verl_longshort.evaluation.aha import MARKERS
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
+from verl_longshort.evaluation.grading import grade
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import ChatSolver, PairSolver, SingleSolver, Solver
-from verl_longshort.evaluation.summary import Summary, summarise, write_summary
+from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.llm.endpoint import CompletionEndpoint, EndpointClient
 from verl_longshort.llm.server import Server
-from verl_longshort.problems.benchmarks import Benchmark
 from verl_longshort.problems.reader import Problem
 
 
@@ -40,33 +40,27 @@ def evaluate(settings: EvaluationSettings) -> Summary:
     Raises UserError before a model is loaded when the problems cannot be used.
     """
     benchmarks = settings.load_benchmarks()
-    header = {**settings.header(), **_origin(benchmarks)}
-    with RecordFile(settings.records_file, header, notes=_notes(settings)) as file:
-        problems = [problem for benchmark in benchmarks for problem in benchmark.problems]
-        tasks = [task for task in _tasks(settings, problems) if task.id not in file.done]
-        if tasks:
-            _work(settings, tasks, file)
-        summary = summarise(settings.name, file.records, timeout_s=settings.answer_timeout_s)
-    write_summary(settings.summary_file, summary)
-    return summary
-
-
-def _origin(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
-    return {
+    header = {
+        **settings.header(),
         "data": "+".join(benchmark.name for benchmark in benchmarks),
         "problems": sum(len(benchmark.problems) for benchmark in benchmarks),
         "benchmarks": [dict(benchmark.origin) for benchmark in benchmarks],
     }
-
-
-def _notes(settings: EvaluationSettings) -> dict[str, Any]:
-    """What is worth knowing about a run and does not decide its result."""
-    return {
+    # Worth knowing about a run, but not deciding its result.
+    notes = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "version": __version__,
         "max_num_seqs": settings.max_num_seqs,
         "aha_markers": list(MARKERS),
     }
+    with RecordFile(settings.records_file, header, notes=notes) as file:
+        problems = [problem for benchmark in benchmarks for problem in benchmark.problems]
+        tasks = [task for task in _tasks(settings, problems) if task.id not in file.done]
+        if tasks:
+            _work(settings, tasks, file)
+        summary = summarise(settings.name, file.records, timeout_s=settings.answer_timeout_s)
+    write_json(settings.summary_file, summary.to_json())
+    return summary
 
 
 Model = tuple[Tokenizer, Generate]
@@ -116,21 +110,21 @@ def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile)
 
 
 async def _answer(task: Task, solver: Solver, timeout_s: float) -> Record:
-    from verl_longshort.evaluation.grading import grade
-
     started = time.monotonic()
     answer = await solver(task.problem.text, seed=task.seed)
     seconds = time.monotonic() - started
     grading = await asyncio.to_thread(grade, task.problem, answer["text"], timeout_s=timeout_s)
-    known = {
+    return {
         "id": task.id,
         "benchmark": task.problem.source,
         "problem_index": task.problem.index,
         "ground_truth": task.problem.ground_truth,
         "extra_info": dict(task.problem.extra),
+        **answer,
+        "answer": grading.answer,
+        "correct": grading.correct,
+        "seconds": round(seconds, 3),
     }
-    judged = {"answer": grading.answer, "correct": grading.correct, "seconds": round(seconds, 3)}
-    return {**known, **answer, **judged}
 
 
 def _load(settings: EvaluationSettings, engines: ExitStack) -> dict[str, Model]:
@@ -173,9 +167,10 @@ def _solver(settings: EvaluationSettings, models: Mapping[str, Model], connectio
             endpoint = CompletionEndpoint(server, settings.model_paths[role])
             models[role] = (tokenizer, endpoint.generate)
     if settings.mode is Mode.PAIR:
-        loaded = {role: models[role] for role in ROLES}
-        participants = {role: Participant(tokenizer=own, generate=generate) for role, (own, generate) in loaded.items()}
-        return PairSolver(settings, participants)
+        pair = {role: models[role] for role in ROLES}
+        return PairSolver(
+            settings, {role: Participant(tokenizer=own, generate=generate) for role, (own, generate) in pair.items()}
+        )
     if settings.mode is Mode.EARLY_STOP:
         return EarlyStopSolver(settings, settings.early_stop, *models["single"])
     return SingleSolver(settings, *models["single"])

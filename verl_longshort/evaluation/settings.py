@@ -152,6 +152,10 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
 
     def header(self) -> dict[str, Any]:
         """What records of two runs must have in common to belong together, as JSON values."""
+        models = {
+            role: [path, self.base_urls[role]] if self.base_urls else model_identity(absolute_model(path))
+            for role, path in self.model_paths.items()
+        }
         own = ("name", "samples", "temperature", "top_p", "seed")
         prompts = vars(self.prompts) if self.mode is Mode.PAIR else {"single": self.system_prompt}
         return {
@@ -159,16 +163,11 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
             **self.problem_header(),
             **(self.engine_header() if self.runs_here else {}),
             "mode": str(self.mode),
-            "models": {role: self._identity(role) for role in self.model_paths},
+            "models": models,
             "limits": vars(self.limits),
             "prompts": dict(prompts),
             **({"early_stop": self.early_stop.model_dump()} if self.mode is Mode.EARLY_STOP else {}),
         }
-
-    def _identity(self, role: str) -> list[Any]:
-        if self.base_urls:
-            return [self.model_paths[role], self.base_urls[role]]
-        return model_identity(absolute_model(self.model_paths[role]))
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:
@@ -176,8 +175,12 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
         if self.base_urls and missing:
             remedy = f"is needed when longshort.endpoint.base_url.{next(iter(self.base_urls))} is given: all or none"
             raise SettingError(f"endpoint.base_url.{missing[0]}", None, remedy)
-        if self.base_urls and self.mode is not Mode.PLAIN:
-            self._check_tokenizers()
+        for role in self.base_urls if self.mode is not Mode.PLAIN else ():
+            key = f"endpoint.tokenizer.{role}"
+            path = getattr(self.endpoint.tokenizer, role) or getattr(self.models, role)
+            if path is None:
+                raise SettingError(key, None, "give the folder or name of the model's tokenizer")
+            model_setting(path, key)
         if self.base_urls and self.mode is Mode.EARLY_STOP:
             raise SettingError("mode", self.mode, "needs the model in this process, not behind an endpoint")
         for role in self.mode.model_roles:
@@ -189,11 +192,3 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
         if self.temperature == 0 and self.samples > 1:
             raise SettingError("samples", self.samples, "greedy answers are all the same: raise temperature")
         return self
-
-    def _check_tokenizers(self) -> None:
-        for role in self.base_urls:
-            key = f"endpoint.tokenizer.{role}"
-            path = getattr(self.endpoint.tokenizer, role) or getattr(self.models, role)
-            if path is None:
-                raise SettingError(key, None, "give the folder or name of the model's tokenizer")
-            model_setting(path, key)

@@ -10,7 +10,7 @@ The role of a single model is "single". Its tokens include the opening tag it wa
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from longshort_reward.protocol import ANSWER_CLOSE, THINK_CLOSE, THINK_OPEN, Role
@@ -27,48 +27,47 @@ from verl_longshort.llm.endpoint import SEEDS, EndpointClient, counted
 
 
 class Solver(Protocol):
-    """Solves one problem; `seed` decides the draws."""
+    """Solves one problem; `seed` decides what is sampled."""
 
     async def __call__(self, problem: str, *, seed: int) -> Record: ...
 
 
+@dataclass(frozen=True)
 class PairSolver:
     """Long and short take turns in the environment, as in training."""
 
-    def __init__(self, settings: EvaluationSettings, participants: Mapping[Role, Participant]) -> None:
-        self._settings = settings
-        self._participants = participants
-        self._environment = Environment(settings.limits)
+    settings: EvaluationSettings
+    participants: Mapping[Role, Participant]
 
     async def __call__(self, problem: str, *, seed: int) -> Record:
         trajectory = await run_trajectory(
             problem,
-            self._participants,
-            self._environment,
-            self._settings.prompts,
-            _sampling(self._settings, seed),
+            self.participants,
+            Environment(self.settings.limits),
+            self.settings.prompts,
+            _sampling(self.settings, seed),
         )
         return {**trajectory.to_record(), "text": trajectory.state.final_text}
 
 
+@dataclass(frozen=True)
 class SingleSolver:
     """One model writes the whole answer, with the opening tag of the mode already written for it."""
 
-    def __init__(self, settings: EvaluationSettings, tokenizer: Tokenizer, generate: Generate) -> None:
-        self._settings = settings
-        self._tokenizer = tokenizer
-        self._generate = generate
+    settings: EvaluationSettings
+    tokenizer: Tokenizer
+    generate: Generate
 
     async def __call__(self, problem: str, *, seed: int) -> Record:
         answer = await solve_alone(
             problem,
-            tokenizer=self._tokenizer,
-            generate=self._generate,
-            mode=SingleMode(self._settings.mode.value),
-            system_prompt=self._settings.system_prompt,
-            token_budget=self._settings.limits.token_budget,
+            tokenizer=self.tokenizer,
+            generate=self.generate,
+            mode=SingleMode(self.settings.mode.value),
+            system_prompt=self.settings.system_prompt,
+            token_budget=self.settings.limits.token_budget,
             request_id=f"{seed}-{problem}",
-            sampling=_sampling(self._settings, seed),
+            sampling=_sampling(self.settings, seed),
         )
         return _single_record(problem, answer.text, answer.tokens, answer.finish_reason)
 
@@ -77,23 +76,24 @@ def _sampling(settings: EvaluationSettings, seed: int) -> dict[str, Any]:
     return {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed}
 
 
+@dataclass(frozen=True)
 class ChatSolver:
     """One model that answers as it likes, through its server's own chat template."""
 
-    def __init__(self, settings: EvaluationSettings, client: EndpointClient) -> None:
-        self._client = client
-        self._system = settings.system_prompt
-        self._sampling = ChatSampling(
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_tokens=settings.limits.token_budget,
-        )
+    settings: EvaluationSettings
+    client: EndpointClient
 
     async def __call__(self, problem: str, *, seed: int) -> Record:
-        system = [{"role": "system", "content": self._system}] if self._system else []
-        sampling = replace(self._sampling, seed=seed % SEEDS)
+        prompt = self.settings.system_prompt
+        system = [{"role": "system", "content": prompt}] if prompt else []
+        sampling = ChatSampling(
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            max_tokens=self.settings.limits.token_budget,
+            seed=seed % SEEDS,
+        )
         try:
-            (reply,) = await self._client.ask([*system, {"role": "user", "content": problem}], sampling)
+            (reply,) = await self.client.ask([*system, {"role": "user", "content": problem}], sampling)
         except RefusedError as error:
             raise UnavailableError(f"the endpoint refused a problem: {error}") from error
         reasoning = f"{THINK_OPEN}\n{reply.reasoning}\n{THINK_CLOSE}\n\n" if reply.reasoning else ""

@@ -3,12 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from verl_longshort.base.files import Record, write_json
+from verl_longshort.base.files import Record
 from verl_longshort.evaluation.aha import has_aha
 from verl_longshort.evaluation.metrics import Interval, Samples, accuracy, mean
 from verl_longshort.evaluation.pass_and_majority import majority, pass_at
@@ -29,7 +29,7 @@ class Figures:
     samples: int
     """Answers per problem; the most of any benchmark."""
     accuracy: Interval
-    """avg@k: share of right answers."""
+    """avg@k: share of correct answers."""
     pass_at: dict[int, Interval]
     """pass@k for k = 2, 4, 8 ... and the number of samples."""
     majority: Interval | None
@@ -38,7 +38,7 @@ class Figures:
     """Generated tokens per trajectory, all roles together."""
     tokens_by_role: dict[str, float]
     tokens_right: Interval | None
-    """Tokens of right trajectories, over the problems with one; None when there is none."""
+    """Tokens of correct trajectories, over the problems with one; None when there is none."""
     tokens_wrong: Interval | None
     turns: float
     rethinks: float
@@ -48,7 +48,7 @@ class Figures:
     aha_rate: float
     """Share of trajectories that stop to reconsider; `aha` defines it."""
     accuracy_at_budget: dict[int, float]
-    """Share of trajectories that are right and have at most so many tokens of all roles."""
+    """Share of trajectories that are correct and have at most so many tokens of all roles."""
     seconds: dict[str, float]
     """Wall time of a trajectory, median p50 and p95, while max_num_seqs of them were under way."""
     stop_reasons: dict[str, int]
@@ -84,16 +84,11 @@ def summarise(name: str, records: Sequence[Record], *, timeout_s: float = 5.0) -
 def by_benchmark(records: Sequence[Record]) -> dict[str, list[list[Record]]]:
     """The records of each benchmark by problem, in the order of the paper, the problems and the samples."""
     groups: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in sorted(records, key=_sample):
+    for record in sorted(records, key=lambda record: int(record["id"].rpartition("/")[2])):
         groups[record["benchmark"]][record["problem_index"]].append(record)
     return {
         name: [groups[name][index] for index in sorted(groups[name])] for name in sorted(groups, key=benchmark_sort_key)
     }
-
-
-def by_problem(records: Sequence[Record]) -> list[list[Record]]:
-    """The records of each problem, all benchmarks together."""
-    return [group for groups in by_benchmark(records).values() for group in groups]
 
 
 def total_tokens(record: Record) -> int:
@@ -102,17 +97,8 @@ def total_tokens(record: Record) -> int:
 
 
 def columns(groups: Groups) -> tuple[Samples, Samples]:
-    """Right answers and tokens of one benchmark."""
+    """Correct answers (0 or 1) and tokens of one benchmark."""
     return _values(groups, lambda record: record["correct"]), _values(groups, total_tokens)
-
-
-def write_summary(path: Path, summary: Summary) -> None:
-    """Write the summary as JSON, in one step."""
-    write_json(path, summary.to_json())
-
-
-def _sample(record: Record) -> int:
-    return int(record["id"].rpartition("/")[2])
 
 
 def _figures(benchmarks: Sequence[Groups], timeout_s: float) -> Figures:
@@ -120,16 +106,23 @@ def _figures(benchmarks: Sequence[Groups], timeout_s: float) -> Figures:
     samples = max(len(group) for groups in benchmarks for group in groups)
 
     def average(value: Callable[[Record], float]) -> float:
-        return float(np.mean([_mean(_values(groups, value)) for groups in benchmarks]))
+        means = ([np.mean(samples) for samples in _values(groups, value)] for groups in benchmarks)
+        return float(np.mean([np.mean(problems) for problems in means]))
+
+    def by_problem(value: Callable[[Sequence[Record]], float]) -> Interval:
+        return mean(*([[value(group)] for group in groups] for groups in benchmarks))
+
+    p50, p95 = np.percentile([record["seconds"] for record in records], [50, 95])
+    roles = sorted({role for record in records for role in record["tokens"]})
 
     return Figures(
         problems=sum(map(len, benchmarks)),
         samples=samples,
         accuracy=accuracy(*(columns(groups)[0] for groups in benchmarks)),
-        pass_at={k: _pass_at(k, benchmarks) for k in _ks(samples)},
-        majority=_majority(benchmarks, timeout_s) if samples > 1 else None,
+        pass_at={k: by_problem(partial(_pass_at, k)) for k in _ks(samples)},
+        majority=by_problem(partial(majority, timeout_s=timeout_s)) if samples > 1 else None,
         tokens=mean(*(columns(groups)[1] for groups in benchmarks)),
-        tokens_by_role={role: average(lambda r, role=role: r["tokens"][role]) for role in _roles(records)},  # type: ignore[misc]
+        tokens_by_role={role: average(lambda r, role=role: r["tokens"][role]) for role in roles},  # type: ignore[misc]
         tokens_right=_tokens_where(benchmarks, correct=True),
         tokens_wrong=_tokens_where(benchmarks, correct=False),
         turns=average(lambda record: len(record["turns"])),
@@ -137,7 +130,7 @@ def _figures(benchmarks: Sequence[Groups], timeout_s: float) -> Figures:
         rethink_rate=average(lambda record: record["rethinks"] > 0),
         aha_rate=average(lambda record: has_aha(turn["text"] for turn in record["turns"])),
         accuracy_at_budget=_at_budgets(records, average),
-        seconds=_seconds(records),
+        seconds={"p50": round(float(p50), 3), "p95": round(float(p95), 3)},
         stop_reasons=dict(Counter(record["stop_reason"] for record in records).most_common()),
     )
 
@@ -146,34 +139,14 @@ def _values(groups: Groups, value: Callable[[Record], float]) -> list[list[float
     return [[float(value(record)) for record in group] for group in groups]
 
 
-def _mean(values: Samples) -> float:
-    return float(np.mean([np.mean(samples) for samples in values]))
-
-
-def _roles(records: Sequence[Record]) -> list[str]:
-    return sorted({role for record in records for role in record["tokens"]})
-
-
 def _ks(samples: int) -> list[int]:
     powers = [2**n for n in range(1, samples.bit_length()) if 2**n < samples]
     return [*powers, samples] if samples > 1 else []
 
 
-def _pass_at(k: int, benchmarks: Sequence[Groups]) -> Interval:
+def _pass_at(k: int, group: Sequence[Record]) -> float:
     # A benchmark with fewer samples counts with all it has.
-    return mean(
-        *(
-            [
-                [pass_at(min(k, len(group)), samples=len(group), right=sum(r["correct"] for r in group))]
-                for group in groups
-            ]
-            for groups in benchmarks
-        )
-    )
-
-
-def _majority(benchmarks: Sequence[Groups], timeout_s: float) -> Interval:
-    return mean(*([[majority(group, timeout_s=timeout_s)] for group in groups] for groups in benchmarks))
+    return pass_at(min(k, len(group)), samples=len(group), right=sum(record["correct"] for record in group))
 
 
 def _tokens_where(benchmarks: Sequence[Groups], *, correct: bool) -> Interval | None:
@@ -193,11 +166,6 @@ def _at_budgets(records: Sequence[Record], average: Callable[[Callable[[Record],
         budget: average(lambda r, budget=budget: r["correct"] and total_tokens(r) <= budget)  # type: ignore[misc]
         for budget in budgets
     }
-
-
-def _seconds(records: Sequence[Record]) -> dict[str, float]:
-    p50, p95 = np.percentile([record["seconds"] for record in records], [50, 95])
-    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
 
 
 def _plain(value: Any) -> Any:

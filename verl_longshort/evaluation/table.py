@@ -7,10 +7,8 @@ benchmark.
 """
 
 import io
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +17,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from verl_longshort.base.files import Record, write_text
+from verl_longshort.base.files import Record, write_json, write_text
 from verl_longshort.base.journal import read_record_file
 from verl_longshort.evaluation.metrics import Interval, mean_score_interval
-from verl_longshort.evaluation.summary import Summary, by_benchmark, columns, summarise
-from verl_longshort.evaluation.table_text import Cells, caption, details, overview
-
-_SHOWN_OF_RUN = (
-    *("date", "version", "mode", "models", "benchmarks", "samples", "temperature", "top_p", "seed"),
-    *("option_seed", "limits", "max_num_seqs", "aha_markers"),
-)
+from verl_longshort.evaluation.summary import by_benchmark, columns, summarise
+from verl_longshort.evaluation.table_text import Cells, TableRow, caption, details, overview
 
 _Loaded = tuple[dict[str, Any], list[Record]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableRow:
-    """One evaluation in the table."""
-
-    summary: Summary
-    score: Interval | None
-    """AES; None when the base has no right answer."""
-    is_base: bool
-    header: Mapping[str, Any]
-    """The first line of the records: how they were made."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        run = {key: self.header[key] for key in _SHOWN_OF_RUN if key in self.header}
-        return {**self.summary.to_json(), "aes": self.score.to_json() if self.score else None, "run": run}
 
 
 def show_table(
@@ -66,7 +42,7 @@ def show_table(
     are missing, unfinished or of different problems, and for a base that is not among them.
     """
     rows = load_rows(files, base)
-    tables = [overview(rows), details(rows)] if detailed else [overview(rows)]
+    tables = _tables(rows, detailed)
     shown = io.StringIO()
     for screen in (console, Console(file=shown, width=240 if detailed else 120)):
         for cells in tables:
@@ -77,7 +53,7 @@ def show_table(
     if markdown is not None:
         write_text(markdown, as_markdown(rows, detailed=detailed))
     if json_file is not None:
-        write_text(json_file, json.dumps([row.to_json() for row in rows], indent=2) + "\n")
+        write_json(json_file, [row.to_json() for row in rows])
     return rows
 
 
@@ -85,9 +61,12 @@ def load_rows(files: Sequence[Path], base: str | None) -> list[TableRow]:
     """The rows of the record files, in their order."""
     if not files:
         raise UserError("files", "none", "give the .jsonl files of at least one evaluation")
-    by_name = _joined(files, [_load(file) for file in files])
-    _check_same_problems({name: records for name, (_, records) in by_name.items()})
-    base = next(iter(by_name)) if base is None else base
+    by_name = _joined(files)
+    first, *others = by_name
+    for name in others:
+        if _problems(by_name[name][1]) != _problems(by_name[first][1]):
+            raise UserError("files", name, f"is about other problems than {first}: evaluate on the same data")
+    base = first if base is None else base
     if base not in by_name:
         raise UserError("base", base, f"is none of the rows: {', '.join(by_name)}")
     return [
@@ -102,7 +81,7 @@ def load_rows(files: Sequence[Path], base: str | None) -> list[TableRow]:
 
 
 def score(records: Sequence[Record], base: Sequence[Record]) -> Interval | None:
-    """AES of records against those of a base on the same problems; None when the base has no right answer."""
+    """AES of records against those of a base on the same problems; None when the base has no correct answer."""
     if not any(record["correct"] for record in base):
         return None
     if records is base:
@@ -125,8 +104,11 @@ def as_table(cells: Cells) -> Table:
 
 def as_markdown(rows: Sequence[TableRow], *, detailed: bool = False) -> str:
     """The rows as Markdown tables with what they are about."""
-    tables = [overview(rows), details(rows)] if detailed else [overview(rows)]
-    return "\n".join([*map(_markdown, tables), f"{caption(rows)}\n"])
+    return "\n".join([*map(_markdown, _tables(rows, detailed)), f"{caption(rows)}\n"])
+
+
+def _tables(rows: Sequence[TableRow], detailed: bool) -> list[Cells]:
+    return [overview(rows), details(rows)] if detailed else [overview(rows)]
 
 
 def _markdown(cells: Cells) -> str:
@@ -134,7 +116,7 @@ def _markdown(cells: Cells) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (cells.headings, rule, *cells.lines))
 
 
-def _load(file: Path) -> tuple[dict[str, Any], list[Record]]:
+def _load(file: Path) -> _Loaded:
     header, records = read_record_file(file)
     if "benchmarks" not in header:
         raise UserError("files", file, "is no record file of longshort eval, or one of an earlier version")
@@ -144,10 +126,11 @@ def _load(file: Path) -> tuple[dict[str, Any], list[Record]]:
     return header, records
 
 
-def _joined(files: Sequence[Path], loaded: Sequence[_Loaded]) -> dict[str, _Loaded]:
+def _joined(files: Sequence[Path]) -> dict[str, _Loaded]:
     """The files by name; those of one name joined, as if their benchmarks had been evaluated together."""
     rows: dict[str, _Loaded] = {}
-    for file, (header, records) in zip(files, loaded, strict=True):
+    for file in files:
+        header, records = _load(file)
         name = header["name"]
         if name in rows:
             before, known = rows[name]
@@ -157,13 +140,6 @@ def _joined(files: Sequence[Path], loaded: Sequence[_Loaded]) -> dict[str, _Load
             records = [*known, *records]
         rows[name] = (header, records)
     return rows
-
-
-def _check_same_problems(rows: Mapping[str, Sequence[Record]]) -> None:
-    first, *others = rows
-    for name in others:
-        if _problems(rows[name]) != _problems(rows[first]):
-            raise UserError("files", name, f"is about other problems than {first}: evaluate on the same data")
 
 
 def _problems(records: Sequence[Record]) -> dict[tuple[str, int], str]:

@@ -1,31 +1,36 @@
-"""The texts of the tables: one line per evaluation, or per evaluation and benchmark, and the caption."""
+"""A row of the table and its texts: one line per evaluation, or per evaluation and benchmark, and the caption."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.evaluation.summary import Figures, Summary
 from verl_longshort.problems.benchmarks import title
 
 NONE = "–"
+_SHOWN_OF_RUN = (
+    *("date", "version", "mode", "models", "benchmarks", "samples", "temperature", "top_p", "seed"),
+    *("option_seed", "limits", "max_num_seqs", "aha_markers"),
+)
 
 
-class ShownRow(Protocol):
-    """What the texts need of a row of the table."""
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One evaluation in the table."""
 
-    @property
-    def summary(self) -> Summary: ...
+    summary: Summary
+    score: Interval | None
+    """AES; None when the base has no correct answer."""
+    is_base: bool
+    header: Mapping[str, Any]
+    """The first line of the records: how they were made."""
 
-    @property
-    def score(self) -> Interval | None: ...
-
-    @property
-    def is_base(self) -> bool: ...
-
-    @property
-    def header(self) -> Mapping[str, Any]: ...
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        run = {key: self.header[key] for key in _SHOWN_OF_RUN if key in self.header}
+        return {**self.summary.to_json(), "aes": self.score.to_json() if self.score else None, "run": run}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class Cells:
     """How many columns at the left hold names, not numbers."""
 
 
-def overview(rows: Sequence[ShownRow]) -> Cells:
+def overview(rows: Sequence[TableRow]) -> Cells:
     """Accuracy (on each benchmark, where there are several), tokens, AES, turns, share of rethinks."""
     benchmarks = list(rows[0].summary.benchmarks) if len(rows[0].summary.benchmarks) > 1 else []
     accuracy = "mean %" if benchmarks else "accuracy %"
@@ -46,7 +51,7 @@ def overview(rows: Sequence[ShownRow]) -> Cells:
     return Cells(headings=headings, lines=[_overview(row, benchmarks) for row in rows], names=1)
 
 
-def details(rows: Sequence[ShownRow]) -> Cells:
+def details(rows: Sequence[TableRow]) -> Cells:
     """All figures with their intervals, a line for each evaluation and benchmark."""
     columns = _columns(max(row.summary.samples for row in rows))
     lines = [
@@ -57,7 +62,7 @@ def details(rows: Sequence[ShownRow]) -> Cells:
     return Cells(headings=("", "", *columns), lines=lines, names=2)
 
 
-def caption(rows: Sequence[ShownRow]) -> str:
+def caption(rows: Sequence[TableRow]) -> str:
     """What the numbers are about: problems, samples, seeds, temperature, intervals and dates."""
     summary, headers = rows[0].summary, [row.header for row in rows]
     base = next((row.summary.name for row in rows if row.is_base), NONE)
@@ -73,7 +78,7 @@ def caption(rows: Sequence[ShownRow]) -> str:
     return "; ".join(parts)
 
 
-def _overview(row: ShownRow, benchmarks: Sequence[str]) -> tuple[str, ...]:
+def _overview(row: TableRow, benchmarks: Sequence[str]) -> tuple[str, ...]:
     summary = row.summary
     return (
         summary.name,

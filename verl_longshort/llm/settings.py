@@ -4,16 +4,17 @@ Each key is documented in `config/llm/default.yaml`.
 """
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from longshort_reward.settings import PositiveInt, Remedy, SettingError
 from pydantic import Field, Strict, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.files import model_identity, model_setting
+from verl_longshort.base.rejected import HasId, Rejected, work_on_all
 from verl_longshort.base.requirements import EngineUse
 from verl_longshort.engines.factory import EngineSettings, local_engine, open_engine
 from verl_longshort.llm.client import ChatSampling, LLMClient
@@ -21,6 +22,8 @@ from verl_longshort.llm.task_client import ResponseCache, TaskClient
 
 ENDPOINT = "endpoint"
 """The engine of a model behind one, in a plan."""
+RecordT = TypeVar("RecordT", bound=HasId)
+Result = TypeVar("Result")
 _Count = Annotated[int, Strict(), Field(ge=1), Remedy("must be a whole number above 0")]
 _Finite = Field(allow_inf_nan=False)
 
@@ -28,7 +31,7 @@ _Finite = Field(allow_inf_nan=False)
 class LLMSettings(EngineSettings):
     """Which model is asked, and how. A command's settings hold it as `llm: LLMSettings`.
 
-    Seeds come from the command's own `seed`, so `client`, `sampling` and `open_task_client` are given it.
+    Seeds come from the command's own `seed`, so `client`, `sampling` and `work_with_model` are given it.
     """
 
     model: Annotated[
@@ -99,14 +102,28 @@ class LLMSettings(EngineSettings):
         )
 
 
-@asynccontextmanager
-async def open_task_client(settings: LLMSettings, replies: Path, *, seed: int) -> AsyncIterator[TaskClient]:
-    """A task client whose replies are kept in the file `replies`; loads an in-process model."""
+async def work_with_model(
+    records: Sequence[RecordT],
+    work: Callable[[TaskClient | None], Callable[[RecordT], Coroutine[Any, Any, Result]]],
+    settings: LLMSettings | None,
+    *,
+    replies: Path,
+    seed: int,
+    doing: str,
+) -> tuple[list[Result], list[Rejected], int]:
+    """`work_on_all` with a language model: results, what was rejected, and how many requests were new.
+
+    `work` is given a task client, whose replies are kept in the file `replies`, or None without `settings`. An
+    in-process model is loaded here.
+    """
+    if settings is None:
+        return *await work_on_all(records, work(None), doing=doing), 0
     with ResponseCache(replies) as cache:
         client = settings.client(seed)
         try:
             sampling = settings.sampling(seed)
-            yield TaskClient(client=client, cache=cache, sampling=sampling, attempts=settings.attempts)
+            asker = TaskClient(client=client, cache=cache, sampling=sampling, attempts=settings.attempts)
+            return *await work_on_all(records, work(asker), doing=doing), cache.asked
         finally:
             await client.aclose()
 

@@ -7,8 +7,7 @@ from verl_longshort.base.files import Records
 from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.records import Selected, Weighed, read_stage
-from verl_longshort.data.synthesis import coldstart
-from verl_longshort.data.synthesis_settings import SynthesisSettings
+from verl_longshort.data.synthesis import SynthesisSettings, coldstart
 from verl_longshort.engines.factory import generating
 from verl_longshort.llm.settings import asked_model
 

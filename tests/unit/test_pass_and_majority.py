@@ -17,8 +17,7 @@ from verl_longshort.evaluation.aha import MARKERS, has_aha
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.evaluation.pass_and_majority import majority, pass_at
 from verl_longshort.evaluation.summary import summarise
-from verl_longshort.evaluation.table import as_markdown, load_rows
-from verl_longshort.evaluation.table_text import details, overview
+from verl_longshort.evaluation.table import as_markdown, details, load_rows, overview
 
 RIGHT = "4"
 
@@ -197,7 +196,7 @@ def test_a_table_of_several_benchmarks(tmp_path: Path) -> None:
     assert rows[1].score is not None
     assert rows[1].score.value == pytest.approx(expected)
     assert rows[1].score.low <= expected <= rows[1].score.high
-    everything = details(rows)
+    everything = details([row.summary for row in rows])
     assert [line[:2] for line in everything.lines] == [
         (name, title) for name in ("long-CoT", "L4S2") for title in ("MATH500", "AIME24")
     ]

@@ -24,8 +24,7 @@ from verl_longshort.evaluation import runner
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import SingleSolver
 from verl_longshort.evaluation.summary import Summary, summarise
-from verl_longshort.evaluation.table import as_markdown, load_rows, show_table
-from verl_longshort.evaluation.table_text import overview
+from verl_longshort.evaluation.table import as_markdown, load_rows, overview, show_table
 from verl_longshort.stages.eval import EvalStage
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 

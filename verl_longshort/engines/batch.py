@@ -156,7 +156,9 @@ class Batch:
     def _accept(self, first: int, logits: Tensor, rules: RowRules) -> None:
         rows = self.rows[first:]
         uniforms = [] if rules.all_greedy else [row.uniform() for row in rows]
-        sampled, logprobs = sample(logits, rules, uniforms, _banned(rows) if rules.some_minimum else {})
+        # the stop tokens of rows that have not generated their min_tokens yet
+        short = [index for index, row in enumerate(rows) if len(row.output) < row.params.min_tokens]
+        sampled, logprobs = sample(logits, rules, uniforms, {index: sorted(rows[index].stop_ids) for index in short})
         ended: list[int] = []
         outcomes = zip(rows, sampled.tolist(), logprobs.tolist(), strict=True)
         for index, (row, token, logprob) in enumerate(outcomes, first):
@@ -215,16 +217,10 @@ def _groups(rows: Sequence[BatchRow]) -> Iterator[tuple[int, Sequence[BatchRow]]
     start = 0
     while start < len(rows):
         end = start + 1
-        while end < len(rows) and (end + 1 - start) * _pending(rows[end]) <= _PREFILL_TOKENS:
+        while end < len(rows):
+            columns = min(len(rows[end].prompt) - rows[end].stored, _PREFILL_COLUMNS)
+            if (end + 1 - start) * columns > _PREFILL_TOKENS:
+                break
             end += 1
         yield start, rows[start:end]
         start = end
-
-
-def _pending(row: BatchRow) -> int:
-    return min(len(row.prompt) - row.stored, _PREFILL_COLUMNS)
-
-
-def _banned(rows: Sequence[BatchRow]) -> dict[int, list[int]]:
-    """The stop tokens of rows that have not generated their min_tokens yet."""
-    return {index: sorted(row.stop_ids) for index, row in enumerate(rows) if len(row.output) < row.params.min_tokens}

@@ -32,12 +32,7 @@ class EngineSettings(Settings):
     """How a command runs models in its own process: base class of the settings of every such command.
 
     The keys stand in the command's own block, next to its other keys. So the block's class inherits from this one, and
-    `open_engine` and `local_engine` take the block as it is:
-
-        class WeighSettings(EngineSettings):
-            model: ModelPath
-
-        tokenizer, engine = open_engine(settings.model, settings, ...)
+    `open_engine` and `local_engine` take the block as it is.
     """
 
     engine: str = AUTO
@@ -56,7 +51,17 @@ class EngineSettings(Settings):
     @property
     def engine_spec(self) -> EngineSpec:
         """The engine, with `auto` settled. Raises SettingError when this machine cannot run it."""
-        return _automatic() if self.engine == AUTO else _named(ENGINES[self.engine])
+        if self.engine == AUTO:
+            able = (spec for spec in ENGINES.values() if planning() or spec.installed)
+            return next(spec for spec in able if _has_gpu() or not spec.needs_gpu)
+        spec = ENGINES[self.engine]
+        if not planning() and not spec.installed:
+            remedy = f"{spec.title} is not installed: {spec.install}, or take {DEFAULT.name}"
+            raise SettingError("engine", spec.name, remedy)
+        if spec.needs_gpu and not _has_gpu() and (planning() or not spec.runs_without_gpu()):
+            remedy = f"this build of {spec.title} needs a GPU and there is none: take {DEFAULT.name}"
+            raise SettingError("engine", spec.name, remedy)
+        return spec
 
     def engine_header(self) -> dict[str, str]:
         """What a file of records says of the engine."""
@@ -144,22 +149,6 @@ def generating(command: str, work: GenerationWork, products: Sequence[Product]) 
         products=tuple(products),
         packages=tuple(sorted(filter(None, packages))),
     )
-
-
-def _automatic() -> EngineSpec:
-    return next(
-        spec for spec in ENGINES.values() if (planning() or spec.installed) and (_has_gpu() or not spec.needs_gpu)
-    )
-
-
-def _named(spec: EngineSpec) -> EngineSpec:
-    if not planning() and not spec.installed:
-        remedy = f"{spec.title} is not installed: {spec.install}, or take {DEFAULT.name}"
-        raise SettingError("engine", spec.name, remedy)
-    if spec.needs_gpu and not _has_gpu() and (planning() or not spec.runs_without_gpu()):
-        remedy = f"this build of {spec.title} needs a GPU and there is none: take {DEFAULT.name}"
-        raise SettingError("engine", spec.name, remedy)
-    return spec
 
 
 def _has_gpu() -> bool:

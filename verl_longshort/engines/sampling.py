@@ -38,7 +38,6 @@ class RowRules:
         self.some_greedy = any(p.temperature == 0 for p in params)
         self.all_greedy = all(p.temperature == 0 for p in params)
         self.unscaled = all(p.temperature in (0, 1) for p in params)
-        self.some_minimum = any(p.min_tokens for p in params)
         self.filtered = any(p.top_p < 1 or 0 < p.top_k < vocab_size for p in params)
         self.greedy = column([p.temperature == 0 for p in params]).squeeze(1).bool()
         self.temperature = column([p.temperature or 1.0 for p in params])

@@ -123,7 +123,9 @@ class Scheduler:
             self._changed.wait_for(self._has_work)
             if self._closed:
                 return False
-            command = self._due_command()
+            command = None
+            if self._commands and not (self._commands[0].when_idle and self.batch.rows):
+                command = self._commands.popleft()
             joiners = [] if command else [self._waiting.popleft() for _ in range(self._room())]
         if command:
             _run(command)
@@ -133,11 +135,6 @@ class Scheduler:
 
     def _has_work(self) -> bool:
         return bool(self._closed or self._cancelled or self.batch.rows or self._commands or self._room())
-
-    def _due_command(self) -> _Command | None:
-        if self._commands and not (self._commands[0].when_idle and self.batch.rows):
-            return self._commands.popleft()
-        return None
 
     def _room(self) -> int:
         """How many waiting rows may start now."""
@@ -150,7 +147,8 @@ class Scheduler:
         started = time.perf_counter()
         with torch.inference_mode():
             if self._cancelled:
-                self._drop_cancelled()
+                self._cancelled = False
+                self.batch.leave([i for i, row in enumerate(self.batch.rows) if row.future.cancelled()])
             joiners = [row for row in joiners if not row.future.cancelled()]
             if joiners:
                 self._guarded(lambda: self.batch.join(joiners), joiners)
@@ -169,10 +167,6 @@ class Scheduler:
                 _fail(row.future, error)
             if inside:
                 self.batch.free()
-
-    def _drop_cancelled(self) -> None:
-        self._cancelled = False
-        self.batch.leave([i for i, row in enumerate(self.batch.rows) if row.future.cancelled()])
 
     def _abort(self) -> list[str]:
         with self._changed:

@@ -43,10 +43,6 @@ class EngineOptions:
     """Requests branch from one prompt."""
 
 
-def _as_given(sampling: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
-    return dict(sampling)
-
-
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """An engine's name and abilities."""
@@ -73,7 +69,7 @@ class EngineSpec:
     """Has fused kernels and CUDA graphs; a plan assumes their throughput."""
     in_headers: bool = True
     """Files of records name it."""
-    adapt_sampling: Callable[[Mapping[str, Any], int], dict[str, Any]] = _as_given
+    adapt_sampling: Callable[[Mapping[str, Any], int], dict[str, Any]] = lambda sampling, prompt_tokens: dict(sampling)
     """Sampling keys of a trajectory's turn and the number of prompt tokens -> keys as the engine needs them."""
 
     @property

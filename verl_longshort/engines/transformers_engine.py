@@ -9,6 +9,7 @@ import asyncio
 import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from longshort_reward.errors import UserError
@@ -67,7 +68,7 @@ class TransformersEngine:
         self._device = model.device
         self._eos = frozenset(eos_token_ids)
         self._seeds = itertools.count(seed << 64)
-        self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
+        self._stop_strings = cache(partial(StopStrings, self._tokenizer))
         self.max_model_len = max_model_len or _positions(model)
         prefixes = SharedPrefixes(kept_tokens) if shared_prefixes else Prefixes(kept_tokens)
         self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, prefixes=prefixes)
@@ -113,8 +114,14 @@ class TransformersEngine:
 
         The cache is freed; the weights of a model on an accelerator go to the CPU.
         """
+
+        def free() -> None:
+            self._scheduler.batch.free()
+            if self._device.type != "cpu":
+                self._model.to("cpu")
+
         self._scheduler.hold(asleep=True)
-        self._scheduler.command(self._free, when_idle=True)
+        self._scheduler.command(free, when_idle=True)
 
     def wake(self) -> None:
         """Serve again after `sleep`."""
@@ -151,11 +158,6 @@ class TransformersEngine:
         """Fail what runs and waits with RuntimeError and end the thread. May be called again."""
         self._scheduler.close()
 
-    def _free(self) -> None:
-        self._scheduler.batch.free()
-        if self._device.type != "cpu":
-            self._model.to("cpu")
-
     def _row(self, request_id: str, prompt: list[int], params: SamplingParams) -> BatchRow:
         allowed = tokens_allowed(params, len(prompt), self.max_model_len, request_id=request_id)
         return BatchRow(
@@ -165,13 +167,8 @@ class TransformersEngine:
             seed=next(self._seeds) if params.seed is None else params.seed,
             max_tokens=allowed,
             stop_ids=params.stop_token_ids | (frozenset() if params.ignore_eos else self._eos),
-            stop_strings=self._stops(params.stop),
+            stop_strings=self._stop_strings(params.stop),
         )
-
-    def _stops(self, strings: tuple[str, ...]) -> StopStrings:
-        if strings not in self._stop_strings:
-            self._stop_strings[strings] = StopStrings(self._tokenizer, strings)
-        return self._stop_strings[strings]
 
 
 def _check_model(model: PreTrainedModel) -> None:

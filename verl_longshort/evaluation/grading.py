@@ -52,5 +52,5 @@ def _characters(answer: str) -> str:
 
 def _letter(matches: Iterable[bool]) -> str | None:
     """The letter of the only option that matches; None when none does, or several do."""
-    found = [letter for letter, matching in zip(LETTERS, matches, strict=False) if matching]
-    return found[0] if len(found) == 1 else None
+    found = [index for index, matching in enumerate(matches) if matching]
+    return LETTERS[found[0]] if len(found) == 1 else None

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 from longshort_reward.compat import StrEnum
-from longshort_reward.protocol import ANSWER_OPEN, THINK_OPEN, RolePrompts
+from longshort_reward.protocol import RolePrompts
 from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 from typing_extensions import Self
@@ -30,12 +30,6 @@ class Mode(StrEnum):
     DIRECT = "direct"
     PLAIN = "plain"
     EARLY_STOP = "early_stop"
-
-    @property
-    def opening(self) -> str:
-        """What a single model's answer is made to begin with."""
-        openings = {Mode.LONG_COT: THINK_OPEN, Mode.EARLY_STOP: THINK_OPEN, Mode.DIRECT: ANSWER_OPEN}
-        return openings.get(self, "")
 
     @property
     def model_roles(self) -> tuple[str, ...]:

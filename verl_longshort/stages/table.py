@@ -12,8 +12,7 @@ from rich.console import Console
 from verl_longshort.base.dry_run import absolute, is_planned
 from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import OptionStage
-from verl_longshort.evaluation.table import show_table
-from verl_longshort.evaluation.table_text import TableRow
+from verl_longshort.evaluation.table import TableRow, show_table
 
 
 class TableSettings(Settings):

@@ -53,7 +53,7 @@ class RowMaker:
         cut = self._rng.randint(3, 7)
         lists = {"a": digits[:cut], "b": digits[cut : self._rng.randint(cut + 2, 10)]}
         names = self._rng.sample(sorted(lists), 2)
-        shown = " ; ".join(f"{name} ( {_words(lists[name])} )" for name in names)
+        shown = " ; ".join(f"{name} ( {' '.join(map(str, lists[name]))} )" for name in names)
         walked = lists[self._rng.choice(names)]
         name = next(n for n in names if lists[n] is walked)
         pairs = " ".join(f"{digit} {digit}" for digit in walked)
@@ -153,7 +153,3 @@ def collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:
         ids[index, : len(row.ids)] = tokens
         labels[index, : len(row.ids)] = torch.where(torch.tensor(row.counts), tokens, IGNORED)
     return ids, labels
-
-
-def _words(digits: list[int]) -> str:
-    return " ".join(map(str, digits))

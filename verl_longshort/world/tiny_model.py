@@ -113,7 +113,8 @@ class _Training:
 
     def _run_lesson(self, lesson: Lesson, start: int, *, quiet: bool) -> None:
         smoothed = torch.full((len(lesson.rows),), torch.inf)
-        for step, shard_batches in enumerate(self._batches(lesson)):
+        shards = (batches(lesson, self._tokenizer, rng) for rng in self._rngs)
+        for step, shard_batches in enumerate(zip(*shards, strict=True)):
             done = start + step
             losses = self._step(shard_batches, _LEARNING_RATE * _rate(step, done / self._total))
             smoothed = losses if step == 0 else _SMOOTHING * smoothed + (1 - _SMOOTHING) * losses
@@ -121,9 +122,6 @@ class _Training:
                 report(done, self._total, f"loss {losses.mean():.3f}")
             if lesson.mastered is not None and smoothed.max() < lesson.mastered:
                 return
-
-    def _batches(self, lesson: Lesson) -> Iterator[tuple[list[Batch], ...]]:
-        return zip(*(batches(lesson, self._tokenizer, rng) for rng in self._rngs), strict=True)
 
     def _step(self, shard_batches: Sequence[list[Batch]], rate: float) -> torch.Tensor:
         """One update; returns the mean loss of each kind of row over all shards, shape (kinds,)."""

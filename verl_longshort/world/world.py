@@ -2,7 +2,7 @@
 
 A counter shows a digit and wraps at ten. Steps `a`, `b`, ... each add one digit, or the total of a whole list
 of digits; the question is what the counter shows at the end. Adding a list in one go is the *hard* step: a
-small model that just writes the result guesses, and is right when it spells the list out digit by digit.
+small model that just writes the result guesses, and is correct when it spells the list out digit by digit.
 Adding one digit is *easy*.
 
 `Problem` and `generate_problems` make the problems, `long_cot` the verbose chain of thought with its thoughts
@@ -96,7 +96,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """The range problems are drawn from; the defaults are the world itself, smaller ones serve a curriculum.
+    """The range that problems are sampled from; the defaults are the world itself, smaller ones serve a curriculum.
 
     Attributes:
         steps: fewest and most steps of a problem.
@@ -109,7 +109,7 @@ class Difficulty:
     hard_weights: tuple[float, ...] = (0.2, 0.5, 0.3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Thought:
     """One thought of a long chain.
 
@@ -124,7 +124,7 @@ class Thought:
     kind: ThoughtKind
     step: int | None
     text: str
-    concise: str
+    concise: str = ""
 
 
 def draw_problem(rng: random.Random, difficulty: Difficulty) -> Problem:
@@ -183,33 +183,26 @@ def boxed(problem: Problem) -> str:
 def long_cot(problem: Problem, rng: random.Random) -> list[Thought]:
     """The verbose chain of thought: restating, each step with its re-checks, the conclusion.
 
-    `rng` decides the wording and how often a step is checked again; every sum in the chain is right.
+    `rng` decides the wording and how often a step is checked again; every sum in the chain is correct.
     """
-    thoughts = [_thought(ThoughtKind.RESTATE, None, _restatement(problem, rng))]
+    start, span = problem.start, f"{problem.steps[0].name} to {problem.steps[-1].name}"
+    restated = rng.choice(
+        (
+            f"okay , start at {start} .",
+            f"okay , so we start at {start} and follow {span} .",
+            f"okay , let us see . we start at {start} and follow the steps {span} in order .",
+        )
+    )
+    thoughts = [Thought(ThoughtKind.RESTATE, None, restated)]
     for k, step in enumerate(problem.steps):
         thoughts += _hard_thoughts(problem, k, rng) if step.is_hard else _easy_thoughts(problem, k, rng)
     closing = f"so the answer is {problem.answer} ."
-    return [*thoughts, _thought(ThoughtKind.FINAL, None, closing, boxed(problem))]
+    return [*thoughts, Thought(ThoughtKind.FINAL, None, closing, boxed(problem))]
 
 
 def steps_done(thoughts: list[Thought]) -> int:
     """How many steps of the problem these first thoughts of a chain have finished."""
     return sum(thought.kind in (ThoughtKind.HARD, ThoughtKind.EASY) for thought in thoughts)
-
-
-def _thought(kind: ThoughtKind, step: int | None, text: str, concise_form: str = "") -> Thought:
-    return Thought(kind=kind, step=step, text=text, concise=concise_form)
-
-
-def _restatement(problem: Problem, rng: random.Random) -> str:
-    start, steps = problem.start, f"{problem.steps[0].name} to {problem.steps[-1].name}"
-    return rng.choice(
-        (
-            f"okay , start at {start} .",
-            f"okay , so we start at {start} and follow {steps} .",
-            f"okay , let us see . we start at {start} and follow the steps {steps} in order .",
-        )
-    )
 
 
 def _hard_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought]:
@@ -220,9 +213,9 @@ def _hard_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought
     check = f"wait , check {name} again : {spelled} yes , {name} = {after} ."
     over = f"hmm , over {name} again : {spelled} yes , {name} = {after} ."
     return [
-        _thought(ThoughtKind.HARD, k, work, _sum(problem, k)),
-        _thought(ThoughtKind.RECHECK_HARD, k, check, f"{name} = {after}"),
-        _thought(ThoughtKind.RECHECK_HARD, k, over),
+        Thought(ThoughtKind.HARD, k, work, _sum(problem, k)),
+        Thought(ThoughtKind.RECHECK_HARD, k, check, f"{name} = {after}"),
+        Thought(ThoughtKind.RECHECK_HARD, k, over),
     ]
 
 
@@ -230,10 +223,10 @@ def _easy_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought
     name, after = problem.steps[k].name, problem.counters[k + 1]
     work = f"{problem.steps[k].items[0]} + {problem.counters[k]} = {after}"
     text = f"step {name} : {work} so {name} = {after} ."
-    thoughts = [_thought(ThoughtKind.EASY, k, text, _sum(problem, k))]
+    thoughts = [Thought(ThoughtKind.EASY, k, text, _sum(problem, k))]
     if rng.random() < 0.5:
         check = f"hmm , check {name} again : {work} yes , {name} = {after} ."
-        thoughts.append(_thought(ThoughtKind.RECHECK_EASY, k, check))
+        thoughts.append(Thought(ThoughtKind.RECHECK_EASY, k, check))
     return thoughts
 
 

@@ -28,8 +28,7 @@ from transformers.utils import logging
 from verl_longshort.base.concurrency import PrioritySemaphore
 from verl_longshort.data.records import Chunked
 from verl_longshort.data.rollouts import Prober
-from verl_longshort.data.weigh import Weigher
-from verl_longshort.data.weigh_settings import WeighSettings
+from verl_longshort.data.weigh import Weigher, WeighSettings
 from verl_longshort.engines.transformers_engine import TransformersEngine
 from verl_longshort.stages.weigh import WeighStage
 from verl_longshort.world.tiny_tokenizer import VOCABULARY, build_tokenizer

@@ -14,8 +14,8 @@ from verl.utils.dataset.dataset_utils import SFTTensorCollator
 
 from verl_longshort.core.environment import Environment, Limits
 from verl_longshort.core.trajectory import Generation, Participant, run_trajectory
+from verl_longshort.data.records import load_trajectories
 from verl_longshort.data.sft_dataset import TrajectoryDataset
-from verl_longshort.data.trajectories import load_trajectories
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 PROBLEM = "start 7 ; a ( 5 1 ) ; b 9 ?"

@@ -33,8 +33,7 @@ class Card:
 
     def rows(self) -> dict[str, object]:
         """The card in short, for a table."""
-        reasons = Counter(record.reason for record in self.dropped).most_common()
-        return {**self.counts, **{f"dropped: {reason}": count for reason, count in reasons}}
+        return {**self.counts, **{f"dropped: {reason}": count for reason, count in self._reasons().items()}}
 
     def content(self) -> dict[str, Any]:
         """The whole card, as JSON values."""
@@ -45,6 +44,9 @@ class Card:
         write_json(folder / f"{name}.json", self.content())
         parts = [f"# {self.title}", _markdown(self.rows()), "## Made with", _markdown(self._settings())]
         write_text(folder / f"{name}.md", "\n\n".join(parts) + "\n")
+
+    def _reasons(self) -> dict[str, int]:
+        return dict(Counter(record.reason for record in self.dropped).most_common())
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = to_jsonable_python(dict(self.made_with), fallback=str)
@@ -69,42 +71,44 @@ class ColdStartCard(Card):
         dropped: Sequence[Rejected],
     ) -> "ColdStartCard":
         """The card of these trajectories."""
-        done = [*train, *val]
-        source, records = str(input_file), len(done) + len(dropped)
+        records = len(train) + len(val) + len(dropped)
         sha256 = hashlib.sha256(input_file.read_bytes()).hexdigest()
-        counts = {
-            "records read": records,
-            "trajectories to learn from": len(train),
-            "trajectories to validate on": len(val),
-        }
+
+        def mean(value: Callable[[ColdStartTrajectory], float]) -> float:
+            return round(fmean(map(value, [*train, *val])), 4)
+
         return cls(
             title="Cold-start data",
-            counts=counts,
+            counts={
+                "records read": records,
+                "trajectories to learn from": len(train),
+                "trajectories to validate on": len(val),
+            },
             dropped=dropped,
-            made_with={**made_with, "input": f"{source}, SHA-256 {sha256}"},
-            input={"file": source, "sha256": sha256, "records": records},
+            made_with={**made_with, "input": f"{input_file}, SHA-256 {sha256}"},
+            input={"file": str(input_file), "sha256": sha256, "records": records},
             trajectories={"train": len(train), "val": len(val)},
             means={
-                "thoughts": _mean(done, lambda each: each.thoughts),
-                "thoughts_kept_long": _mean(done, lambda each: len(each.kept)),
-                "long_turns": _mean(done, lambda each: sum(turn.role == Role.LONG for turn in each.turns)),
-                "chain_tokens": _mean(done, lambda each: each.tokens["chain"]),
-                "long_tokens": _mean(done, lambda each: each.tokens["long"]),
-                "short_tokens": _mean(done, lambda each: each.tokens["short"]),
+                "thoughts": mean(lambda each: each.thoughts),
+                "thoughts_kept_long": mean(lambda each: len(each.kept)),
+                "long_turns": mean(lambda each: sum(turn.role == Role.LONG for turn in each.turns)),
+                "chain_tokens": mean(lambda each: each.tokens["chain"]),
+                "long_tokens": mean(lambda each: each.tokens["long"]),
+                "short_tokens": mean(lambda each: each.tokens["short"]),
             },
         )
 
     def rows(self) -> dict[str, object]:
         """See `Card`."""
         means = self.means
-        joint = means["long_tokens"] + means["short_tokens"]
+        chain, long, short = means["chain_tokens"], means["long_tokens"], means["short_tokens"]
         return {
             **super().rows(),
             "thoughts per chain, kept long": f"{means['thoughts']:.2f}, {means['thoughts_kept_long']:.2f}",
             "long turns per trajectory": f"{means['long_turns']:.2f}",
-            "tokens: chain": f"{means['chain_tokens']:.1f}",
-            "tokens: long + short": f"{means['long_tokens']:.1f} + {means['short_tokens']:.1f}",
-            "tokens against the chain": f"{joint / means['chain_tokens'] - 1:+.1%}",
+            "tokens: chain": f"{chain:.1f}",
+            "tokens: long + short": f"{long:.1f} + {short:.1f}",
+            "tokens against the chain": f"{(long + short) / chain - 1:+.1%}",
         }
 
     def content(self) -> dict[str, Any]:
@@ -113,7 +117,7 @@ class ColdStartCard(Card):
             "input": self.input,
             "made_with": {key: value for key, value in self._settings().items() if key != "input"},
             "trajectories": self.trajectories,
-            "dropped": dict(Counter(record.reason for record in self.dropped).most_common()),
+            "dropped": self._reasons(),
             "means": self.means,
         }
 
@@ -129,7 +133,3 @@ def summary_table(title: str, rows: Mapping[str, object]) -> Table:
 
 def _markdown(rows: Mapping[str, object]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
-
-
-def _mean(records: Sequence[ColdStartTrajectory], value: Callable[[ColdStartTrajectory], float]) -> float:
-    return round(fmean(map(value, records)), 4)

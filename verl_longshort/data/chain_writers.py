@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any
 
 from longshort_reward import match_answer
 
@@ -21,12 +22,8 @@ from verl_longshort.problems.sources import Source, load_source
 _KEY = "longshort.chains"
 
 
-class Writer(Protocol):
-    """Makes the chain record of a problem."""
-
-    async def __call__(self, problem: Problem) -> Record:
-        """Raises RejectedError for a problem that gets no correct chain."""
-        ...
+Writer = Callable[[Problem], Coroutine[Any, Any, Record]]
+"""Makes the chain record of a problem. Raises RejectedError for one that gets no correct chain."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,16 +76,16 @@ class RuleChunker:
         ]
 
 
+@dataclass(frozen=True)
 class LLMChunker:
     """Asks a model for the blocks."""
 
-    def __init__(self, model: TaskClient) -> None:
-        self._model = model
+    model: TaskClient
 
     async def __call__(self, record: Chain, steps: Steps) -> list[Block]:
         """See `Chunker`. Raises NoReplyError when no reply was valid."""
         messages = chunk_messages(record.problem, steps)
-        return await self._model.ask(record.id, messages, lambda reply: read_blocks(reply, len(steps.texts)))
+        return await self.model.ask(record.id, messages, lambda reply: read_blocks(reply, len(steps.texts)))
 
 
 def chunk_messages(problem: str, steps: Steps) -> list[Message]:

@@ -1,4 +1,4 @@
-"""The stage `prepare chains`: a sample of problems with long chains of thought that reach the right answer.
+"""The stage `prepare chains`: a sample of problems with long chains of thought that reach the correct answer.
 
 Settings: `config/prepare_chains.yaml`; records and files: `docs/data.md`. Chains come from a file, or from a
 reasoning model that is asked. Nothing is asked twice: its replies are kept in a file beside the output.
@@ -31,7 +31,7 @@ _REPORT_EVERY = 1000
 def prepare_chains(settings: ChainSettings, console: Console) -> None:
     """Write the chains.
 
-    Raises UserError, before a model is asked, when a source cannot be used, and when no chain is right.
+    Raises UserError, before a model is asked, when a source cannot be used, and when no chain is correct.
     """
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     written = None if settings.chains is None else FileWriter.load(settings.chains, settings.answer_timeout_s)
@@ -45,7 +45,7 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
         assert asker is not None, "the settings have chains or a model"
         return ModelWriter(asker=asker, instruction=settings.instruction, answer_timeout_s=settings.answer_timeout_s)
 
-    done, wrong, asked = asyncio.run(
+    done, rejected, asked = asyncio.run(
         work_with_model(
             problems,
             writer,
@@ -55,12 +55,12 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
             doing="chains",
         )
     )
-    write_jsonl(sibling_path(settings.output, "rejects"), [record.to_record() for record in [*aside, *wrong]])
+    write_jsonl(sibling_path(settings.output, "rejects"), [record.to_record() for record in [*aside, *rejected]])
     if not done:
-        raise UserError(_KEY, settings.source or settings.chains, f"no chain is right{_first(wrong)}")
+        raise UserError(_KEY, settings.source or settings.chains, f"no chain is right{_first(rejected)}")
     write_jsonl(settings.output, done)
     counts = {"held out": held_out, "problems taken": len(problems), "chains": len(done)}
-    card = Card(title="Chains", counts=counts, dropped=[*aside, *wrong], made_with=vars(settings))
+    card = Card(title="Chains", counts=counts, dropped=[*aside, *rejected], made_with=vars(settings))
     card.write(settings.output.parent, f"{settings.output.name.removesuffix('.jsonl')}.card")
     console.print(summary_table("chains", {**card.rows(), "requests to the model": asked}))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import Role
+from longshort_reward.protocol import Role, parse_turn
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,7 +27,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from verl_longshort.base.dry_run import is_planned
-from verl_longshort.base.files import Record, Records
+from verl_longshort.base.files import Record, Records, read_records
 
 Filled = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -182,6 +182,9 @@ class ColdStartTrajectory(Trajectory):
     """Of the chain and of what each role says."""
 
 
+FILES_KEY = "data.train_files"
+"""Key of the files that supervised fine-tuning reads."""
+
 RecordT = TypeVar("RecordT", bound=StageRecord)
 ChainT = TypeVar("ChainT", bound=Chain)
 
@@ -214,7 +217,28 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[Ch
     return Records(records.values())
 
 
-def validated(record: Record, model: type[RecordT], key: str, where: str) -> RecordT:
+def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> Records[Trajectory]:
+    """The records of all files in which `role` has a turn; none yet of files that an earlier stage will write.
+
+    Raises UserError for a file that cannot be read, a turn that breaks the protocol, and when `role` has no
+    turn.
+    """
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    parts = []
+    for file in files:
+        found = read_records(file, key=FILES_KEY, columns=("problem", "turns"))
+        checked = [_trajectory(record, f"{file}, record {number}") for number, record in enumerate(found, start=1)]
+        parts.append(Records(checked, expected=found.expected))
+    records = Records.joined(parts)
+    if not records:
+        return records
+    own = [record for record in records if any(turn.role == role for turn in record.turns)]
+    if not own:
+        raise UserError(FILES_KEY, ", ".join(map(str, files)), f"no record has a turn of the role '{role}'")
+    return Records(own)
+
+
+def _validated(record: Record, model: type[RecordT], key: str, where: str) -> RecordT:
     """The record as a `model`. Raises UserError naming `key`, `where` it stands and the first thing that is wrong."""
     try:
         return model.model_validate(record)
@@ -236,4 +260,16 @@ def _read_line(line: str, model: type[ChainT], key: str, where: str) -> ChainT:
     if "id" not in record:
         content = json.dumps([record.get("problem"), record.get("chain")])
         record = {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **record}
-    return validated(record, model, key, where)
+    return _validated(record, model, key, where)
+
+
+def _trajectory(record: Record, where: str) -> Trajectory:
+    for number, turn in enumerate(record["turns"], start=1):
+        if not isinstance(turn, dict) or not {"role", "text"} <= turn.keys():
+            raise UserError(FILES_KEY, where, f"turn {number} must be {{'role': ..., 'text': ...}}")
+        if turn["role"] not in tuple(Role):
+            raise UserError(FILES_KEY, where, f"turn {number} has the role '{turn['role']}', not long or short")
+        parsed = parse_turn(Role(turn["role"]), turn["text"])
+        if not parsed.ok:
+            raise UserError(FILES_KEY, where, f"turn {number} breaks the protocol ({parsed.fault}): correct it")
+    return _validated(record, Trajectory, FILES_KEY, where)

@@ -1,13 +1,13 @@
 """What the short role says in place of the thoughts that do not stay long.
 
-* `LLMRewriter` asks a language model for all gaps of a record at once (paper, section 4).
-* `LabelRewriter` takes the concise forms that the generator of the miniature world gave with the chain; it
+* `rewritten` asks a language model for all gaps of a record at once (paper, section 4).
+* `labelled` takes the concise forms that the generator of the miniature world gave with the chain; it
   looks at them only, never at what the generator says matters.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from longshort_reward.answer import last_boxed
 from longshort_reward.protocol import TAGS
@@ -35,33 +35,22 @@ Reply with a JSON list, one object per gap, in order, and with every backslash d
 """.strip()
 
 
-class Rewriter(Protocol):
-    """Writes one text per gap."""
+async def rewritten(model: TaskClient, record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
+    """A text for each gap from a model, which sees the problem, the thoughts that stay, and the kind of each gap.
 
-    async def __call__(self, record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
-        """Raises RejectedError for a record it has no texts for."""
-        ...
-
-
-class LLMRewriter:
-    """Asks a model, which sees the problem, the thoughts that stay, and the kind of each gap."""
-
-    def __init__(self, model: TaskClient) -> None:
-        self._model = model
-
-    async def __call__(self, record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
-        """See `Rewriter`."""
-        messages = rewrite_messages(record, keep, gaps)
-        return await self._model.ask(record.id, messages, lambda reply: read_fillings(reply, len(gaps)))
+    Raises NoReplyError when no reply was valid.
+    """
+    messages = rewrite_messages(record, keep, gaps)
+    return await model.ask(record.id, messages, lambda reply: read_fillings(reply, len(gaps)))
 
 
-class LabelRewriter:
-    """Joins the concise forms of the generator's thoughts in a gap; a gap with none gets ""."""
+def labelled(record: Chunked, gaps: Sequence[Gap]) -> list[str]:
+    """For each gap the concise forms of the generator's thoughts in it; a gap with none gets "".
 
-    async def __call__(self, record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[str]:
-        """See `Rewriter`. The gap behind a kept last thought gets that thought's concise form."""
-        concise = concise_forms(record)
-        return [" ".join(concise[k] for k in gap.indexes if concise[k]) if gap.indexes else concise[-1] for gap in gaps]
+    The gap behind a kept last thought gets that thought's concise form. Raises RejectedError as `concise_forms` does.
+    """
+    concise = concise_forms(record)
+    return [" ".join(concise[k] for k in gap.indexes if concise[k]) if gap.indexes else concise[-1] for gap in gaps]
 
 
 def rewrite_messages(record: Chunked, keep: Sequence[bool], gaps: Sequence[Gap]) -> list[Message]:

@@ -19,8 +19,7 @@ from longshort_reward.protocol import Role, RolePrompts
 from torch.utils.data import Dataset
 
 from verl_longshort.core.role_view import RoleView, check_tokenizer
-from verl_longshort.data.records import Trajectory
-from verl_longshort.data.trajectories import load_trajectories
+from verl_longshort.data.records import Trajectory, load_trajectories
 
 Row = dict[str, torch.Tensor]
 

@@ -24,7 +24,7 @@ from verl_longshort.core.environment import Limits
 from verl_longshort.data.card import ColdStartCard, summary_table
 from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
 from verl_longshort.data.records import ColdStartTrajectory, Selected, Weighed
-from verl_longshort.data.rewriting import LabelRewriter, LLMRewriter, Rewriter
+from verl_longshort.data.rewriting import labelled, rewritten
 from verl_longshort.data.selection import select
 from verl_longshort.llm.settings import LLMSettings, work_with_model
 from verl_longshort.llm.task_client import TaskClient
@@ -87,8 +87,7 @@ def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: 
     count = _counter(settings, records)
 
     def synthesis(client: TaskClient | None) -> Synthesis:
-        rewriter: Rewriter = LLMRewriter(client) if client else LabelRewriter()
-        return Synthesis(settings=settings, keep=keep, count=count, rewriter=rewriter)
+        return Synthesis(settings=settings, keep=keep, count=count, client=client)
 
     replies = settings.output_dir / "replies.jsonl"
     done, dropped, asked = asyncio.run(
@@ -119,10 +118,11 @@ class Synthesis:
     keep: Mapping[str, Sequence[bool]]
     """By the record's id: which of its thoughts stay long."""
     count: TokenCounter
-    rewriter: Rewriter
+    client: TaskClient | None
+    """Writes what the short role says; None: the labels do."""
 
     async def __call__(self, record: Weighed) -> ColdStartTrajectory:
-        """The trajectory. Raises RejectedError for a record to be dropped, and what `rewriter` raises."""
+        """The trajectory. Raises RejectedError for a record to be dropped, and what the language model raises."""
         tags = [tag for tag in TAGS if tag in record.chain]
         if tags:
             raise RejectedError("a protocol tag in the chain", tags[0])
@@ -130,7 +130,7 @@ class Synthesis:
             raise RejectedError("wrong final answer", record.chain[-80:])
         keep = self.keep[record.id]
         gaps = find_gaps(keep)
-        fillings = await self.rewriter(record, keep, gaps)
+        fillings = await rewritten(self.client, record, keep, gaps) if self.client else labelled(record, gaps)
         pieces = fill_gaps(record.texts, keep, fillings, separator=record.separator)
         if pieces[-1][0] is Role.LONG:
             raise RejectedError("nothing short at the end")

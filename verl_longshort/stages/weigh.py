@@ -7,8 +7,7 @@ from verl_longshort.base.files import Records
 from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.records import Chunked, Weighed, read_stage
-from verl_longshort.data.weigh import weigh
-from verl_longshort.data.weigh_settings import Sampling, WeighSettings
+from verl_longshort.data.weigh import Sampling, WeighSettings, weigh
 from verl_longshort.engines.factory import generating, local_engine
 
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from verl_longshort.base.files import check_model
 from verl_longshort.config.compose import compose_config
-from verl_longshort.data.trajectories import load_trajectories
+from verl_longshort.data.records import load_trajectories
 
 CONFIG_NAME = "sft"
 

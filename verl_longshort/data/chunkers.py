@@ -57,8 +57,7 @@ class RuleChunker:
         self._kinds = {marker.lower(): kind for kind, words in markers.items() for marker in words}
         longest_first = sorted(self._kinds, key=len, reverse=True)
         self._opening = re.compile(
-            rf"\s*({'|'.join(map(re.escape, longest_first))})(?!\w)" if longest_first else r"(?!)",
-            re.IGNORECASE,
+            rf"\s*({'|'.join(map(re.escape, longest_first))})(?!\w)" if longest_first else r"(?!)", re.IGNORECASE
         )
 
     async def __call__(self, record: Chain, steps: Steps) -> list[Block]:

@@ -4,7 +4,7 @@ Settings: `config/prepare_problems.yaml`; files: `docs/data.md`. No problem is i
 and what is held out. Everything is a function of the sources and the settings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from longshort_reward.errors import UserError
 from rich.console import Console
@@ -48,7 +48,11 @@ def prepare_problems(settings: TrainingProblemSettings, console: Console) -> Non
 
 
 def _read(settings: TrainingProblemSettings, known: KnownProblems) -> tuple[list[Problem], list[Rejected], int]:
-    refuse_long = _length_check(settings)
+    tokenizer = None
+    if settings.tokenizer is not None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
     taken = KnownProblems(settings.similarity)
     problems: list[Problem] = []
     dropped: list[Rejected] = []
@@ -62,28 +66,15 @@ def _read(settings: TrainingProblemSettings, known: KnownProblems) -> tuple[list
             if (same := taken.same(problem.text)) is not None:
                 raise RejectedError("twice in the source", same)
             taken.add(problem.text, problem.id)
-            refuse_long(problem)
+            tokens = 0 if tokenizer is None else len(tokenizer.encode(problem.text, add_special_tokens=False))
+            if tokens > settings.max_problem_tokens:
+                raise RejectedError("too long", f"{tokens} tokens, at most {settings.max_problem_tokens}")
             problems.append(problem)
         except RejectedError as error:
             dropped.append(Rejected.by(error, f"{source.name}#{index + 1}"))
         if done % _REPORT_EVERY == 0 or done == len(rows):
             report(done, len(rows), f"{done}/{len(rows)} problems read")
     return problems, dropped, len(rows)
-
-
-def _length_check(settings: TrainingProblemSettings) -> Callable[[Problem], None]:
-    if settings.tokenizer is None:
-        return lambda problem: None
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
-
-    def check(problem: Problem) -> None:
-        tokens = len(tokenizer.encode(problem.text, add_special_tokens=False))
-        if tokens > settings.max_problem_tokens:
-            raise RejectedError("too long", f"{tokens} tokens, at most {settings.max_problem_tokens}")
-
-    return check
 
 
 def _apart(

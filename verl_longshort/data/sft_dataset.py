@@ -72,8 +72,4 @@ def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Trajector
             view.add_partner(turn.text)
     mask = [0] * len(view.prompt_ids) + list(view.response_mask)
     ids = torch.tensor(view.context_ids, dtype=torch.long)
-    return {
-        "input_ids": ids,
-        "position_ids": torch.arange(len(ids)),
-        "loss_mask": torch.tensor(mask, dtype=torch.long),
-    }
+    return {"input_ids": ids, "position_ids": torch.arange(len(ids)), "loss_mask": torch.tensor(mask, dtype=torch.long)}

@@ -63,19 +63,6 @@ class SynthesisSettings(Settings):
             return {**block, "llm": None}
         return block
 
-    def for_card(self) -> dict[str, Any]:
-        """What the data card says about how the data were made, as JSON values."""
-        whole = self.val_percent.is_integer()
-        return {
-            "rule": self.rule or "marked in the input",
-            "rule_options": self.rule_options,
-            "rewrite": str(self.rewrite),
-            "model": self.llm.model if self.llm else None,
-            "limits": self.limits.model_dump(),
-            "val_percent": int(self.val_percent) if whole else self.val_percent,
-            "seed": self.seed,
-        }
-
 
 def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: Console) -> None:
     """Make trajectories and data card.
@@ -100,7 +87,17 @@ def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: 
     val = [each for each in done if in_val(each.problem, settings.val_percent)]
     write_jsonl(settings.output_dir / "train.jsonl", [each.to_record() for each in train])
     write_jsonl(settings.output_dir / "val.jsonl", [each.to_record() for each in val])
-    card = ColdStartCard.of(settings.input, settings.for_card(), train, val, dropped)
+    whole = settings.val_percent.is_integer()
+    made_with = {
+        "rule": settings.rule or "marked in the input",
+        "rule_options": settings.rule_options,
+        "rewrite": str(settings.rewrite),
+        "model": settings.llm.model if settings.llm else None,
+        "limits": settings.limits.model_dump(),
+        "val_percent": int(settings.val_percent) if whole else settings.val_percent,
+        "seed": settings.seed,
+    }
+    card = ColdStartCard.of(settings.input, made_with, train, val, dropped)
     card.write(settings.output_dir)
     console.print(summary_table("cold start", {**card.rows(), "requests to the model": asked}))
 

@@ -48,11 +48,7 @@ class LayerShape:
             raise UserError("model", model.config.model_type, remedy)
         keys = cache.layers[0].keys
         return cls(
-            layers=len(cache.layers),
-            heads=keys.shape[1],
-            head_dim=keys.shape[3],
-            dtype=keys.dtype,
-            device=keys.device,
+            layers=len(cache.layers), heads=keys.shape[1], head_dim=keys.shape[3], dtype=keys.dtype, device=keys.device
         )
 
 

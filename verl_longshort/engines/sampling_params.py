@@ -8,13 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-_NEUTRAL = {
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "min_p": 0.0,
-    "n": 1,
-}
+_NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0, "n": 1}
 """Keys that are accepted as long as they ask for nothing."""
 
 
@@ -54,7 +48,18 @@ class SamplingParams:
         for key in given:
             if key not in known:
                 raise _invalid(key, given[key], f"unknown sampling key; known: {', '.join(known)}")
-        return cls(**{**given, **_normalised(given)})
+        stop, logprobs = given.get("stop") or (), given.get("logprobs")
+        if logprobs not in (None, False, True, 0, 1):
+            raise _invalid("logprobs", logprobs, "only the chosen token's log-prob is kept; give true or false")
+        given |= {
+            "stop": (stop,) if isinstance(stop, str) else tuple(stop),
+            "stop_token_ids": frozenset(given.get("stop_token_ids") or ()),
+            # vLLM's 0 means: the chosen token's log-prob and no others
+            "logprobs": logprobs is not None and logprobs is not False,
+            "min_tokens": given.get("min_tokens") or 0,
+            "top_k": -1 if given.get("top_k") is None else given["top_k"],
+        }
+        return cls(**given)
 
     def __post_init__(self) -> None:
         for key, holds, remedy in (
@@ -68,21 +73,6 @@ class SamplingParams:
         ):
             if not holds:
                 raise _invalid(key, getattr(self, key), remedy)
-
-
-def _normalised(given: Mapping[str, Any]) -> dict[str, Any]:
-    stop = given.get("stop") or ()
-    logprobs = given.get("logprobs")
-    if logprobs not in (None, False, True, 0, 1):
-        raise _invalid("logprobs", logprobs, "only the chosen token's log-prob is kept; give true or false")
-    return {
-        "stop": (stop,) if isinstance(stop, str) else tuple(stop),
-        "stop_token_ids": frozenset(given.get("stop_token_ids") or ()),
-        # vLLM's 0 means: the chosen token's log-prob and no others
-        "logprobs": logprobs is not None and logprobs is not False,
-        "min_tokens": given.get("min_tokens") or 0,
-        "top_k": -1 if given.get("top_k") is None else given["top_k"],
-    }
 
 
 def _invalid(key: str, value: object, remedy: str) -> ValueError:

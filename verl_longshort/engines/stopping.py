@@ -43,9 +43,8 @@ class StopStrings:
         if candidate is None:
             candidate = self._any_token or not self._last.isdisjoint(plain_text(self._tokenizer, [newest]))
             self._candidates[newest] = candidate
-        return candidate and self._ends_here(tokens)
-
-    def _ends_here(self, tokens: Sequence[int]) -> bool:
+        if not candidate:
+            return False
         before, text = self._tail(tokens)
         # only a match that reaches into the newest token's text counts: an earlier one was seen, or came
         # while min_tokens forbade stopping

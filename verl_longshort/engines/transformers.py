@@ -1,7 +1,6 @@
 """The engine `transformers`: what it can do, and how a command opens one. Light: no torch."""
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
@@ -16,21 +15,17 @@ def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
     logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(options.path, dtype="auto", attn_implementation="sdpa").to(device)
+    # the ends that the model's generation config names (a chat model has several), and the tokenizer's
+    named = model.generation_config.eos_token_id
+    ends = [*(named if isinstance(named, list) else [named]), options.tokenizer.eos_token_id]
     return TransformersEngine(
         model,
         options.tokenizer,
         max_num_seqs=options.max_num_seqs,
-        eos_token_ids=_end_tokens(model, options.tokenizer),
+        eos_token_ids=[token for token in ends if token is not None],
         seed=options.seed,
         shared_prefixes=options.shared_prefixes,
     )
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The ends that the model's generation config names (a chat model has several), and the tokenizer's."""
-    named = model.generation_config.eos_token_id
-    ends = named if isinstance(named, list) else [named]
-    return {token for token in (*ends, tokenizer.eos_token_id) if token is not None}
 
 
 # files that were written before there was another engine do not name it

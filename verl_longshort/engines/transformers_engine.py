@@ -9,6 +9,7 @@ import asyncio
 import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any
 
@@ -28,7 +29,7 @@ KEPT_TOKENS = 65_536
 _ATTENTION = ("sdpa", "eager")
 
 
-class TransformersEngine:
+class TransformersEngine(AbstractContextManager["TransformersEngine"]):
     """Continuous batching over one model. Close it, or use it as a context manager.
 
     The KV cache of a finished request is kept, so that a request whose prompt continues those tokens (the
@@ -61,7 +62,14 @@ class TransformersEngine:
         kept_tokens: int = KEPT_TOKENS,
         shared_prefixes: bool = False,
     ) -> None:
-        _check_model(model)
+        attention = model.config._attn_implementation
+        if attention not in _ATTENTION:
+            remedy = f"this engine makes its own attention masks; load the model with {' or '.join(_ATTENTION)}"
+            raise UserError("attn_implementation", attention, remedy)
+        positions = max_model_len or getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if positions is None:
+            raise UserError("max_model_len", None, f"{model.config.model_type} does not tell its length; give one")
+        self.max_model_len = int(positions)
         self._model = model.eval()
         # the thread decodes while callers encode, which one fast tokenizer does not bear ("Already borrowed")
         self._tokenizer = copy.deepcopy(tokenizer)
@@ -69,12 +77,8 @@ class TransformersEngine:
         self._eos = frozenset(eos_token_ids)
         self._seeds = itertools.count(seed << 64)
         self._stop_strings = cache(partial(StopStrings, self._tokenizer))
-        self.max_model_len = max_model_len or _positions(model)
         prefixes = SharedPrefixes(kept_tokens) if shared_prefixes else Prefixes(kept_tokens)
         self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, prefixes=prefixes)
-
-    def __enter__(self) -> "TransformersEngine":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -169,17 +173,3 @@ class TransformersEngine:
             stop_ids=params.stop_token_ids | (frozenset() if params.ignore_eos else self._eos),
             stop_strings=self._stop_strings(params.stop),
         )
-
-
-def _check_model(model: PreTrainedModel) -> None:
-    attention = model.config._attn_implementation
-    if attention not in _ATTENTION:
-        remedy = f"this engine makes its own attention masks; load the model with {' or '.join(_ATTENTION)}"
-        raise UserError("attn_implementation", attention, remedy)
-
-
-def _positions(model: PreTrainedModel) -> int:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is None:
-        raise UserError("max_model_len", None, f"{model.config.model_type} does not tell its length; give one")
-    return int(positions)

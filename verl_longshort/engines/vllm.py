@@ -15,6 +15,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import Any
 
@@ -68,7 +69,7 @@ def arguments(params: SamplingParams, *, prompt_tokens: int, max_tokens: int) ->
     return for_request(given, prompt_tokens)
 
 
-class VllmEngine:
+class VllmEngine(AbstractContextManager["VllmEngine"]):
     """One model on vLLM. Close it, or use it as a context manager.
 
     Prompts that begin alike share their KV cache in blocks (vLLM's prefix caching): the next turn of a
@@ -116,9 +117,6 @@ class VllmEngine:
         except BaseException:
             self._stop_loop()
             raise
-
-    def __enter__(self) -> "VllmEngine":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -18,7 +18,7 @@ from longshort_reward.protocol import ANSWER_CLOSE, THINK_CLOSE, THINK_OPEN
 from verl_longshort.base.files import Record
 from verl_longshort.core.role_view import Tokenizer, decode_turn, render_prompt
 from verl_longshort.core.single_model import opening_ids
-from verl_longshort.core.trajectory import Generate, Generation
+from verl_longshort.core.trajectory import Generate
 from verl_longshort.evaluation.settings import EarlyStop, EvaluationSettings
 
 EARLY = "early_stop"
@@ -59,26 +59,23 @@ def settled(answers: Sequence[str | None], agree: int) -> bool:
     return len(last) == agree and len(set(last)) == 1
 
 
+@dataclass(frozen=True)
 class EarlyStopSolver:
     """One model writes a long chain of thought, which is cut where its answer has settled."""
 
-    def __init__(
-        self, settings: EvaluationSettings, early_stop: EarlyStop, tokenizer: Tokenizer, generate: Generate
-    ) -> None:
-        self._settings = settings
-        self._early_stop = early_stop
-        self._tokenizer = tokenizer
-        self._generate = generate
-        self._asking = tokenizer.encode(early_stop.probe, add_special_tokens=False)
+    settings: EvaluationSettings
+    early_stop: EarlyStop
+    tokenizer: Tokenizer
+    generate: Generate
 
     async def __call__(self, problem: str, *, seed: int) -> Record:
         """Solve one problem; `seed` decides what is sampled."""
-        prompt = render_prompt(self._tokenizer, self._settings.system_prompt, problem)
-        opening = opening_ids(self._tokenizer, prompt, THINK_OPEN)
+        prompt = render_prompt(self.tokenizer, self.settings.system_prompt, problem)
+        opening = opening_ids(self.tokenizer, prompt, THINK_OPEN)
         chain = _Chain(problem=problem, seed=seed, prompt=prompt, written=opening)
         while not chain.stop_reason:
             await self._think(chain)
-        text = ("" if opening else THINK_OPEN) + decode_turn(self._tokenizer, chain.written)
+        text = ("" if opening else THINK_OPEN) + decode_turn(self.tokenizer, chain.written)
         return {
             "problem": problem,
             "turns": [{"role": "single", "text": text, "tokens": len(chain.written)}],
@@ -91,68 +88,55 @@ class EarlyStopSolver:
 
     async def _think(self, chain: _Chain) -> None:
         """Write one more thought, and ask for the answer behind it."""
-        if self._left(chain) <= 0:
-            chain.stop_reason = "length"
-            return
-        stops = [*self._early_stop.boundaries, THINK_CLOSE, ANSWER_CLOSE]
-        thought = await self._write(chain, stops)
-        text = decode_turn(self._tokenizer, thought.token_ids)
-        if ANSWER_CLOSE in text:
-            chain.stop_reason = "answered"
-        elif thought.finish_reason != "stop":
-            chain.stop_reason = thought.finish_reason
-        elif THINK_CLOSE in text:
-            await self._conclude(chain)
-        elif any(boundary in text for boundary in self._early_stop.boundaries):
+        text, reason = await self._write(chain, [*self.early_stop.boundaries, THINK_CLOSE, ANSWER_CLOSE])
+        goes_on = reason == "stop" and ANSWER_CLOSE not in text
+        if goes_on and THINK_CLOSE not in text and any(boundary in text for boundary in self.early_stop.boundaries):
             await self._probe(chain)
-        else:
-            chain.stop_reason = thought.finish_reason
-
-    async def _conclude(self, chain: _Chain) -> None:
-        """The chain has come to its own end: the rest is the answer."""
-        if self._left(chain) <= 0:
-            chain.stop_reason = "length"
             return
-        rest = await self._write(chain, [ANSWER_CLOSE])
-        answered = ANSWER_CLOSE in decode_turn(self._tokenizer, rest.token_ids)
-        chain.stop_reason = "answered" if answered else rest.finish_reason
+        if goes_on and THINK_CLOSE in text:
+            # The chain has come to its own end: the rest is the answer.
+            text, reason = await self._write(chain, [ANSWER_CLOSE])
+        chain.stop_reason = "answered" if ANSWER_CLOSE in text else reason
 
-    async def _write(self, chain: _Chain, stops: list[str]) -> Generation:
-        made = await self._generate(
+    async def _write(self, chain: _Chain, stops: list[str]) -> tuple[str, str]:
+        """Continue the chain; the new text, and why it ends."""
+        if self._left(chain) <= 0:
+            return "", "length"
+        made = await self.generate(
             request_id=f"{chain.seed}-{chain.problem}",
             prompt_ids=chain.prompt + chain.written,
             sampling={
-                "temperature": self._settings.temperature,
-                "top_p": self._settings.top_p,
+                "temperature": self.settings.temperature,
+                "top_p": self.settings.top_p,
                 "seed": chain.seed,
                 "stop": stops,
                 "max_tokens": self._left(chain),
             },
         )
         chain.written = chain.written + made.token_ids
-        return made
+        return decode_turn(self.tokenizer, made.token_ids), made.finish_reason
 
     async def _probe(self, chain: _Chain) -> None:
-        room = self._left(chain) - len(self._asking)
+        asking = self.tokenizer.encode(self.early_stop.probe, add_special_tokens=False)
+        room = self._left(chain) - len(asking)
         if room <= 0:
             return
-        context = chain.written + self._asking
-        made = await self._generate(
+        made = await self.generate(
             request_id=f"{chain.seed}-{chain.problem}-probe",
-            prompt_ids=chain.prompt + context,
+            prompt_ids=chain.prompt + chain.written + asking,
             sampling={
                 "temperature": 0.0,
                 "top_p": 1.0,
                 "stop": [ANSWER_CLOSE],
-                "max_tokens": min(room, self._early_stop.probe_tokens),
+                "max_tokens": min(room, self.early_stop.probe_tokens),
             },
         )
-        token_ids = self._asking + made.token_ids
-        answer = last_boxed(decode_turn(self._tokenizer, token_ids))
+        token_ids = asking + made.token_ids
+        answer = last_boxed(decode_turn(self.tokenizer, token_ids))
         chain.probes.append(Probe(token_ids=token_ids, answer=answer))
-        if settled([probe.answer for probe in chain.probes], self._early_stop.agree):
+        if settled([probe.answer for probe in chain.probes], self.early_stop.agree):
             chain.written = chain.written + token_ids
             chain.stop_reason = EARLY
 
     def _left(self, chain: _Chain) -> int:
-        return self._settings.limits.token_budget - len(chain.written) - chain.probe_tokens
+        return self.settings.limits.token_budget - len(chain.written) - chain.probe_tokens

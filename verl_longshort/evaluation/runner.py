@@ -6,7 +6,7 @@ is not done again, and each answer's draws depend on its seed alone, so the resu
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -54,8 +54,14 @@ def evaluate(settings: EvaluationSettings) -> Summary:
         "aha_markers": list(MARKERS),
     }
     with RecordFile(settings.records_file, header, notes=notes) as file:
-        problems = [problem for benchmark in benchmarks for problem in benchmark.problems]
-        tasks = [task for task in _tasks(settings, problems) if task.id not in file.done]
+        tasks = []
+        done = file.done
+        # Sample by sample, so that an interrupted run has seen all problems.
+        for sample in range(settings.samples):
+            for problem in (problem for benchmark in benchmarks for problem in benchmark.problems):
+                name = f"{problem.source}/{problem.index}/{sample}"
+                if name not in done:
+                    tasks.append(Task(id=name, problem=problem, seed=derived_seed(settings.seed, name)))
         if tasks:
             _work(settings, tasks, file)
         summary = summarise(settings.name, file.records, timeout_s=settings.answer_timeout_s)
@@ -74,14 +80,6 @@ class Task:
     id: str
     problem: Problem
     seed: int
-
-
-def _tasks(settings: EvaluationSettings, problems: Sequence[Problem]) -> Iterator[Task]:
-    # Sample by sample, so that an interrupted run has seen all problems.
-    for sample in range(settings.samples):
-        for problem in problems:
-            name = f"{problem.source}/{problem.index}/{sample}"
-            yield Task(id=name, problem=problem, seed=derived_seed(settings.seed, name))
 
 
 def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile) -> None:

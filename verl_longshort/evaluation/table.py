@@ -145,7 +145,19 @@ def overview(rows: Sequence[TableRow]) -> Cells:
     benchmarks = list(rows[0].summary.benchmarks) if len(rows[0].summary.benchmarks) > 1 else []
     accuracy = "mean %" if benchmarks else "accuracy %"
     headings = ("", *map(title, benchmarks), accuracy, "tokens", "AES", "turns", "rethink %")
-    return Cells(headings=headings, lines=[_overview(row, benchmarks) for row in rows], names=1)
+    lines = [
+        (
+            row.summary.name,
+            *(_percent(row.summary.benchmarks[name].accuracy.value) for name in benchmarks),
+            _shown(row.summary.accuracy, _percent),
+            _shown(row.summary.tokens, _number),
+            _shown(row.score, lambda value: f"{value:+.2f}"),
+            f"{row.summary.turns:.2f}",
+            _percent(row.summary.rethink_rate),
+        )
+        for row in rows
+    ]
+    return Cells(headings=headings, lines=lines, names=1)
 
 
 def details(summaries: Sequence[Summary]) -> Cells:
@@ -184,21 +196,16 @@ def _markdown(cells: Cells) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (cells.headings, rule, *cells.lines))
 
 
-def _load(file: Path) -> _Loaded:
-    header, records = read_record_file(file)
-    if "benchmarks" not in header:
-        raise UserError("files", file, "is no record file of longshort eval, or one of an earlier version")
-    expected = header["problems"] * header["samples"]
-    if len(records) != expected:
-        raise UserError("files", file, f"has {len(records)} of {expected} answers: run longshort eval again")
-    return header, records
-
-
 def _joined(files: Sequence[Path]) -> dict[str, _Loaded]:
     """The files by name; those of one name joined, as if their benchmarks had been evaluated together."""
     rows: dict[str, _Loaded] = {}
     for file in files:
-        header, records = _load(file)
+        header, records = read_record_file(file)
+        if "benchmarks" not in header:
+            raise UserError("files", file, "is no record file of longshort eval, or one of an earlier version")
+        expected = header["problems"] * header["samples"]
+        if len(records) != expected:
+            raise UserError("files", file, f"has {len(records)} of {expected} answers: run longshort eval again")
         name = header["name"]
         if name in rows:
             before, known = rows[name]
@@ -212,19 +219,6 @@ def _joined(files: Sequence[Path]) -> dict[str, _Loaded]:
 
 def _problems(records: Sequence[Record]) -> dict[tuple[str, int], str]:
     return {(record["benchmark"], record["problem_index"]): record["problem"] for record in records}
-
-
-def _overview(row: TableRow, benchmarks: Sequence[str]) -> tuple[str, ...]:
-    summary = row.summary
-    return (
-        summary.name,
-        *(_percent(summary.benchmarks[name].accuracy.value) for name in benchmarks),
-        _shown(summary.accuracy, _percent),
-        _shown(summary.tokens, _number),
-        _shown(row.score, lambda value: f"{value:+.2f}"),
-        f"{summary.turns:.2f}",
-        _percent(summary.rethink_rate),
-    )
 
 
 def _columns(samples: int) -> dict[str, Callable[[Figures], str]]:

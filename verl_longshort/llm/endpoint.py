@@ -7,6 +7,8 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from verl_longshort.base.errors import UnavailableError
@@ -82,19 +84,18 @@ def _reply(choice: Mapping[str, Any], tokens: int | None) -> Reply:
     )
 
 
+@dataclass(frozen=True)
 class CompletionEndpoint:
     """One model of a server."""
 
-    def __init__(self, server: Server, model: str) -> None:
-        self._server = server
-        self._model = model
+    server: Server
+    model: str
 
     async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         """The continuation of a prompt, as text. Raises UnavailableError when the server does not give one."""
-        stop: Sequence[str] = sampling["stop"]
         body = {
             **sampling,
-            "model": self._model,
+            "model": self.model,
             "prompt": prompt_ids,
             "seed": sampling["seed"] % SEEDS,
             # Which of the two closing tags of the short role it was decides what comes next. vLLM's name;
@@ -102,12 +103,9 @@ class CompletionEndpoint:
             "include_stop_str_in_output": True,
         }
         try:
-            generation: Generation = await self._server.post(
-                "completions", body, lambda content: _generation(content, stop)
-            )
+            return await self.server.post("completions", body, partial(_generation, stop=sampling["stop"]))
         except RefusedError as error:
-            raise UnavailableError(f"{self._server.base_url} refused a prompt: {error}") from error
-        return generation
+            raise UnavailableError(f"{self.server.base_url} refused a prompt: {error}") from error
 
 
 def counted(tokens: Any) -> int:
@@ -121,7 +119,13 @@ def _generation(content: Any, stop: Sequence[str]) -> Generation:
     choice = content["choices"][0]
     text, reason = choice["text"], choice["finish_reason"]
     if reason == "stop" and not any(tag in text for tag in stop):
-        text += _stopped_at(choice, stop)
+        reported = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
+        if not reported:
+            raise UnavailableError(
+                "the endpoint does not say which stop string ended a turn; serve the model with vLLM or SGLang"
+            )
+        # Anything else is the end of text, which is no closing tag.
+        text += next((tag for tag in reported if tag in stop), "")
     usage = content.get("usage") or {}
     return Generation(
         logprobs=None,
@@ -129,13 +133,3 @@ def _generation(content: Any, stop: Sequence[str]) -> Generation:
         text=text,
         text_tokens=counted(usage.get("completion_tokens")),
     )
-
-
-def _stopped_at(choice: Mapping[str, Any], stop: Sequence[str]) -> str:
-    reported = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
-    if not reported:
-        raise UnavailableError(
-            "the endpoint does not say which stop string ended a turn; serve the model with vLLM or SGLang"
-        )
-    # Anything else is the end of text, which is no closing tag.
-    return next((tag for tag in reported if tag in stop), "")

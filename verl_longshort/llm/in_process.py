@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from verl_longshort.base.errors import UnavailableError
@@ -11,46 +12,35 @@ from verl_longshort.core.trajectory import Generate
 from verl_longshort.llm.client import ChatSampling, Message, RefusedError, Reply
 
 
+@dataclass(kw_only=True)
 class EngineClient:
-    """Asks an engine of this process; the same seed gives the same replies, whatever else is asked.
+    """Asks an engine of this process; the same seed gives the same replies, whatever else is asked."""
 
-    Args:
-        tokenizer: its chat template makes the prompt.
-        generate: the engine's; `closing` closes what stands behind it.
-        model: names the model in `identity`.
-        concurrency: generations under way at once; give what the engine can run.
-        timeout_s: seconds that one generation may take.
-    """
+    tokenizer: Tokenizer = field(kw_only=False)
+    """Its chat template makes the prompt."""
+    generate: Generate = field(kw_only=False)
+    """The engine's."""
+    model: Sequence[Any] | str
+    """Names the model in `identity`."""
+    concurrency: int
+    """Generations under way at once; give what the engine can run."""
+    timeout_s: float
+    """Seconds that one generation may take."""
+    closing: ExitStack = field(default_factory=ExitStack)
+    """Closes the engine."""
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        generate: Generate,
-        *,
-        model: Sequence[Any] | str,
-        concurrency: int,
-        timeout_s: float,
-        closing: ExitStack | None = None,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._generate = generate
-        self._model = model
-        self._free = asyncio.Semaphore(concurrency)
-        self._timeout_s = timeout_s
-        self._closing = closing or ExitStack()
+    def __post_init__(self) -> None:
+        self._free = asyncio.Semaphore(self.concurrency)
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """The model; see `LLMClient`."""
-        return {"model": self._model}
+        return {"model": self.model}
 
     async def ask(self, messages: Sequence[Message], sampling: ChatSampling) -> list[Reply]:
         """See `LLMClient`. Refused is a prompt that does not fit the model's length."""
-        prompt = self._tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
+        prompt = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         return await asyncio.gather(
             *(self._sample(prompt, sampling, sampling.seed + k) for k in range(sampling.samples))
@@ -58,7 +48,7 @@ class EngineClient:
 
     async def aclose(self) -> None:
         """Close the engine."""
-        self._closing.close()
+        self.closing.close()
 
     async def _sample(self, prompt: list[int], sampling: ChatSampling, seed: int) -> Reply:
         request = {
@@ -69,14 +59,14 @@ class EngineClient:
         }
         try:
             async with self._free:
-                generating = self._generate(request_id=f"llm-{seed}", prompt_ids=prompt, sampling=request)
-                generation = await asyncio.wait_for(generating, self._timeout_s)
+                generating = self.generate(request_id=f"llm-{seed}", prompt_ids=prompt, sampling=request)
+                generation = await asyncio.wait_for(generating, self.timeout_s)
         except asyncio.TimeoutError as error:
             remedy = "raise longshort.llm.timeout_s or lower longshort.llm.concurrency"
-            raise UnavailableError(f"no reply within {self._timeout_s:g} s; {remedy}") from error
+            raise UnavailableError(f"no reply within {self.timeout_s:g} s; {remedy}") from error
         except ValueError as error:
             raise RefusedError(str(error)) from error
         if generation.finish_reason == "aborted":
             raise UnavailableError("the engine gave up the request; was it closed?")
-        text = decode_turn(self._tokenizer, generation.token_ids)
+        text = decode_turn(self.tokenizer, generation.token_ids)
         return Reply(text=text, finish_reason=generation.finish_reason, tokens=len(generation.token_ids))

@@ -85,9 +85,7 @@ class Server:
             UnavailableError: no answer, in spite of all attempts.
         """
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts),
-            wait=self._wait,
-            retry=retry_if_exception_type(_PassingError),
+            stop=stop_after_attempt(self._attempts), wait=self._wait, retry=retry_if_exception_type(_PassingError)
         )
         try:
             return await retrying(self._attempt, path, body, read)
@@ -117,22 +115,18 @@ class Server:
                 raise _PassingError(f"no complete reply within {self._timeout_s:g} s") from error
             except httpx.TransportError as error:
                 raise _PassingError(f"{type(error).__name__}: {error}") from error
-        self._check_status(response)
+        status, shown = response.status_code, response.text[:_SHOWN]
+        if status in _PASSING or status >= 500:
+            raise _PassingError(f"status {status}: {shown}", _retry_after(response))
+        if status in _REFUSING:
+            raise RefusedError(f"status {status}: {shown}")
+        if status != httpx.codes.OK:
+            remedy = f"check {self._key}.base_url, the model's name and the API key"
+            raise UnavailableError(f"{response.url}: status {status}: {shown}; {remedy}")
         try:
             return read(response.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _PassingError(f"no completion ({error}): {response.text[:_SHOWN]!r}") from error
-
-    def _check_status(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status == httpx.codes.OK:
-            return
-        text = f"status {status}: {response.text[:_SHOWN]}"
-        if status in _PASSING or status >= 500:
-            raise _PassingError(text, _retry_after(response))
-        if status in _REFUSING:
-            raise RefusedError(text)
-        raise UnavailableError(f"{response.url}: {text}; check {self._key}.base_url, the model's name and the API key")
+            raise _PassingError(f"no completion ({error}): {shown!r}") from error
 
 
 def _retry_after(response: httpx.Response) -> float:

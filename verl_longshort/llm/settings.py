@@ -131,12 +131,7 @@ async def work_with_model(
 def asked_model(settings: LLMSettings) -> EngineUse:
     """The model: in the command's own process, or behind an endpoint, which needs no GPU of ours."""
     if settings.runs_here:
-        return local_engine(
-            settings.model,
-            settings,
-            max_num_seqs=settings.concurrency,
-            new_tokens=settings.max_tokens,
-        )
+        return local_engine(settings.model, settings, max_num_seqs=settings.concurrency, new_tokens=settings.max_tokens)
     return EngineUse(model=settings.model, name=ENDPOINT, max_num_seqs=settings.concurrency)
 
 

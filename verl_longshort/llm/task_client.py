@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ _SHOWN_AGAIN = 4000
 _HEADER = {"holds": "replies of language models", "version": 1}
 
 
-class ResponseCache:
+class ResponseCache(AbstractContextManager["ResponseCache"]):
     """The replies in one file, those of earlier runs included; a context manager that closes the file.
 
     A reply is filed under the record it was asked for and a hash of the model, the messages and the sampling.
@@ -32,9 +33,6 @@ class ResponseCache:
         self._known: dict[str, Record] = {record["id"]: record for record in self._file.records}
         self.asked = 0
         """Requests that were not in the file."""
-
-    def __enter__(self) -> "ResponseCache":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._file.__exit__(None, None, None)

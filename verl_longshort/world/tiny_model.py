@@ -107,21 +107,18 @@ class _Training:
         self._model.train()
         start = 0
         for lesson in self._curriculum:
-            self._run_lesson(lesson, start, quiet=quiet)
+            smoothed = torch.full((len(lesson.rows),), torch.inf)
+            shards = (batches(lesson, self._tokenizer, rng) for rng in self._rngs)
+            for step, shard_batches in enumerate(zip(*shards, strict=True)):
+                done = start + step
+                losses = self._step(shard_batches, _LEARNING_RATE * _rate(step, done / self._total))
+                smoothed = losses if step == 0 else _SMOOTHING * smoothed + (1 - _SMOOTHING) * losses
+                if not quiet and done % _REPORT_EVERY == 0:
+                    report(done, self._total, f"loss {losses.mean():.3f}")
+                if lesson.mastered is not None and smoothed.max() < lesson.mastered:
+                    break
             start += lesson.steps
         return self._model
-
-    def _run_lesson(self, lesson: Lesson, start: int, *, quiet: bool) -> None:
-        smoothed = torch.full((len(lesson.rows),), torch.inf)
-        shards = (batches(lesson, self._tokenizer, rng) for rng in self._rngs)
-        for step, shard_batches in enumerate(zip(*shards, strict=True)):
-            done = start + step
-            losses = self._step(shard_batches, _LEARNING_RATE * _rate(step, done / self._total))
-            smoothed = losses if step == 0 else _SMOOTHING * smoothed + (1 - _SMOOTHING) * losses
-            if not quiet and done % _REPORT_EVERY == 0:
-                report(done, self._total, f"loss {losses.mean():.3f}")
-            if lesson.mastered is not None and smoothed.max() < lesson.mastered:
-                return
 
     def _step(self, shard_batches: Sequence[list[Batch]], rate: float) -> torch.Tensor:
         """One update; returns the mean loss of each kind of row over all shards, shape (kinds,)."""

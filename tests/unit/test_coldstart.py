@@ -17,9 +17,8 @@ from longshort_reward.protocol import ROLES, Role, parse_trajectory, parse_turn
 from rich.console import Console
 
 from verl_longshort.base.stage import execute
-from verl_longshort.data.gaps import Gap, as_turns, fill_gaps, find_gaps
+from verl_longshort.data.gaps import Gap, as_turns, fill_gaps, find_gaps, rewrite_messages
 from verl_longshort.data.records import Selected, load_trajectories
-from verl_longshort.data.rewriting import rewrite_messages
 from verl_longshort.data.synthesis import in_val
 from verl_longshort.stages.coldstart import ColdStartStage
 from verl_longshort.world.make_world import chain_record

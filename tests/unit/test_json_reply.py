@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_longshort.data.rewriting import read_fillings
+from verl_longshort.data.gaps import read_fillings
 from verl_longshort.llm.json_reply import escape_latex, json_values
 from verl_longshort.llm.task_client import BadReplyError
 

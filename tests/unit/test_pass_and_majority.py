@@ -13,9 +13,8 @@ from longshort_reward.errors import UserError
 
 from verl_longshort.base.files import Record
 from verl_longshort.base.journal import RecordFile
-from verl_longshort.evaluation.aha import MARKERS, has_aha
+from verl_longshort.evaluation.grading import MARKERS, has_aha, majority, pass_at
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
-from verl_longshort.evaluation.pass_and_majority import majority, pass_at
 from verl_longshort.evaluation.summary import summarise
 from verl_longshort.evaluation.table import as_markdown, details, load_rows, overview
 

@@ -14,7 +14,7 @@ from verl_longshort.base.dry_run import VARIABLE, DryRun
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.base.requirements import Product
 from verl_longshort.cli import main
-from verl_longshort.data.reasoning import chain_of, read_written, written_in_row
+from verl_longshort.data.chain_writers import chain_of, read_written, written_in_row
 from verl_longshort.data.records import Chain, read_stage
 from verl_longshort.problems import sources
 

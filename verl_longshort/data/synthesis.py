@@ -22,9 +22,8 @@ from verl_longshort.base.files import ModelPath, check_model, recorded_model, wr
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.core.environment import Limits
 from verl_longshort.data.card import ColdStartCard, summary_table
-from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps
+from verl_longshort.data.gaps import as_turns, fill_gaps, find_gaps, labelled, rewritten
 from verl_longshort.data.records import ColdStartTrajectory, Selected, Weighed
-from verl_longshort.data.rewriting import labelled, rewritten
 from verl_longshort.data.selection import select
 from verl_longshort.llm.settings import LLMSettings, work_with_model
 from verl_longshort.llm.task_client import TaskClient

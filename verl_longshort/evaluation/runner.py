@@ -23,9 +23,8 @@ from verl_longshort.base.seeds import derived_seed
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.trajectory import Generate, Participant
 from verl_longshort.engines.factory import open_engine
-from verl_longshort.evaluation.aha import MARKERS
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
-from verl_longshort.evaluation.grading import grade
+from verl_longshort.evaluation.grading import MARKERS, grade
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import ChatSolver, PairSolver, SingleSolver, Solver
 from verl_longshort.evaluation.summary import Summary, summarise

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from verl_longshort.base.files import Record
-from verl_longshort.evaluation.aha import has_aha
+from verl_longshort.evaluation.grading import has_aha, majority, pass_at
 from verl_longshort.evaluation.metrics import Interval, Samples, accuracy, mean
-from verl_longshort.evaluation.pass_and_majority import majority, pass_at
 from verl_longshort.problems.benchmarks import benchmark_sort_key
 
 Groups = Sequence[Sequence[Record]]
@@ -46,7 +45,7 @@ class Figures:
     rethink_rate: float
     """Share of trajectories in which it did."""
     aha_rate: float
-    """Share of trajectories that stop to reconsider; `aha` defines it."""
+    """Share of trajectories that stop to reconsider; `grading` defines it."""
     accuracy_at_budget: dict[int, float]
     """Share of trajectories that are correct and have at most so many tokens of all roles."""
     seconds: dict[str, float]

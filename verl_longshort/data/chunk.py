@@ -1,6 +1,5 @@
 """The stage `chunk`: chains to thoughts. Settings: `config/chunk.yaml`; records and files: `docs/data.md`."""
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -18,7 +17,7 @@ from rich.console import Console
 from verl_longshort.base.files import sibling_path, write_jsonl
 from verl_longshort.base.rejected import Rejected, RejectedError
 from verl_longshort.data.card import summary_table
-from verl_longshort.data.chunkers import CHUNKERS, Block, Steps, Tools, join_blocks, split_steps
+from verl_longshort.data.chunkers import CHUNKERS, Tools, join_blocks, split_steps
 from verl_longshort.data.records import Chain, Chunked
 from verl_longshort.llm.settings import LLMSettings, work_with_model
 from verl_longshort.llm.task_client import TaskClient
@@ -64,9 +63,8 @@ class ChunkSettings(Settings):
 def chunk(settings: ChunkSettings, chains: Sequence[Chain], console: Console) -> None:
     """Cut the chains, write the thoughts, print a summary. Raises UserError when no chain could be cut."""
     replies = sibling_path(settings.output, "replies")
-    work = partial(_cutter, settings)
-    done, rejected, requests = asyncio.run(
-        work_with_model(chains, work, settings.llm, replies=replies, seed=settings.seed, doing="chunk")
+    done, rejected, requests = work_with_model(
+        chains, partial(_cutter, settings), settings.llm, replies=replies, seed=settings.seed, doing="chunk"
     )
     write_jsonl(sibling_path(settings.output, "rejects"), [each.to_record() for each in rejected])
     if not done:
@@ -84,16 +82,13 @@ def _cutter(settings: ChunkSettings, client: TaskClient | None) -> Callable[[Cha
         if tags:
             raise RejectedError("a protocol tag in the chain", f"{tags[0]}: give the text between the tags")
         steps = split_steps(chain.chain, settings.splitter)
-        return chunked(chain, steps, await blocks_of(chain, steps))
+        thoughts = join_blocks(steps, await blocks_of(chain, steps))
+        # Thoughts that the chain came with are kept as labels.
+        labels = {"labels": chain.more["thoughts"]} if "thoughts" in chain.more else {}
+        record = {**chain.to_record(), **labels, "separator": steps.separator, "thoughts": thoughts}
+        return Chunked.model_validate(record)
 
     return cut
-
-
-def chunked(chain: Chain, steps: Steps, blocks: Sequence[Block]) -> Chunked:
-    """The chain with its thoughts; thoughts that it came with are kept as `labels`."""
-    labels = {"labels": chain.more["thoughts"]} if "thoughts" in chain.more else {}
-    thoughts = join_blocks(steps, blocks)
-    return Chunked.model_validate({**chain.to_record(), **labels, "separator": steps.separator, "thoughts": thoughts})
 
 
 def _summary(done: Sequence[Chunked], rejected: Sequence[Rejected], requests: int) -> dict[str, object]:

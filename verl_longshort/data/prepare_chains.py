@@ -4,7 +4,6 @@ Settings: `config/prepare_chains.yaml`; records and files: `docs/data.md`. Chain
 reasoning model that is asked. Nothing is asked twice: its replies are kept in a file beside the output.
 """
 
-import asyncio
 import random
 from collections.abc import Iterator, Sequence
 
@@ -45,15 +44,9 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
         assert asker is not None, "the settings have chains or a model"
         return ModelWriter(asker=asker, instruction=settings.instruction, answer_timeout_s=settings.answer_timeout_s)
 
-    done, rejected, asked = asyncio.run(
-        work_with_model(
-            problems,
-            writer,
-            settings.llm,
-            replies=sibling_path(settings.output, "replies"),
-            seed=settings.seed,
-            doing="chains",
-        )
+    replies = sibling_path(settings.output, "replies")
+    done, rejected, asked = work_with_model(
+        problems, writer, settings.llm, replies=replies, seed=settings.seed, doing="chains"
     )
     write_jsonl(sibling_path(settings.output, "rejects"), [record.to_record() for record in [*aside, *rejected]])
     if not done:

@@ -8,10 +8,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from longshort_reward import match_answer
-from longshort_reward.compat import StrEnum
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, Role
 from longshort_reward.settings import NonNegativeInt, Remedy, Seconds, Settings
@@ -32,13 +31,6 @@ TokenCounter = Callable[[str], int]
 """Tokens of a text."""
 
 
-class Rewriting(StrEnum):
-    """Who writes what the short role says."""
-
-    LLM = "llm"
-    LABELS = "labels"
-
-
 class SynthesisSettings(Settings):
     """The `longshort` block of `config/coldstart.yaml`; each key is documented there."""
 
@@ -46,7 +38,8 @@ class SynthesisSettings(Settings):
     output_dir: Path
     rule: str | None
     rule_options: dict[str, Any]
-    rewrite: Rewriting
+    rewrite: Literal["llm", "labels"]
+    """Who writes what the short role says."""
     tokenizer: ModelPath | None
     limits: Annotated[Limits, Field(alias="environment")]
     val_percent: Annotated[float, Strict(), Field(ge=0, lt=100), Remedy("must be a number from 0 to below 100")]
@@ -58,7 +51,7 @@ class SynthesisSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _without_unused_model(cls, block: Any) -> Any:
-        if isinstance(block, Mapping) and block.get("rewrite") != Rewriting.LLM:
+        if isinstance(block, Mapping) and block.get("rewrite") != "llm":
             return {**block, "llm": None}
         return block
 
@@ -76,8 +69,8 @@ def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: 
         return Synthesis(settings=settings, keep=keep, count=count, client=client)
 
     replies = settings.output_dir / "replies.jsonl"
-    done, dropped, asked = asyncio.run(
-        work_with_model(records, synthesis, settings.llm, replies=replies, seed=settings.seed, doing="cold start")
+    done, dropped, asked = work_with_model(
+        records, synthesis, settings.llm, replies=replies, seed=settings.seed, doing="cold start"
     )
     write_jsonl(settings.output_dir / "dropped.jsonl", [record.to_record() for record in dropped])
     if not done:
@@ -90,7 +83,7 @@ def coldstart(settings: SynthesisSettings, records: Sequence[Weighed], console: 
     made_with = {
         "rule": settings.rule or "marked in the input",
         "rule_options": settings.rule_options,
-        "rewrite": str(settings.rewrite),
+        "rewrite": settings.rewrite,
         "model": settings.llm.model if settings.llm else None,
         "limits": settings.limits.model_dump(),
         "val_percent": int(settings.val_percent) if whole else settings.val_percent,

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from longshort_reward.compat import StrEnum
 from longshort_reward.errors import UserError
 from longshort_reward.settings import NonNegativeInt, PositiveFloat, PositiveInt, Remedy, Seconds, SettingError
 from pydantic import Field, Strict, model_validator
@@ -40,13 +39,6 @@ _DECIDES = (
 )
 
 
-class Sampling(StrEnum):
-    """How many rollouts a prefix gets."""
-
-    FIXED = "fixed"
-    ADAPTIVE = "adaptive"
-
-
 class WeighSettings(EngineSettings):
     """The `longshort` block of `config/weigh.yaml`; each key is documented there."""
 
@@ -56,7 +48,8 @@ class WeighSettings(EngineSettings):
     tokenizer: str
     limit: PositiveInt | None
     samples: PositiveInt
-    mode: Sampling
+    mode: Literal["fixed", "adaptive"]
+    """How many rollouts a prefix gets."""
     confidence: Annotated[float, Strict(), Field(gt=0, lt=1), Remedy("must lie between 0 and 1")]
     budget: PositiveInt
     temperature: PositiveFloat
@@ -104,7 +97,7 @@ class WeighSettings(EngineSettings):
 
     @model_validator(mode="after")
     def _check_budget(self) -> Self:
-        if self.budget < self.samples and self.mode is Sampling.ADAPTIVE:
+        if self.budget < self.samples and self.mode == "adaptive":
             remedy = f"must be at least longshort.samples ({self.samples}), which each prefix gets at first"
             raise SettingError("budget", self.budget, remedy)
         return self
@@ -128,7 +121,14 @@ def weigh(settings: WeighSettings, records: Sequence[Chunked], console: Console)
 
 
 def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Chunked]], journal: RecordFile) -> None:
-    counter = _counter(settings.tokenizer)
+    from transformers import AutoTokenizer
+
+    try:
+        counter: Tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        remedy = f"cannot be loaded ({reason}): give a folder"
+        raise UserError("longshort.tokenizer", settings.tokenizer, remedy) from error
     total = len(journal.records) + len(waiting)
     with ExitStack() as stack:
 
@@ -172,17 +172,6 @@ def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Chunked]], journ
         )
 
 
-def _counter(path: str) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError("longshort.tokenizer", path, f"cannot be loaded ({reason}): give a folder") from error
-    return tokenizer
-
-
 @dataclass(frozen=True, kw_only=True)
 class Weigher:
     """Weighs one record at a time; many may be under way."""
@@ -217,7 +206,7 @@ class Weigher:
         while wanted:
             await asyncio.gather(*(add(prefix, count) for prefix, count in wanted.items()))
             wanted = {}
-            if self.settings.mode is Sampling.ADAPTIVE:
+            if self.settings.mode == "adaptive":
                 wanted = more_rollouts(
                     lengths,
                     _pass_counts(rollouts),

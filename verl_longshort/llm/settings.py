@@ -3,6 +3,7 @@
 Each key is documented in `config/llm/default.yaml`.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
@@ -102,7 +103,7 @@ class LLMSettings(EngineSettings):
         )
 
 
-async def work_with_model(
+def work_with_model(
     records: Sequence[RecordT],
     work: Callable[[TaskClient | None], Callable[[RecordT], Coroutine[Any, Any, Result]]],
     settings: LLMSettings | None,
@@ -116,16 +117,20 @@ async def work_with_model(
     `work` is given a task client, whose replies are kept in the file `replies`, or None without `settings`. An
     in-process model is loaded here.
     """
-    if settings is None:
-        return *await work_on_all(records, work(None), doing=doing), 0
-    with ResponseCache(replies) as cache:
-        client = settings.client(seed)
-        try:
-            sampling = settings.sampling(seed)
-            asker = TaskClient(client=client, cache=cache, sampling=sampling, attempts=settings.attempts)
-            return *await work_on_all(records, work(asker), doing=doing), cache.asked
-        finally:
-            await client.aclose()
+
+    async def work_on_records() -> tuple[list[Result], list[Rejected], int]:
+        if settings is None:
+            return *await work_on_all(records, work(None), doing=doing), 0
+        with ResponseCache(replies) as cache:
+            client = settings.client(seed)
+            try:
+                sampling = settings.sampling(seed)
+                asker = TaskClient(client=client, cache=cache, sampling=sampling, attempts=settings.attempts)
+                return *await work_on_all(records, work(asker), doing=doing), cache.asked
+            finally:
+                await client.aclose()
+
+    return asyncio.run(work_on_records())
 
 
 def asked_model(settings: LLMSettings) -> EngineUse:

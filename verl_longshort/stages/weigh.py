@@ -7,7 +7,7 @@ from verl_longshort.base.files import Records
 from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.records import Chunked, Weighed, read_stage
-from verl_longshort.data.weigh import Sampling, WeighSettings, weigh
+from verl_longshort.data.weigh import WeighSettings, weigh
 from verl_longshort.engines.factory import generating, local_engine
 
 
@@ -35,7 +35,7 @@ class WeighStage(ConfigStage[WeighSettings, Records[Chunked]]):
         work = GenerationWork(
             engines=(engine,),
             records=count,
-            samples=settings.budget if settings.mode is Sampling.ADAPTIVE else settings.samples,
+            samples=settings.budget if settings.mode == "adaptive" else settings.samples,
             per_thought=True,
             new_tokens=settings.max_tokens,
         )

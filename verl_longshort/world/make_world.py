@@ -43,20 +43,18 @@ def make_world(output_dir: Path, seed: int, sizes: Sizes | None = None) -> None:
         Split.TEST: generate_problems(seed=seed, count=sizes.test, split=Split.TEST),
     }
     for split, part in parts.items():
-        rows = [rl_row(problem, index) for index, problem in enumerate(part)]
+        rows = [
+            {
+                "data_source": DATA_SOURCE,
+                "prompt": [{"role": "user", "content": problem.text}],
+                "reward_model": {"style": "rule", "ground_truth": problem.answer},
+                "extra_info": {"index": index, "split": str(problem.split), "hard_steps": len(problem.hard_steps)},
+            }
+            for index, problem in enumerate(part)
+        ]
         write_parquet(output_dir / f"{split}.parquet", rows)
     rng = random.Random(seed)
     write_jsonl(output_dir / "chains.jsonl", (chain_record(problem, rng) for problem in problems[sizes.train :]))
-
-
-def rl_row(problem: Problem, index: int) -> dict[str, Any]:
-    """A problem as verl's RL data wants it."""
-    return {
-        "data_source": DATA_SOURCE,
-        "prompt": [{"role": "user", "content": problem.text}],
-        "reward_model": {"style": "rule", "ground_truth": problem.answer},
-        "extra_info": {"index": index, "split": str(problem.split), "hard_steps": len(problem.hard_steps)},
-    }
 
 
 def chain_record(problem: Problem, rng: random.Random) -> dict[str, Any]:

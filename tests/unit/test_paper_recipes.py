@@ -85,8 +85,7 @@ def gpu_node(monkeypatch):
     """A machine with GPUs and vLLM, on which every model and every file of an earlier stage is there."""
     monkeypatch.setattr("verl_longshort.engines.factory._has_gpu", lambda: True)
     monkeypatch.setattr("verl_longshort.engines.spec.EngineSpec.installed", True)
-    for module in ("data.prepare_settings", "base.files"):
-        monkeypatch.setattr(f"verl_longshort.{module}.check_model", lambda *_, **__: None)
+    monkeypatch.setattr("verl_longshort.base.files.check_model", lambda *_, **__: None)
     monkeypatch.setattr("verl_longshort.problems.sources.is_planned", lambda _: True)
 
 

@@ -30,6 +30,7 @@ from verl_longshort.evaluation.solvers import ChatSolver, PairSolver, SingleSolv
 from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.llm.endpoint import CompletionEndpoint, EndpointClient
 from verl_longshort.llm.server import Server
+from verl_longshort.llm.settings import api_key
 from verl_longshort.problems.reader import Problem
 
 
@@ -143,7 +144,7 @@ def _load(settings: EvaluationSettings, engines: ExitStack) -> dict[str, Model]:
 def _solver(settings: EvaluationSettings, models: Mapping[str, Model], connections: AsyncExitStack) -> Solver:
     """The solver of the mode; `connections` closes those to endpoints, in the event loop that used them."""
     options: dict[str, Any] = {
-        "api_key": settings.endpoint.api_key if settings.base_urls else None,
+        "api_key": api_key(settings.endpoint.api_key_env) if settings.base_urls else None,
         "concurrency": settings.max_num_seqs,
         "timeout_s": settings.endpoint.timeout_s,
         "attempts": settings.endpoint.attempts,

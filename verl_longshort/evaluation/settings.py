@@ -58,11 +58,6 @@ class EndpointSettings(Settings):
     timeout_s: Seconds
     attempts: PositiveInt
 
-    @property
-    def api_key(self) -> str | None:
-        """The servers' key."""
-        return api_key(self.api_key_env)
-
     @model_validator(mode="after")
     def _key_exists(self) -> Self:
         if self.base_url != ByRole():

@@ -175,21 +175,19 @@ def _checked(items: Sequence[Mapping[str, Any]], count: int) -> list[str]:
     numbers = [str(item["gap"]).strip() for item in items]
     if numbers != [str(number) for number in range(1, count + 1)]:
         raise BadReplyError(f"the gaps are {', '.join(numbers)[:80]}, not 1 to {count} in order")
-    texts = [_filling(item["gap"], item["text"]) for item in items]
+    texts = []
+    for number, text in enumerate((item["text"] for item in items), start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise BadReplyError(f"gap {number} has no text")
+        if _CONTROL.search(text):
+            raise BadReplyError(f"gap {number} has a backslash that is not doubled")
+        tags = [tag for tag in TAGS if tag in text]
+        if tags:
+            raise BadReplyError(f"gap {number} has the tag {tags[0]} in it")
+        texts.append(text.strip())
     if last_boxed(texts[-1]) is None:
         raise BadReplyError(r"the last text does not end the solution with \boxed{}")
     return texts
-
-
-def _filling(number: Any, text: Any) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise BadReplyError(f"gap {number} has no text")
-    if _CONTROL.search(text):
-        raise BadReplyError(f"gap {number} has a backslash that is not doubled")
-    tags = [tag for tag in TAGS if tag in text]
-    if tags:
-        raise BadReplyError(f"gap {number} has the tag {tags[0]} in it")
-    return text.strip()
 
 
 def _taken(labels: Sequence[Any], text: str, separator: str) -> int:

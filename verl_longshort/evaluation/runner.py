@@ -1,7 +1,7 @@
 """Evaluates a pair or a single model: every trajectory to a file, then a summary.
 
 `evaluate(overrides)` is the command. It can be killed at any moment and started again: what is in the file
-is not done again, and each answer's draws depend on its seed alone, so the result is the same.
+is not done again, and what is sampled for an answer depends on its seed alone, so the result is the same.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from typing import Any
 
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.evaluation.summary import Summary
-from verl_longshort.evaluation.table_text import Cells, details
+from verl_longshort.evaluation.table import Cells, details
 from verl_longshort.report.evaluations import Evaluation
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.run_dir import Run
@@ -148,7 +148,7 @@ class DataTable:
         by_run: dict[str, list[Line]] = defaultdict(list)
         for line in self.lines:
             by_run[line.run].append(line)
-        return [(run, details(lines)) for run, lines in by_run.items()]
+        return [(run, details([line.summary for line in lines])) for run, lines in by_run.items()]
 
     @property
     def problems(self) -> str:

@@ -17,8 +17,8 @@ from markupsafe import Markup
 from rich.console import Console
 
 from verl_longshort.base.files import Record, write_text
+from verl_longshort.data.card import summary_table
 from verl_longshort.data.importance import PENALTY
-from verl_longshort.data.summary_table import summary_table
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.report.importance import figures
 from verl_longshort.report.importance.chains import WeighedChain, read_chains

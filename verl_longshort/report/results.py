@@ -145,10 +145,10 @@ class DataTable:
     @property
     def details(self) -> list[tuple[str, Cells]]:
         """For each run all that was measured, by benchmark."""
-        by_run: dict[str, list[Line]] = defaultdict(list)
+        by_run: dict[str, list[Summary]] = defaultdict(list)
         for line in self.lines:
-            by_run[line.run].append(line)
-        return [(run, details([line.summary for line in lines])) for run, lines in by_run.items()]
+            by_run[line.run].append(line.summary)
+        return [(run, details(summaries)) for run, summaries in by_run.items()]
 
     @property
     def problems(self) -> str:

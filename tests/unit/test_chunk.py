@@ -24,9 +24,10 @@ from rich.console import Console
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.rejected import RejectedError
 from verl_longshort.base.stage import execute
-from verl_longshort.data.chunkers import CHUNKERS, Block, ChunkerSpec, Steps
+from verl_longshort.data.chunkers import CHUNKERS, ChunkerSpec
 from verl_longshort.data.gaps import concise_forms
 from verl_longshort.data.records import Chain, Chunked, read_stage
+from verl_longshort.data.steps import Block, Steps
 from verl_longshort.stages.chunk import ChunkStage
 from verl_longshort.world.make_world import chain_record
 from verl_longshort.world.world import Split, generate_problems

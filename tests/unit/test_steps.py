@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import CONFIG_DIR
-from verl_longshort.data.chunkers import (
-    START,
-    Block,
-    RuleChunker,
-    Steps,
-    chunk_messages,
-    join_blocks,
-    read_blocks,
-    split_steps,
-)
+from verl_longshort.data.chunkers import START, RuleChunker, chunk_messages, read_blocks
+from verl_longshort.data.steps import Block, Steps, join_blocks, split_steps
 from verl_longshort.llm.task_client import BadReplyError
 
 TEXT = OmegaConf.load(CONFIG_DIR / "chains" / "text.yaml")

@@ -17,8 +17,9 @@ from rich.console import Console
 from verl_longshort.base.files import sibling_path, write_jsonl
 from verl_longshort.base.rejected import Rejected, RejectedError
 from verl_longshort.data.card import summary_table
-from verl_longshort.data.chunkers import CHUNKERS, Tools, join_blocks, split_steps
+from verl_longshort.data.chunkers import CHUNKERS, Tools
 from verl_longshort.data.records import Chain, Chunked
+from verl_longshort.data.steps import join_blocks, split_steps
 from verl_longshort.llm.settings import LLMSettings, work_with_model
 from verl_longshort.llm.task_client import TaskClient
 

@@ -1,6 +1,4 @@
-"""Cuts a chain of thought into steps, and joins steps to thoughts; nothing is lost on the way.
-
-A chunker says which steps belong to one thought. `CHUNKERS` has them by the names that `longshort.method` knows:
+"""Chunkers say which steps of a chain belong to one thought. `CHUNKERS` has them by the values of `longshort.method`:
 
 * `RuleChunker` goes by discourse markers: a step that opens with one begins a thought. No model.
 * `LLMChunker` asks a language model (paper, section 3). The model sees the problem and the numbered steps and replies
@@ -17,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from verl_longshort.data.records import Chain
+from verl_longshort.data.steps import Block, Steps
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import read_objects
 from verl_longshort.llm.task_client import BadReplyError, TaskClient
@@ -43,60 +42,6 @@ PROBLEM
 STEPS
 {steps}
 """.strip()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """The steps of a chain; `separator.join(texts)` is the chain.
-
-    The separator is what stands between all steps where that is the same everywhere; otherwise it is "", and
-    each text keeps what follows it.
-    """
-
-    texts: tuple[str, ...]
-    separator: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """Steps `first` to `last`, counted from 0, last included, that are one thought."""
-
-    first: int
-    last: int
-    kind: str
-
-
-def split_steps(chain: str, splitter: re.Pattern[str]) -> Steps:
-    """Cut `chain` at every match of `splitter`, but where there would be a step of white space alone.
-
-    White space around the chain belongs to its first and last step.
-    """
-    texts, separators, start = [], [], 0
-    for match in splitter.finditer(chain):
-        if chain[start : match.start()].strip() and chain[match.end() :].strip():
-            texts.append(chain[start : match.start()])
-            separators.append(match.group())
-            start = match.end()
-    texts.append(chain[start:])
-    if len(set(separators)) == 1:
-        return Steps(texts=tuple(texts), separator=separators[0])
-    own = [text + separator for text, separator in zip(texts, [*separators, ""], strict=True)]
-    return Steps(texts=tuple(own), separator="")
-
-
-def join_blocks(steps: Steps, blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """The thoughts, as a record holds them.
-
-    Raises:
-        ValueError: the blocks do not cover all steps in order, each once.
-    """
-    covered = [index for block in blocks for index in range(block.first, block.last + 1)]
-    if covered != list(range(len(steps.texts))):
-        raise ValueError(f"blocks: they cover the steps {covered}, not 0 to {len(steps.texts) - 1} in order")
-    return [
-        {"text": steps.separator.join(steps.texts[block.first : block.last + 1]), "kind": block.kind}
-        for block in blocks
-    ]
 
 
 Chunker = Callable[[Chain, Steps], Awaitable[list[Block]]]

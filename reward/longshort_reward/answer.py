@@ -53,14 +53,19 @@ def judge_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
     gold = plain.spell_out(ground_truth_text(ground_truth))
     region, joint = answer_region(text)
     box = last_boxed(region)
-    answer = plain.spell_out(region if box is None else box)
-    if not answer.strip() or (joint and box is None):
-        return Verdict.DIFFERENT
     boxed = box is not None
+    answer = plain.spell_out(region if box is None else box)
+    if not answer.strip() or (joint and not boxed):
+        return Verdict.DIFFERENT
     decided = _decided(answer, gold, boxed)
     if decided is not None:
         return Verdict.MATCH if decided else Verdict.DIFFERENT
-    return _judged(answer[-_TAIL:] if not boxed else answer, gold, boxed=boxed, timeout_s=timeout_s)
+    compared = answer if boxed else answer[-_TAIL:]
+    try:
+        return _settled(compared, gold, boxed, timeout_s)
+    except _UnsettledError as error:
+        _report(error.verdict, compared, timeout_s)
+        return error.verdict
 
 
 def answer_failures() -> dict[Verdict, int]:
@@ -121,14 +126,6 @@ def _decided(answer: str, gold: str, boxed: bool) -> bool | None:
         return False
     # Prose is not searched for the words that the ground truth happens to be: any mention would match.
     return False if decided is None and not boxed and plain.is_words(gold) else decided
-
-
-def _judged(answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
-    try:
-        return _settled(answer, gold, boxed, timeout_s)
-    except _UnsettledError as error:
-        _report(error.verdict, answer, timeout_s)
-        return error.verdict
 
 
 class _UnsettledError(Exception):

@@ -23,7 +23,7 @@ _QUEUE_LIMIT_S = 600.0
 
 
 class Verdict(StrEnum):
-    """What came out of comparing two answers; only MATCH counts as right."""
+    """What came out of comparing two answers; only MATCH counts as correct."""
 
     MATCH = "match"
     DIFFERENT = "different"
@@ -72,15 +72,13 @@ class Grader:
         if reply:
             return Verdict.MATCH if json.loads(reply) else Verdict.DIFFERENT
         # None: the process missed its own alarm, which only a stopped process does.
-        return Verdict.TIMED_OUT if reply is None or self._ended_by_alarm() else Verdict.CRASHED
+        timed_out = reply is None or self._process.wait(_GRACE_S) == -signal.SIGALRM
+        return Verdict.TIMED_OUT if timed_out else Verdict.CRASHED
 
     def close(self) -> None:
         """End the process at once."""
         self._process.kill()
         self._process.communicate()
-
-    def _ended_by_alarm(self) -> bool:
-        return self._process.wait(_GRACE_S) == -signal.SIGALRM
 
     def _read_line(self, limit_s: float) -> bytes | None:
         """A line, b"" when the process closed its end, None when nothing came in time."""

@@ -56,14 +56,11 @@ def serve() -> None:
         _prepare()
         print("ready", file=replies)
         for line in sys.stdin:
-            print(_reply(json.loads(line)), file=replies)
-
-
-def _reply(request: dict[str, Any]) -> str:
-    signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
-    match = compare(request["answer"], request["gold"], boxed=request["boxed"])
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    return json.dumps(match)
+            request = json.loads(line)
+            signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
+            match = compare(request["answer"], request["gold"], boxed=request["boxed"])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            print(json.dumps(match), file=replies)
 
 
 def _prepare() -> None:

@@ -18,7 +18,7 @@ matters.
 | a tag of the partner anywhere                                   | FOREIGN_TAG   |
 | no opening tag, with or without a closing one: `a</think>`      | NO_OPENING    |
 | something before the opening tag: `a<think>b</think>`           | LEADING_TEXT  |
-| no closing tag (a cut, or EOS too early): `<think>a`            | NO_CLOSING    |
+| no closing tag (truncated, or EOS too early): `<think>a`        | NO_CLOSING    |
 | an opening or closing tag twice, nested or in a row             | REPEATED_TAG  |
 | something after the closing tag: `<think>a</think>b`            | TRAILING_TEXT |
 | nothing between the tags: `<think> </think>`                    | EMPTY         |
@@ -84,9 +84,7 @@ STOP_STRINGS: Mapping[Role, tuple[str, ...]] = MappingProxyType(
 )
 """The closing tags of each role, to be given to an engine as its stop strings."""
 
-_OWNER: Mapping[str, Role] = MappingProxyType(
-    {tag: role for role in ROLES for tag in (OPENINGS[role], *STOP_STRINGS[role])}
-)
+_OWNER = {tag: role for role in ROLES for tag in (OPENINGS[role], *STOP_STRINGS[role])}
 _TAG = re.compile(r"(?<!<)<(?:think|answer)>|</(?:think|answer|rethink)>")
 
 
@@ -110,58 +108,30 @@ class Turn:
         return self.fault is None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Parts:
-    """A stripped turn cut at the role's first opening tag and its first closing tag behind that."""
-
-    tags: list[re.Match[str]]
-    opening: re.Match[str] | None
-    closing: re.Match[str] | None
-    before: str
-    body: str
-    after: str
-
-
-def _cut(role: Role, text: str) -> _Parts:
+def parse_turn(role: Role, text: str) -> Turn:
+    """Read one turn of `role`; a broken turn is a `Turn` with a fault, never an exception."""
+    text = text.strip()
     tags = list(_TAG.finditer(text))
     opening = next((tag for tag in tags if tag.group() == OPENINGS[role]), None)
     begin = opening.end() if opening else 0
     closing = next((tag for tag in tags if tag.group() in STOP_STRINGS[role] and tag.start() >= begin), None)
-    return _Parts(
-        tags=tags,
-        opening=opening,
-        closing=closing,
-        before=text[: opening.start()] if opening else "",
-        body=text[begin : closing.start() if closing else len(text)].strip(),
-        after=text[closing.end() :] if closing else "",
-    )
-
-
-def _fault(role: Role, text: str, parts: _Parts) -> Fault | None:
-    """The first row of the module's table that fits."""
-    rows = (
+    body = text[begin : closing.start() if closing else len(text)].strip()
+    rows_of_the_table = (
         (not text, Fault.EMPTY),
-        (any(_OWNER[tag.group()] is not role for tag in parts.tags), Fault.FOREIGN_TAG),
-        (parts.opening is None, Fault.NO_OPENING),
-        (bool(parts.before), Fault.LEADING_TEXT),
-        (parts.closing is None, Fault.NO_CLOSING),
-        (len(parts.tags) > 2, Fault.REPEATED_TAG),
-        (bool(parts.after), Fault.TRAILING_TEXT),
-        (not parts.body, Fault.EMPTY),
+        (any(_OWNER[tag.group()] is not role for tag in tags), Fault.FOREIGN_TAG),
+        (opening is None, Fault.NO_OPENING),
+        (opening is not None and opening.start() > 0, Fault.LEADING_TEXT),
+        (closing is None, Fault.NO_CLOSING),
+        (len(tags) > 2, Fault.REPEATED_TAG),
+        (closing is not None and closing.end() < len(text), Fault.TRAILING_TEXT),
+        (not body, Fault.EMPTY),
     )
-    return next((fault for fits, fault in rows if fits), None)
-
-
-def parse_turn(role: Role, text: str) -> Turn:
-    """Read one turn of `role`; a broken turn is a `Turn` with a fault, never an exception."""
-    text = text.strip()
-    parts = _cut(role, text)
     return Turn(
         role=role,
         text=text,
-        body=parts.body,
-        closing=Closing(parts.closing.group()) if parts.closing else None,
-        fault=_fault(role, text, parts),
+        body=body,
+        closing=Closing(closing.group()) if closing else None,
+        fault=next((fault for fits, fault in rows_of_the_table if fits), None),
     )
 
 

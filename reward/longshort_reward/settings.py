@@ -1,6 +1,6 @@
 """Typed settings: pydantic models whose errors name the key, the value and the remedy.
 
-`Settings` is the base class of every block of configuration. Keys that nobody reads are refused, so that a typo
+`Settings` is the base class of every block of configuration. Unknown keys are rejected, so that a typo
 never trains the wrong thing. What a field accepts is said by its type; `Remedy` adds what to do about a value that
 it does not accept:
 
@@ -51,17 +51,11 @@ Weight = Annotated[
 ]
 
 
-class SettingError(ValueError):
+class SettingError(UserError, ValueError):
     """A key of the block that is being validated cannot be used; raised by validators.
 
     `key` is relative to the block, such as `limit` or `llm.model`; empty for the block itself.
     """
-
-    def __init__(self, key: str, value: object, remedy: str) -> None:
-        super().__init__(key, value, remedy)
-        self.key = key
-        self.value = value
-        self.remedy = remedy
 
 
 class Settings(BaseModel):

@@ -4,7 +4,7 @@
 between the two roles. What each term gives to whom, with its reason, is said in `terms/`. Beyond the terms:
 
 * When one role broke the protocol and so ended the trajectory, the *other* role's row is neutral (ours): what it wrote
-  was cut short through no fault of its own. Neutral means the mean of that role's other rewards in the group, so the
+  was truncated through no fault of its own. Neutral means the mean of that role's other rewards in the group, so the
   advantage is 0 and nobody's baseline moves. A turn or token limit of the whole trajectory is nobody's fault: both
   roles spent it.
 """
@@ -51,16 +51,12 @@ def synergy_reward(group: Sequence[Outcome], weights: RewardWeights, step: int) 
             for name, weight, _ in scored:
                 total += weight * terms[name]
             rows.append(RoleReward(total=total, terms=terms, neutral=is_neutral(outcome, role)))
-        columns[role] = _neutralised(rows)
+        others = [row.total for row in rows if not row.neutral]
+        mean = fsum(others) / len(others) if others else 0.0
+        columns[role] = [replace(row, total=mean) if row.neutral else row for row in rows]
     return [{role: columns[role][index] for role in ROLES} for index in range(len(group))]
 
 
 def is_neutral(outcome: Outcome, role: Role) -> bool:
     """Whether this row must not teach `role`: its partner ended the trajectory, or it never had a turn."""
     return outcome.fault_role == role.partner or role not in outcome.format_ok
-
-
-def _neutralised(rows: Sequence[RoleReward]) -> list[RoleReward]:
-    totals = [row.total for row in rows if not row.neutral]
-    mean = fsum(totals) / len(totals) if totals else 0.0
-    return [replace(row, total=mean) if row.neutral else row for row in rows]

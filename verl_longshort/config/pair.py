@@ -4,7 +4,6 @@ Each key is documented in `config/longshort_trainer.yaml`; this module is the on
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -146,31 +145,6 @@ def with_ramp_ends(reward: Any, total_steps: int) -> Any:
     return {**reward, **({"mu": ended(reward["mu"])} if "mu" in reward else {}), "terms": terms}
 
 
-def check_keys(block: Mapping[str, Any], where: str, known: Any) -> None:
-    """Refuse keys that nobody reads: a typo must not train the wrong thing.
-
-    Raises:
-        UserError: naming the key and the nearest known one.
-    """
-    for key in block:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            raise UserError(f"{where}.{key}", block[key], f"unknown key; {hint}")
-
-
 def parse_prompts(given: Mapping[str, str | None]) -> RolePrompts:
     """The system prompts of `longshort.environment.prompts`. Raises UserError for an unknown key."""
     return PromptSettings.parse(dict(given), "longshort.environment.prompts").role_prompts
-
-
-def parse_limits(environment: Mapping[str, Any]) -> Limits:
-    """The limits of `longshort.environment`, without its prompts. Raises UserError for a key or value."""
-    return Limits.parse(dict(environment), "longshort.environment")
-
-
-def positive_seconds(value: Any, key: str) -> float:
-    """`value`, if it is a duration. Raises UserError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise UserError(key, value, "must be a number of seconds above 0")
-    return float(value)

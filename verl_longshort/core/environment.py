@@ -4,21 +4,21 @@ A pure state machine over text; it knows no model, tokenizer or trainer. `reset`
 takes the text of one turn and gives the next one. The long role speaks first, then the roles alternate
 (paper, section 5) until one of these holds. The first row that fits a turn is its outcome:
 
-| what happened                                                              | stop reason  | fault_role   |
-|----------------------------------------------------------------------------|--------------|--------------|
-| the engine gave the generation up (`abort`)                                | ABORTED      | none         |
-| cut by the engine, no closing tag, at the role's own turn limit            | TURN_CUT     | who spoke    |
-| cut by the engine, no closing tag, at what was left of `token_budget`      | TOKEN_BUDGET | none         |
-| nothing between the tags, or no text at all                                | EMPTY_TURN   | who spoke    |
-| any other fault of the protocol                                            | MALFORMED    | who spoke    |
-| the short role closed with `</answer>`                                     | ANSWERED     | none         |
-| a good turn, but it was number `max_turns` (also when it asks to rethink)  | MAX_TURNS    | none         |
-| a good turn, but `token_budget` is used up                                 | TOKEN_BUDGET | none         |
-| a good turn                                                                | goes on      | none         |
+| what happened                                                               | stop reason  | fault_role |
+|-----------------------------------------------------------------------------|--------------|------------|
+| the engine gave the generation up (`abort`)                                 | ABORTED      | none       |
+| truncated by the engine, no closing tag, at the role's own turn limit       | TURN_CUT     | who spoke  |
+| truncated by the engine, no closing tag, at what was left of `token_budget` | TOKEN_BUDGET | none       |
+| nothing between the tags, or no text at all                                 | EMPTY_TURN   | who spoke  |
+| any other fault of the protocol                                             | MALFORMED    | who spoke  |
+| the short role closed with `</answer>`                                      | ANSWERED     | none       |
+| a well-formed turn, but number `max_turns` (also when it asks to rethink)   | MAX_TURNS    | none       |
+| a well-formed turn, but `token_budget` is used up                           | TOKEN_BUDGET | none       |
+| a well-formed turn                                                          | continues    | none       |
 
-A cut needs no closing tag: a turn that closes with the very last token it was allowed is a good turn. When
-the turn limit and the rest of the budget are equal, the turn limit counts as the cause. The turn that ended a
-trajectory is in `State.turns` like any other, with its fault, because its tokens are trained on.
+A turn that closes with the very last token it was allowed is well formed, not truncated. When the turn limit and the
+rest of the budget are equal, the turn limit counts as the cause. The turn that ended a trajectory is in `State.turns`
+like any other, with its fault, because its tokens are trained on.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class State:
     next_role: Role | None
     """Who speaks next; None when the trajectory has ended."""
     stop_reason: StopReason | None
-    """None while the trajectory goes on."""
+    """None while the trajectory continues."""
     fault_role: Role | None
     """Who broke the protocol and so ended the trajectory, if anybody."""
 
@@ -94,7 +94,7 @@ class State:
 
     @property
     def rethinks(self) -> int:
-        """How often the short role asked for another long thought, in good turns only."""
+        """How often the short role asked for another long thought, in well-formed turns only."""
         return sum(turn.ok and turn.closing is Closing.RETHINK for turn in self.turns)
 
     @property
@@ -128,33 +128,32 @@ class Environment:
         """The state after `state.next_role` said `text`.
 
         `tokens` is the number of generated tokens, stop token included. `finished` is False when the engine
-        cut the turn because it had `turn_budget(state)` tokens. Raises ValueError when the trajectory has
+        truncated the turn because it had `turn_budget(state)` tokens. Raises ValueError when the trajectory has
         ended or `tokens` does not fit the turn's budget.
         """
         role = _speaker(state)
-        self._check_tokens(state, role, tokens)
-        after = _with_turn(state, parse_turn(role, text), tokens)
+        after = self._with_turn(state, text, tokens)
         reason = self._stop_reason(state, after, finished)
         if reason is None:
             return replace(after, next_role=role.partner)
-        return _stopped(after, reason, role if reason in _BLAMED else None)
+        return replace(after, next_role=None, stop_reason=reason, fault_role=role if reason in _BLAMED else None)
 
     def abort(self, state: State, text: str = "", *, tokens: int = 0) -> State:
         """The end of a trajectory whose engine gave up after it generated `text` (`tokens` tokens)."""
-        role = _speaker(state)
-        self._check_tokens(state, role, tokens)
-        return _stopped(_with_turn(state, parse_turn(role, text), tokens), StopReason.ABORTED, None)
+        return replace(self._with_turn(state, text, tokens), next_role=None, stop_reason=StopReason.ABORTED)
 
     def _left(self, state: State) -> int:
         return self.limits.token_budget - state.total_tokens
 
-    def _check_tokens(self, state: State, role: Role, tokens: int) -> None:
-        budget = self.turn_budget(state)
+    def _with_turn(self, state: State, text: str, tokens: int) -> State:
+        role, budget = _speaker(state), self.turn_budget(state)
         if not 0 <= tokens <= budget:
             raise ValueError(
                 f"tokens is {tokens} in turn {len(state.turns) + 1} ({role}), which may have 0 to {budget}; "
                 "give the engine turn_budget(state) as max_tokens"
             )
+        counts = {**state.tokens, role: state.tokens[role] + tokens}
+        return replace(state, turns=(*state.turns, parse_turn(role, text)), tokens=counts)
 
     def _stop_reason(self, before: State, after: State, finished: bool) -> StopReason | None:
         turn = after.turns[-1]
@@ -174,12 +173,3 @@ def _speaker(state: State) -> Role:
     if state.next_role is None:
         raise ValueError(f"the trajectory has ended ({state.stop_reason}); call reset() for a new one")
     return state.next_role
-
-
-def _with_turn(state: State, turn: Turn, tokens: int) -> State:
-    counts = {**state.tokens, turn.role: state.tokens[turn.role] + tokens}
-    return replace(state, turns=(*state.turns, turn), tokens=counts)
-
-
-def _stopped(state: State, reason: StopReason, fault_role: Role | None) -> State:
-    return replace(state, next_role=None, stop_reason=reason, fault_role=fault_role)

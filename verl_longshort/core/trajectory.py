@@ -83,14 +83,6 @@ class Trajectory:
     turn_tokens: Sequence[int]
     """Generated tokens of each turn, both roles', in order."""
 
-    def first_extra(self, role: Role) -> dict[str, Any]:
-        """`Generation.extra` of the role's first turn; {} when it never spoke."""
-        return self.extras[role][0] if self.extras[role] else {}
-
-    def last_extra(self, role: Role) -> dict[str, Any]:
-        """`Generation.extra` of the role's last turn; {} when it never spoke."""
-        return self.extras[role][-1] if self.extras[role] else {}
-
     def to_record(self) -> dict[str, Any]:
         """The trajectory as plain JSON values; token counts are of generated tokens."""
         turns = [
@@ -124,8 +116,8 @@ async def run_trajectory(
     `sampling` is given to both engines with the role's stop strings and the turn's `max_tokens` added. Each
     own turn enters its role's view as the tokens that were generated (as its text, tokenised alone, where an endpoint
     gave text), and the partner's view as stripped text, faulty and aborted turns too, so that both views hold the whole
-    trajectory. Raises ValueError when a participant is missing
-    or `sampling` sets what the environment decides; errors of an engine pass through.
+    trajectory. Raises ValueError when a participant is missing or `sampling` sets what the environment decides; errors
+    of an engine pass through.
     """
     _check_arguments(participants, sampling)
     views = {role: RoleView(participants[role].tokenizer, role, prompts, problem) for role in ROLES}
@@ -137,13 +129,13 @@ async def run_trajectory(
         generation = await participants[role].generate(
             request_id=request_ids[role],
             prompt_ids=views[role].context_ids,
-            sampling={
-                **sampling,
-                "stop": list(STOP_STRINGS[role]),
-                "max_tokens": environment.turn_budget(state),
-            },
+            sampling={**sampling, "stop": list(STOP_STRINGS[role]), "max_tokens": environment.turn_budget(state)},
         )
-        state = _advance(environment, state, generation, participants[role].tokenizer)
+        text, count = generation.decoded(participants[role].tokenizer), generation.tokens
+        if generation.finish_reason == "aborted":
+            state = environment.abort(state, text, tokens=count)
+        else:
+            state = environment.step(state, text, tokens=count, finished=generation.finish_reason == "stop")
         said = state.turns[-1].text
         own = generation.token_ids
         if generation.text is not None:
@@ -151,15 +143,8 @@ async def run_trajectory(
         views[role].add_own(own, generation.logprobs)
         views[role.partner].add_partner(said)
         extras[role].append(generation.extra)
-        turn_tokens.append(generation.tokens)
+        turn_tokens.append(count)
     return Trajectory(state=state, views=views, request_ids=request_ids, extras=extras, turn_tokens=tuple(turn_tokens))
-
-
-def _advance(environment: Environment, state: State, generation: Generation, tokenizer: Tokenizer) -> State:
-    text, count = generation.decoded(tokenizer), generation.tokens
-    if generation.finish_reason == "aborted":
-        return environment.abort(state, text, tokens=count)
-    return environment.step(state, text, tokens=count, finished=generation.finish_reason == "stop")
 
 
 def _check_arguments(participants: Mapping[Role, Participant], sampling: Mapping[str, Any]) -> None:

@@ -18,5 +18,4 @@ class AnswerMatch(Term):
     joint = True
 
     def score(self, group: Sequence[Outcome]) -> list[Scores]:
-        """See `Term`."""
         return [dict.fromkeys(ROLES, float(outcome.correct)) for outcome in group]

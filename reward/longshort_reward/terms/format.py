@@ -37,5 +37,4 @@ class FormatMatch(Term):
     order = 1
 
     def score(self, group: Sequence[Outcome]) -> list[Scores]:
-        """See `Term`."""
         return [{role: float(outcome.format_ok.get(role, False)) for role in ROLES} for outcome in group]

@@ -14,13 +14,13 @@ def length_match(lengths: Sequence[int], correct: Sequence[bool], *, gated: bool
     `0.5 - (length - min) / (max - min)`, and 0 for everybody when all lengths are equal.
 
     Gated (ours, as in the authors' later work): only correct trajectories compete, so `min` and `max` are
-    theirs, and a wrong one gets exactly 0. A wrong answer is then neither paid for brevity nor does a long
+    theirs, and an incorrect one gets exactly 0. An incorrect answer is then not rewarded for brevity, nor does a long
     failure make a correct answer look short. Not gated is the published form: all compete, a correct one gets
-    its value and a wrong one `min(0, value)`.
+    its value and an incorrect one `min(0, value)`.
 
     Args:
         lengths: tokens of the joint trajectories (both roles' own tokens), shape (group,).
-        correct: whether each one reached the right answer, shape (group,).
+        correct: whether each answer is correct, shape (group,).
         gated: see above.
 
     Raises:
@@ -30,14 +30,13 @@ def length_match(lengths: Sequence[int], correct: Sequence[bool], *, gated: bool
         raise ValueError(f"lengths has {len(lengths)} entries, correct has {len(correct)}: give one of each")
     if any(length < 0 for length in lengths):
         raise ValueError(f"lengths = {list(lengths)}: a length in tokens cannot be negative")
-    rivals = [length for length, right in zip(lengths, correct, strict=True) if right or not gated]
+    rivals = [length for length, solved in zip(lengths, correct, strict=True) if solved or not gated]
     if not rivals or min(rivals) == max(rivals):
         return [0.0] * len(lengths)
     shortest, spread = min(rivals), max(rivals) - min(rivals)
     values = [0.5 - (length - shortest) / spread for length in lengths]
-    if gated:
-        return [value if right else 0.0 for value, right in zip(values, correct, strict=True)]
-    return [value if right else min(0.0, value) for value, right in zip(values, correct, strict=True)]
+    unsolved = [0.0 if gated else min(0.0, value) for value in values]
+    return [value if solved else other for value, other, solved in zip(values, unsolved, correct, strict=True)]
 
 
 class LengthMatch(Term):
@@ -52,6 +51,5 @@ class LengthMatch(Term):
     needs_group = True
 
     def score(self, group: Sequence[Outcome]) -> list[Scores]:
-        """See `Term`. Raises ValueError for a negative number of tokens."""
         values = length_match([outcome.tokens for outcome in group], [outcome.correct for outcome in group])
         return [dict.fromkeys(ROLES, value) for value in values]

@@ -23,7 +23,6 @@ class RethinkCredit(Term):
     needs_group = True
 
     def score(self, group: Sequence[Outcome]) -> list[Scores]:
-        """See `Term`."""
         credit = 1.0 - direct_accuracy(group)
         return [{Role.SHORT: credit if one.correct and one.rethinks > 0 else 0.0} for one in group]
 

@@ -1,11 +1,12 @@
-"""From a batch of joint trajectories to one reward per role and trajectory. Nothing here knows verl.
+"""From a batch of trajectories to one reward per role and trajectory, and the step's metrics. Nothing here knows verl.
 
-The length term and the credit rules need all trajectories of one problem, so they are computed here, where
-groups are complete, from the functions of `longshort_reward` (paper section 5).
+The length term and the credit rules compare all trajectories of one problem, so they are computed here, where
+groups are complete, from the functions of `longshort_reward` (paper section 5). A single model is a pair with one
+role: a control differs in nothing but being alone.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,54 +16,51 @@ from longshort_reward.protocol import ROLES, Role
 
 from verl_longshort.core.environment import StopReason
 
+Facts = Mapping[str, Any]
+"""What the agent loop recorded of one trajectory."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """Where a row of the replay buffer belongs: key `{uid}_{session}_{index of the role}`."""
+class ReplayKey:
+    """A key of the replay buffer, `{uid}_{session}_{index of the role}`; the index of a single model is 0."""
 
-    key: str
     group: str
     session: str
     role: Role
 
     @classmethod
-    def of(cls, key: str) -> "Row":
-        """Read a replay-buffer key."""
+    def of(cls, key: str) -> "ReplayKey":
+        """Read a key."""
         group, session, index = key.rsplit("_", 2)
-        return cls(key=key, group=group, session=f"{group}_{session}", role=ROLES[int(index)])
+        return cls(group=group, session=f"{group}_{session}", role=ROLES[int(index)])
 
 
 def reward_rows(
-    keys: Sequence[str], facts: Sequence[Mapping[str, Any]], weights: RewardWeights, step: int
+    keys: Sequence[str], facts: Sequence[Facts], weights: RewardWeights, step: int
 ) -> dict[str, RoleReward]:
-    """The synergy reward of every row.
+    """Key -> reward of every row, with its terms.
 
     Args:
-        keys: row keys; every session must be there once per role.
-        facts: the facts of each row's trajectory, same order.
-        weights: η, λ, µ and the rethink weight.
-        step: the training step, for weights that change over the run.
-
-    Returns:
-        Key → reward with its terms.
+        keys: row keys; every session must be there once per role, and all sessions of a problem: LM compares them.
+        facts: of each row's trajectory, in the same order.
+        weights: of the terms, read at the training step `step`.
     """
-    sessions: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for key, fact in zip(keys, facts, strict=True):
-        row = Row.of(key)
-        sessions[row.group].setdefault(row.session, fact)
+    parsed = {key: ReplayKey.of(key) for key in keys}
+    groups: dict[str, dict[str, Facts]] = defaultdict(dict)
+    for key, fact in zip(parsed.values(), facts, strict=True):
+        groups[key.group].setdefault(key.session, fact)
     by_session: dict[str, Mapping[Role, RoleReward]] = {}
-    for group in sessions.values():
+    for group in groups.values():
         rewards = synergy_reward([Outcome.from_facts(fact) for fact in group.values()], weights, step)
         by_session.update(zip(group, rewards, strict=True))
-    rows = [Row.of(key) for key in keys]
-    return {row.key: by_session[row.session][row.role] for row in rows}
+    return {name: by_session[key.session][key.role] for name, key in parsed.items()}
 
 
 def role_metrics(rewards: Mapping[str, RoleReward]) -> dict[str, float]:
     """Mean reward, unweighted terms and share of neutral rows per role, named `{role}/reward/{term}`."""
     values: dict[str, list[float]] = defaultdict(list)
     for key, reward in rewards.items():
-        role = Row.of(key).role
+        role = ReplayKey.of(key).role
         for name, value in {"total": reward.total, **reward.terms, "neutral": float(reward.neutral)}.items():
             values[f"{role}/reward/{name}"].append(value)
     return {name: float(np.mean(v)) for name, v in values.items()}
@@ -74,17 +72,30 @@ def weight_metrics(weights: RewardWeights, step: int, prefix: str) -> dict[str, 
     return {**named, f"{prefix}/mu": weights.mu.at(step)}
 
 
-def pair_metrics(keys: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def pair_metrics(keys: Sequence[str], facts: Sequence[Facts]) -> dict[str, float]:
     """Accuracy, tokens, turns, rethink rate and stop reasons of the joint trajectories, named `pair/…`."""
-    own = {Row.of(key).session: fact for key, fact in zip(keys, facts, strict=True)}
-    joint = list(own.values())
+    joint = list({ReplayKey.of(key).session: fact for key, fact in zip(keys, facts, strict=True)}.values())
     names = ["tokens", "turns", *(f"{kind}_{role}" for kind in ("tokens", "format") for role in ROLES)]
-    metrics = {f"pair/{name}": float(np.mean([f[name] for f in joint])) for name in names}
-    metrics["pair/accuracy"] = float(np.mean([f["acc"] for f in joint]))
-    metrics["pair/rethink_rate"] = float(np.mean([f["rethinks"] > 0 for f in joint]))
-    right = [f["tokens"] for f in joint if f["acc"] > 0.5]
-    if right:
-        metrics["pair/tokens_when_correct"] = float(np.mean(right))
+    metrics = {f"pair/{name}": _mean(f[name] for f in joint) for name in names}
+    metrics["pair/accuracy"] = _mean(f["acc"] for f in joint)
+    metrics["pair/rethink_rate"] = _mean(f["rethinks"] > 0 for f in joint)
+    correct = [f["tokens"] for f in joint if f["acc"] > 0.5]
+    if correct:
+        metrics["pair/tokens_when_correct"] = _mean(correct)
     for reason in StopReason:
-        metrics[f"pair/stop/{reason}"] = float(np.mean([f["stop_reason"] == reason.value for f in joint]))
+        metrics[f"pair/stop/{reason}"] = _mean(f["stop_reason"] == reason.value for f in joint)
     return metrics
+
+
+def single_metrics(rewards: Mapping[str, RoleReward], facts: Sequence[Facts]) -> dict[str, float]:
+    """Accuracy, tokens, format, mean reward and unweighted terms of a single model's answers, named `single/…`."""
+    names = {"tokens": "tokens", "format": "format", "accuracy": "acc", "answered": "answered"}
+    metrics = {f"single/{name}": _mean(fact[key] for fact in facts) for name, key in names.items()}
+    for term in ("total", *next(iter(rewards.values())).terms):
+        values = (reward.total if term == "total" else reward.terms[term] for reward in rewards.values())
+        metrics[f"single/reward/{term}"] = _mean(values)
+    return metrics
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

@@ -15,7 +15,7 @@ from verl.trainer.config import CheckpointConfig
 from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
 from verl.workers.engine import EngineRegistry
 
-from verl_longshort.verl_plugin.platform.process_group import open_process_group
+from verl_longshort.verl_plugin.platform.cpu import open_process_group
 
 FLOAT32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 

@@ -134,15 +134,15 @@ TOUCHES: dict[str, list[Touch]] = {
         ),
         called(TRAINER, "PPOTrainer._init_tokenizer", "self"),
         called(TRAINER, "PPOTrainer._init_dump_executor", "self"),
-        called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self"),
         called(TRAINER, "PPOTrainer.prepare_step", "self"),
         called(POOLS, "ResourcePoolManager", "resource_pool_spec mapping resource_pool_dict"),
         called(POOLS, "ResourcePoolManager.create_resource_pool", "self"),
+    ],
+    "trainer/verl_checks.py": [
         called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),
     ],
     "trainer/single_trainer.py": [
         *overridden(TRAINER, "PPOTrainer", _build_replay_buffer="", on_step_end=""),
-        called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self"),
     ],
     "trainer/policy_trainer.py": [
         *overridden(
@@ -164,6 +164,7 @@ TOUCHES: dict[str, list[Touch]] = {
     "trainer/cluster.py": [attribute(POOLS, "ResourcePoolManager.max_colocate_count")],
     "trainer/launch.py": [called("verl.trainer.main_ppo", "run_ppo", "config task_runner_class")],
     "trainer/replay.py": [
+        called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self"),
         called(
             BUFFER,
             "ReplayBuffer",
@@ -178,7 +179,7 @@ TOUCHES: dict[str, list[Touch]] = {
             _wait_for_next_poll="partition_id last_debug_time",
         ),
     ],
-    "rollout/replica.py": [
+    "rollout/server.py": [
         *overridden(REPLICA, "RolloutReplica", init_standalone="", launch_servers=""),
         called(REPLICA, "RolloutReplica", "replica_rank config is_reward_model is_teacher_model name_suffix"),
         attribute(REPLICA, "RolloutMode.STANDALONE"),
@@ -208,9 +209,6 @@ TOUCHES: dict[str, list[Touch]] = {
         called(LLM_SERVER, "LLMServerClient.generate", "self request_id prompt_ids sampling_params"),
         called(VLLM_SERVER, "vLLMHttpServer.generate", "self prompt_ids sampling_params request_id"),
         called("verl.utils.config", "omega_conf_to_dataclass", "config"),
-    ],
-    "rollout/single_loop.py": [
-        *overridden(AGENT_LOOP, "AgentLoopBase", run="sampling_params kwargs"),
     ],
     "rollout/agent_loop.py": [
         called(AGENT_LOOP, "register", "agent_name"),

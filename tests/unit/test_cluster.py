@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
 from verl_longshort.base.checkpoint import CheckpointStore, PairState
-from verl_longshort.verl_plugin.trainer import activity, cluster, failure, nodes, preflight, watch
+from verl_longshort.verl_plugin.trainer import activity, cluster, preflight, watch
 from verl_longshort.verl_plugin.trainer.runner import root_cause
 
 
@@ -115,24 +115,24 @@ def test_equal_groups_fit_just_when_the_nodes_hold_as_many(gpus, size, count, cp
 
 
 def answers(monkeypatch, **found):
-    versions = {package: importlib.metadata.version(package) for package in nodes.PACKAGES}
+    versions = {package: importlib.metadata.version(package) for package in cluster.PACKAGES}
     answer = {"versions": versions, "unseen": []} | found
-    monkeypatch.setattr(nodes, "_ask", lambda asked, paths: [("10.0.0.2", answer)])
+    monkeypatch.setattr(cluster, "_ask", lambda asked, paths: [("10.0.0.2", answer)])
 
 
 def test_a_node_without_the_package_or_with_another_version(monkeypatch, tmp_path):
     answers(monkeypatch, versions={"verl-longshort": None})
     with pytest.raises(UserError, match=r"verl-longshort on node 10.0.0.2 = not installed: this machine has"):
-        nodes.check_nodes([], tmp_path, {})
+        cluster.check_nodes([], tmp_path, {})
     answers(monkeypatch, versions={"verl": "0.4"})
     with pytest.raises(UserError, match=r"verl on node 10.0.0.2 = 0.4"):
-        nodes.check_nodes([], tmp_path, {})
+        cluster.check_nodes([], tmp_path, {})
 
 
 def test_a_folder_or_model_that_a_node_does_not_see(monkeypatch, tmp_path):
     seen_here = []
-    monkeypatch.setattr(nodes, "_ask", lambda asked, paths: seen_here.extend(paths) or [])
-    nodes.check_nodes([], tmp_path / "run", {"long.path": str(tmp_path), "short.path": "Qwen/Qwen2.5-7B"})
+    monkeypatch.setattr(cluster, "_ask", lambda asked, paths: seen_here.extend(paths) or [])
+    cluster.check_nodes([], tmp_path / "run", {"long.path": str(tmp_path), "short.path": "Qwen/Qwen2.5-7B"})
     # a token in the run's folder and the one local model; nothing is left behind
     assert seen_here[0].startswith(str(tmp_path / "run" / ".seen-by-all-"))
     assert seen_here[1:] == [str(tmp_path)]
@@ -140,31 +140,31 @@ def test_a_folder_or_model_that_a_node_does_not_see(monkeypatch, tmp_path):
 
     answers(monkeypatch, unseen=[str(tmp_path)])
     with pytest.raises(UserError, match=r"long.path = .*node 10.0.0.2 has no such folder"):
-        nodes.check_nodes([], tmp_path / "run", {"long.path": str(tmp_path)})
-    monkeypatch.setattr(nodes, "_ask", lambda asked, paths: [("n", {"versions": {}, "unseen": paths})])
+        cluster.check_nodes([], tmp_path / "run", {"long.path": str(tmp_path)})
+    monkeypatch.setattr(cluster, "_ask", lambda asked, paths: [("n", {"versions": {}, "unseen": paths})])
     with pytest.raises(UserError, match=r"trainer.default_local_dir = .*node n does not see"):
-        nodes.check_nodes([], tmp_path / "run", {})
+        cluster.check_nodes([], tmp_path / "run", {})
 
 
 def test_the_question_sees_files_that_come_late_and_packages(tmp_path):
-    found = nodes._question()([str(tmp_path), str(tmp_path / "no")], ["verl", "no-such-package"], 0.1)
+    found = cluster._question()([str(tmp_path), str(tmp_path / "no")], ["verl", "no-such-package"], 0.1)
     assert found["unseen"] == [str(tmp_path / "no")]
     assert found["versions"] == {"verl": importlib.metadata.version("verl"), "no-such-package": None}
 
 
 def test_another_run_or_job_on_the_cluster_is_named(monkeypatch):
-    monkeypatch.setattr(nodes, "FREE_S", 0.0)
-    monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
+    monkeypatch.setattr(cluster, "FREE_S", 0.0)
+    monkeypatch.setattr(cluster.time, "sleep", lambda _: None)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="a:1"))
     named = [{"name": "TransferQueueController", "namespace": "transfer_queue"}]
     monkeypatch.setattr(ray.util, "list_named_actors", lambda all_namespaces: named)
     with pytest.raises(UserError, match="another run of verl"):
-        nodes.wait_until_free(2)
+        cluster.wait_until_free(2)
     named.clear()
     monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": 1.0})
     with pytest.raises(UserError, match="only 1 of the cluster's devices are free"):
-        nodes.wait_until_free(2)
-    nodes.wait_until_free(1)
+        cluster.wait_until_free(2)
+    cluster.wait_until_free(1)
 
 
 # ---- what is said --------------------------------------------------------------------------------------
@@ -196,9 +196,9 @@ def test_a_lost_nodes_report(tmp_path, monkeypatch):
     file.set_ranks({Role.LONG: ["a", "b"]})
     file.now(3, "long learns")
     saved(tmp_path, 2)
-    lost = failure.LostNode(id="b", name="10.0.0.2 (b)", reason="health check failed")
+    lost = watch.LostNode(id="b", name="10.0.0.2 (b)", reason="health check failed")
     command = ("longshort", "train", "trainer.nnodes=2", "longshort.schedule=[long, short]")
-    text = str(failure.node_failure([lost], tmp_path, command, "10.0.0.1:6379"))
+    text = str(watch.node_failure([lost], tmp_path, command, "10.0.0.1:6379"))
     for words in (
         "node 10.0.0.2 (b) of the Ray cluster died in step 3 of 6: long learns",
         "long rank 1",
@@ -212,11 +212,11 @@ def test_a_lost_nodes_report(tmp_path, monkeypatch):
 
 
 def test_a_report_before_anything_was_saved(tmp_path):
-    lost = failure.LostNode(id="b", name="n", reason="")
-    text = str(failure.node_failure([lost], tmp_path, (), "a:1"))
+    lost = watch.LostNode(id="b", name="n", reason="")
+    text = str(watch.node_failure([lost], tmp_path, (), "a:1"))
     assert "the run begins anew" in text
     assert text.endswith("the same command")
-    assert "a process of the run died" in str(failure.process_failure(ValueError("x\ny"), tmp_path, ()))
+    assert "a process of the run died" in str(watch.process_failure(ValueError("x\ny"), tmp_path, ()))
 
 
 def test_the_cause_below_tasks_that_waited_for_it():

@@ -3,7 +3,7 @@ import torch
 from longshort_reward import Ramp, RewardWeights
 from longshort_reward.protocol import Role
 
-from verl_longshort.verl_plugin.trainer.group_reward import Row, pair_metrics, reward_rows, role_metrics
+from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey, pair_metrics, reward_rows, role_metrics
 
 WEIGHTS = RewardWeights(mu=Ramp(start=0.0, end=0.2, begin_step=0, end_step=10), rethink=0.1)
 
@@ -28,7 +28,7 @@ def rewards_of(sessions, step=10):
 
 
 def test_a_key_tells_group_session_and_role():
-    row = Row.of("5f-1a_3_1")
+    row = ReplayKey.of("5f-1a_3_1")
     assert (row.group, row.session, row.role) == ("5f-1a", "5f-1a_3", Role.SHORT)
 
 

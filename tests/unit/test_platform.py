@@ -13,8 +13,7 @@ from verl.utils.distributed import initialize_global_process_group_ray
 
 from verl_longshort.verl_plugin import plugin
 from verl_longshort.verl_plugin.platform import device_module
-from verl_longshort.verl_plugin.platform.cpu import PLATFORM_NAME, PlatformCPU
-from verl_longshort.verl_plugin.platform.process_group import GROUP_VARIABLES, open_process_group
+from verl_longshort.verl_plugin.platform.cpu import GROUP_VARIABLES, PLATFORM_NAME, PlatformCPU, open_process_group
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Ramp, RewardWeights, length_match
 
-from verl_longshort.verl_plugin.trainer.single_reward import answer_metrics, reward_answers
+from verl_longshort.verl_plugin.trainer.group_reward import reward_rows, single_metrics
 
 STEPS = 10
 
@@ -31,7 +31,7 @@ answers = st.lists(
 def test_it_is_the_sum_of_its_terms_within_each_group(groups: list[list[dict[str, Any]]], mu: float, step: int) -> None:
     keys = [f"u-{g}_{s}_0" for g, group in enumerate(groups) for s in range(len(group))]
     every = [fact for group in groups for fact in group]
-    rewards = reward_answers(keys, every, weights(mu), step)
+    rewards = reward_rows(keys, every, weights(mu), step)
     assert list(rewards) == keys
     for g, group in enumerate(groups):
         lengths = length_match([int(f["tokens"]) for f in group], [f["acc"] > 0.5 for f in group])
@@ -44,13 +44,13 @@ def test_it_is_the_sum_of_its_terms_within_each_group(groups: list[list[dict[str
 def test_without_mu_length_does_not_matter(group: list[dict[str, Any]]) -> None:
     keys = [f"u_{s}_0" for s in range(len(group))]
     same = [{**fact, "tokens": 7} for fact in group]
-    long, short = (reward_answers(keys, one, weights(0.0), STEPS) for one in (group, same))
+    long, short = (reward_rows(keys, one, weights(0.0), STEPS) for one in (group, same))
     assert [r.total for r in long.values()] == [r.total for r in short.values()]
 
 
 def test_metrics_are_means():
     both = [facts(acc=1.0, tokens=10), facts(acc=0.0, tokens=30, form=0.0)]
-    metrics = answer_metrics(reward_answers(["u_0_0", "u_1_0"], both, weights(0.2), STEPS), both)
+    metrics = single_metrics(reward_rows(["u_0_0", "u_1_0"], both, weights(0.2), STEPS), both)
     assert metrics["single/accuracy"] == metrics["single/reward/em"] == 0.5
     assert (metrics["single/tokens"], metrics["single/format"]) == (20.0, 0.5)
     assert metrics["single/reward/total"] == pytest.approx(0.55)

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
 from verl_longshort.core.single_model import SingleMode
-from verl_longshort.verl_plugin.trainer.launch import UNUSED
-from verl_longshort.verl_plugin.trainer.single_run import CONFIG_NAME, check
+from verl_longshort.verl_plugin.trainer.launch import SINGLE_CONFIG, UNUSED
+from verl_longshort.verl_plugin.trainer.preflight import check_single
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def run(tmp_path: Path) -> dict[str, Any]:
 
 
 def composed(run: dict[str, Any]) -> Any:
-    return compose_config(CONFIG_NAME, [f"{k}={v}" for k, v in run.items()], unused=UNUSED)
+    return compose_config(SINGLE_CONFIG, [f"{k}={v}" for k, v in run.items()], unused=UNUSED)
 
 
 def test_what_is_set_reaches_verl(run: dict[str, Any]) -> None:
     config = composed(run)
-    settings = check(config)
+    settings = check_single(config)
     assert (settings.steps, settings.mode, settings.token_budget) == (4, SingleMode.LONG_COT, 320)
     assert settings.weights.mu.at(4) == 0.2
     assert config.data.max_response_length == 320
@@ -55,7 +55,7 @@ def test_the_same_defaults_as_the_pair(run: dict[str, Any]) -> None:
     model = run["longshort.model"]
     roles = [f"longshort.policies.{r}.actor_rollout_ref.model.path={model}" for r in ("long", "short")]
     pair = compose_config("longshort_trainer", ["device=cpu", *roles], unused=UNUSED)
-    own = compose_config(CONFIG_NAME, ["device=cpu", f"longshort.model={model}"], unused=UNUSED)
+    own = compose_config(SINGLE_CONFIG, ["device=cpu", f"longshort.model={model}"], unused=UNUSED)
     assert own.longshort.steps == len(pair.longshort.schedule) * pair.longshort.steps_per_round
     assert own.longshort.token_budget == pair.longshort.environment.token_budget
     assert own.longshort.reward.mu == pair.longshort.reward.mu

@@ -30,7 +30,7 @@ from verl_longshort.verl_plugin.rollout import names
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
+from verl_longshort.verl_plugin.trainer.preflight import check_installed, check_rollouts
 
 JOB = "01000000"
 UNUSED = ("reward.reward_model",)

@@ -143,8 +143,3 @@ def with_ramp_ends(reward: Any, total_steps: int) -> Any:
 
     terms = {name: ended(ramp) for name, ramp in (reward.get("terms") or {}).items()}
     return {**reward, **({"mu": ended(reward["mu"])} if "mu" in reward else {}), "terms": terms}
-
-
-def parse_prompts(given: Mapping[str, str | None]) -> RolePrompts:
-    """The system prompts of `longshort.environment.prompts`. Raises UserError for an unknown key."""
-    return PromptSettings.parse(dict(given), "longshort.environment.prompts").role_prompts

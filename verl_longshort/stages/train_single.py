@@ -7,8 +7,8 @@ from rich.console import Console
 
 from verl_longshort.base.requirements import Requirements
 from verl_longshort.verl_plugin.stage import TrainingSettings, TrainingStage
+from verl_longshort.verl_plugin.trainer.launch import checked_single_config, train_single
 from verl_longshort.verl_plugin.trainer.requirements import single_requirements
-from verl_longshort.verl_plugin.trainer.single_run import checked_config, train_single
 
 
 class TrainSingleStage(TrainingStage):
@@ -18,7 +18,7 @@ class TrainSingleStage(TrainingStage):
 
     def checked_config(self, overrides: Sequence[str]) -> DictConfig:
         """verl's configuration with a block of our own."""
-        return checked_config(overrides)
+        return checked_single_config(overrides)
 
     def requirements(self, settings: TrainingSettings, inputs: None) -> Requirements:
         """Read from verl's configuration."""

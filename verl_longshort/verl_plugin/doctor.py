@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -42,17 +42,8 @@ class Diagnosis:
     @property
     def problems(self) -> list[str]:
         """One line per problem."""
-        places = {
-            "": [*self.installed, *self.machine],
-            "driver: ": self.driver,
-            "Ray worker: ": self.worker or [],
-        }
-        return [
-            f"{place}{finding.topic}: {finding.problem}"
-            for place, findings in places.items()
-            for finding in findings
-            if finding.problem
-        ]
+        found = {"": [*self.installed, *self.machine], "driver: ": self.driver, "Ray worker: ": self.worker or []}
+        return [f"{place}{one.topic}: {one.problem}" for place in found for one in found[place] if one.problem]
 
 
 def diagnose(*, use_ray: bool) -> Diagnosis:
@@ -77,14 +68,12 @@ def inspect_worker(timeout_s: float = WORKER_TIMEOUT_S) -> list[Finding]:
     except subprocess.TimeoutExpired:
         address = os.environ.get("RAY_ADDRESS")
         cluster = f"the cluster RAY_ADDRESS={address}" if address else "a local Ray"
-        return [_unreached(f"{cluster} gave no answer within {timeout_s:.0f} s; logs are in {RAY_LOGS}")]
+        problem = f"{cluster} gave no answer within {timeout_s:.0f} s; logs are in {RAY_LOGS}"
     except subprocess.CalledProcessError as error:
-        return [_unreached(f"{_last_line(error.stderr, error.returncode)}; Ray's logs are in {RAY_LOGS}")]
-    return [Finding(**finding) for finding in json.loads(done.stdout.splitlines()[-1])]
-
-
-def _unreached(problem: str) -> Finding:
-    return Finding(topic=PLUGIN_TOPIC, value="not reached", problem=problem)
+        problem = f"{_last_line(error.stderr, error.returncode)}; Ray's logs are in {RAY_LOGS}"
+    else:
+        return [Finding(**finding) for finding in json.loads(done.stdout.splitlines()[-1])]
+    return [Finding(topic=PLUGIN_TOPIC, value="not reached", problem=problem)]
 
 
 def _last_line(text: str, status: int) -> str:
@@ -93,11 +82,12 @@ def _last_line(text: str, status: int) -> str:
 
 def render(diagnosis: Diagnosis, console: Console) -> None:
     """Print the tables and, at the end, each problem in a line."""
-    console.print(_table("Installed", ["package", "version"], _rows([diagnosis.installed])))
-    columns = ["in this process", *(["in a Ray worker"] if diagnosis.worker is not None else [])]
-    sides = [diagnosis.driver, *([diagnosis.worker] if diagnosis.worker is not None else [])]
-    console.print(_table("Registered with verl", ["what", *columns], _rows(sides)))
-    console.print(_table("A run here", ["what", "value"], _rows([diagnosis.machine])))
+    console.print(_table("Installed", "package", {"version": diagnosis.installed}))
+    sides = {"in this process": diagnosis.driver}
+    if diagnosis.worker is not None:
+        sides["in a Ray worker"] = diagnosis.worker
+    console.print(_table("Registered with verl", "what", sides))
+    console.print(_table("A run here", "what", {"value": diagnosis.machine}))
     for problem in diagnosis.problems:
         console.print(f"[bold red]✗[/] {escape(problem)}", highlight=False, soft_wrap=True)
     if not diagnosis.problems:
@@ -105,17 +95,12 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _versions() -> list[Finding]:
-    requirements = [*_requirements(DISTRIBUTION), *_requirements("verl")]
-    return [_version(name, requirements) for name in NEEDED] + [
+    lines = [line for name in (DISTRIBUTION, "verl") if _installed(name) for line in requires(name) or []]
+    # including what verl's trainer requires of verl
+    required = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate({"extra": "verl-core"})]
+    return [_version(name, required) for name in NEEDED] + [
         Finding(topic=name, value=_installed(name) or "not installed (optional)") for name in OPTIONAL
     ]
-
-
-def _requirements(distribution: str) -> list[Requirement]:
-    """What a distribution requires, including what verl's trainer requires of verl."""
-    listed = (requires(distribution) or []) if _installed(distribution) else []
-    parsed = [Requirement(line) for line in listed]
-    return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": "verl-core"})]
 
 
 def _version(name: str, requirements: Iterable[Requirement]) -> Finding:
@@ -164,9 +149,13 @@ def _machine(driver: Iterable[Finding]) -> list[Finding]:
     import torch
 
     device = next((finding.value for finding in driver if finding.topic == DEVICE_TOPIC), "unknown")
+    unused_gpu = (
+        "verl sees an NVIDIA GPU, but the installed torch is a CPU build; install torch for CUDA, or set "
+        "VERL_PLATFORM=cpu to leave the GPU alone"
+    )
     engine = next(spec for spec in ENGINES.values() if spec.installed and (device == "cuda" or not spec.needs_gpu))
     return [
-        Finding(topic="device", value=device, problem=_unused_gpu(device, torch.version.cuda)),
+        Finding(topic="device", value=device, problem="" if device != "cuda" or torch.version.cuda else unused_gpu),
         Finding(topic="config", value=f"device={device}"),
         Finding(topic="rollout engine", value=engine.name),
         Finding(topic="torch built for", value=f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"),
@@ -174,29 +163,14 @@ def _machine(driver: Iterable[Finding]) -> list[Finding]:
     ]
 
 
-def _unused_gpu(device: str, torch_cuda: str | None) -> str:
-    if device != "cuda" or torch_cuda:
-        return ""
-    return (
-        "verl sees an NVIDIA GPU, but the installed torch is a CPU build; install torch for CUDA, or set "
-        "VERL_PLATFORM=cpu to leave the GPU alone"
-    )
-
-
-def _rows(sides: Sequence[Sequence[Finding]]) -> list[list[str]]:
-    topics = dict.fromkeys(finding.topic for side in sides for finding in side)
-    return [[topic, *(_cell(topic, side) for side in sides)] for topic in topics]
-
-
-def _cell(topic: str, side: Iterable[Finding]) -> str:
-    found = next((finding for finding in side if finding.topic == topic), None)
-    if found is None:
-        return "—"
-    return f"[red]{escape(found.value)} ✗[/]" if found.problem else escape(found.value)
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
+def _table(title: str, topics: str, columns: Mapping[str, Sequence[Finding]]) -> Table:
+    """One row per topic, one column per place that was looked at."""
+    table = Table(topics, *columns, title=title, title_justify="left")
+    for topic in dict.fromkeys(finding.topic for findings in columns.values() for finding in findings):
+        cells = []
+        for findings in columns.values():
+            found = next((finding for finding in findings if finding.topic == topic), None)
+            shown = "—" if found is None else escape(found.value)
+            cells.append(f"[red]{shown} ✗[/]" if found and found.problem else shown)
+        table.add_row(topic, *cells)
     return table

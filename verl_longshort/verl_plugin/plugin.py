@@ -20,9 +20,6 @@ ENTRY_POINT = "longshort"
 POLICY_VARIABLE = "VERL_USE_EXTERNAL_PLUGINS"
 TRAINER_NAME = "longshort"
 _PACKAGE = "verl_longshort.verl_plugin"
-TRAINER_MODULES = (f"{_PACKAGE}.trainer.pair_trainer", f"{_PACKAGE}.trainer.single_trainer")
-AGENT_LOOP_MODULES = (f"{_PACKAGE}.rollout.agent_loop", f"{_PACKAGE}.rollout.single_loop")
-ENGINE_MODULE = f"{_PACKAGE}.platform.fsdp"
 
 LOAD_ERROR: Exception | None = None
 """What went wrong while verl loaded this module, if anything did."""
@@ -55,7 +52,7 @@ def _register_adapters(base: ModuleType) -> None:
 def _import(*modules: str) -> Callable[[ModuleType], None]:
     def register(_: ModuleType) -> None:
         for module in modules:
-            importlib.import_module(module)
+            importlib.import_module(f"{_PACKAGE}.{module}")
 
     return register
 
@@ -63,9 +60,9 @@ def _import(*modules: str) -> Callable[[ModuleType], None]:
 WHEN_IMPORTED = {
     "verl.workers.rollout.replica": _register_replicas,
     "verl.workers.rollout.base": _register_adapters,
-    "verl.workers.engine.fsdp.transformer_impl": _import(ENGINE_MODULE),
-    "verl.trainer.ppo.v1": _import(*TRAINER_MODULES),
-    "verl.experimental.agent_loop.agent_loop": _import(*AGENT_LOOP_MODULES),
+    "verl.workers.engine.fsdp.transformer_impl": _import("platform.fsdp"),
+    "verl.trainer.ppo.v1": _import("trainer.pair_trainer", "trainer.single_trainer"),
+    "verl.experimental.agent_loop.agent_loop": _import("rollout.agent_loop"),
 }
 """Module of verl -> what to register once it is imported."""
 

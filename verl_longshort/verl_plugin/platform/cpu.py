@@ -1,23 +1,31 @@
-"""The CPU as a platform of verl, under the name "cpu".
+"""The CPU as a platform of verl, under the name "cpu", and its process group over gloo.
 
 verl detects it by itself where no accelerator answers; `VERL_PLATFORM=cpu` asks for it on a machine that has
 one.
 """
 
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import ModuleType
 
 import torch
 import torch.distributed as dist
+from longshort_reward.errors import UserError
 from verl.plugin.platform import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
 from verl_longshort.verl_plugin.platform import device_module
-from verl_longshort.verl_plugin.platform.process_group import is_ray_worker, open_process_group
 
 PLATFORM_NAME = "cpu"
+GROUP_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What tells a process its place in the group; set by torchrun and by verl's Ray worker groups."""
+
+GROUP_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others in one collective before it fails (torch's own default for gloo)."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +55,17 @@ class PlatformCPU(PlatformBase):
         verl takes the first platform that answers, in the order of registration, and another plug-in may
         register an accelerator after this one; hence all are asked here.
         """
-        others = (name for name in PlatformRegistry.registered_names() if name != PLATFORM_NAME)
-        return not any(_answers(name, use_smi_check) for name in others)
+        for name in PlatformRegistry.registered_names():
+            platform = PlatformRegistry.get(name)
+            if name == PLATFORM_NAME or platform is None:
+                continue
+            try:
+                if platform().is_platform_available(use_smi_check=use_smi_check):
+                    return False
+            except Exception as error:
+                # verl's own detection takes a probe that raises for a platform that is not there.
+                logger.warning("verl platform %r could not be probed and counts as absent: %s", name, error)
+        return True
 
     def current_device(self) -> torch.device:
         return device_module.current_device()
@@ -80,12 +97,12 @@ class PlatformCPU(PlatformBase):
     def communication_backend_name(self) -> str:
         """The name is gloo; in one of verl's Ray workers the process group is open when this returns.
 
-        verl asks for the name to build the backend string that torch refuses on a CPU (see `process_group`),
+        verl asks for the name to build the backend string that torch rejects on a CPU (see `open_process_group`),
         and right after that it asks whether a group is open already. No other plug-in point lies between a
         stock worker's start and its group: verl's trainers choose the worker classes themselves, so
         subclasses of them would serve only a trainer of ours.
         """
-        if is_ray_worker() and not dist.is_initialized():
+        if os.environ.get("WG_BACKEND") == "ray" and not dist.is_initialized():
             open_process_group()
         return "gloo"
 
@@ -120,13 +137,29 @@ class PlatformCPU(PlatformBase):
         return None
 
 
-def _answers(name: str, use_smi_check: bool) -> bool:
-    platform = PlatformRegistry.get(name)
-    if platform is None:
-        return False
-    try:
-        return bool(platform().is_platform_available(use_smi_check=use_smi_check))
-    except Exception as error:
-        # verl's own detection takes a probe that raises for a platform that is not there.
-        logger.warning("verl platform %r could not be probed and counts as absent: %s", name, error)
-        return False
+def open_process_group(timeout: timedelta = GROUP_TIMEOUT) -> None:
+    """Open the default process group on "cpu:gloo", at the place the environment gives this process.
+
+    verl 0.9.1 asks torch for the backend `"cpu:gloo,<device>:<backend>"`. With the device "cpu" that names the CPU
+    twice, and torch rejects it. verl's Ray workers keep a group that is already open, so `PlatformCPU` opens it for
+    them; the SFT launcher calls this function itself.
+
+    A process that was started alone, with none of `GROUP_VARIABLES` set, becomes a group of one, and the
+    variables are set for it: verl's `Worker` reads them too. Raises UserError when only some of them are set.
+    """
+    missing = [name for name in GROUP_VARIABLES if name not in os.environ]
+    if len(missing) == len(GROUP_VARIABLES):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    elif missing:
+        remedy = f"set all of {', '.join(GROUP_VARIABLES)} (torchrun does), or none for one process alone"
+        raise UserError(", ".join(missing), "not set", remedy)
+    dist.init_process_group(
+        "cpu:gloo",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timeout,
+        init_method=os.environ.get("DIST_INIT_METHOD"),
+    )

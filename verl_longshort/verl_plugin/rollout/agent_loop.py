@@ -1,11 +1,14 @@
-"""The two-agent loop: one verl session is one joint trajectory and returns one row per role.
+"""The agent loops of a pair and of a single model: one verl session is one trajectory, graded here.
 
-Every trajectory runs its own turns; nothing waits for other trajectories. Rows come in the order of `ROLES`,
-so the last part of a TransferQueue key `{uid}_{session}_{i}` names the role.
+Every trajectory runs its own turns; nothing waits for other trajectories. A pair's session returns one row per role in
+the order of `ROLES`, so the last part of a TransferQueue key `{uid}_{session}_{i}` names the role; a single model's
+returns one row.
 """
 
 import asyncio
-from typing import Any
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from longshort_reward import format_match, match_answer
 from longshort_reward.errors import UserError
@@ -14,12 +17,25 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from verl.utils.profiler import simple_timer
 
 from verl_longshort.base.seeds import derived_seed
-from verl_longshort.config.pair import PairSettings, settings_of
+from verl_longshort.config.pair import settings_of
+from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.core.environment import Environment, StopReason
 from verl_longshort.core.role_view import RoleView
-from verl_longshort.core.trajectory import Participant, Trajectory, run_trajectory
+from verl_longshort.core.single_model import SingleAnswer, SingleMode, solve_alone, well_formed
+from verl_longshort.core.trajectory import Trajectory, run_trajectory
 from verl_longshort.problems.reader import user_message
-from verl_longshort.verl_plugin.rollout.clients import PairClient, participants
+from verl_longshort.verl_plugin.rollout.clients import PairClient, ServedPolicy, participants
+
+Value = TypeVar("Value")
+_made: dict[Callable[[Any], Any], tuple[Any, Any]] = {}
+
+
+def once(make: Callable[[Any], Value], source: Any) -> Value:
+    """`make(source)`, kept while the source is the same object: a loop object is made for every trajectory."""
+    if make not in _made or _made[make][0] is not source:
+        _made[make] = (source, make(source))
+    value: Value = _made[make][1]
+    return value
 
 
 @register("longshort")
@@ -40,32 +56,30 @@ class LongShortAgentLoop(AgentLoopBase):
         if not isinstance(self.server_manager, PairClient):
             remedy = "this agent loop needs two policies; set trainer.v1.trainer_mode=longshort"
             raise UserError("actor_rollout_ref.rollout.agent.default_agent_loop", "longshort", remedy)
-        settings = _settings(self.config)
+        settings = once(settings_of, self.config)
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
             trajectory = await run_trajectory(
                 user_message(sample["raw_prompt"]),
-                _participants(self.server_manager),
+                once(participants, self.server_manager),
                 Environment(settings.limits),
                 settings.prompts,
                 {**sampling_params, "seed": session_seed(self.rollout_config.seed, sample)},
             )
         with simple_timer("compute_score", timing):
-            correct = await _grade(trajectory, sample, settings.answer_timeout_s)
+            answered = trajectory.state.stop_reason is StopReason.ANSWERED
+            text = trajectory.state.final_text if answered else None
+            correct = await _matches(text, sample, settings.answer_timeout_s)
         facts = trajectory_facts(trajectory, correct)
         version = int(sample["global_steps"]) - 1
         return [self._row(trajectory, role, facts, timing, version) for role in ROLES]
 
     def _row(
-        self,
-        trajectory: Trajectory,
-        role: Role,
-        facts: dict[str, Any],
-        timing: dict[str, float],
-        version: int,
+        self, trajectory: Trajectory, role: Role, facts: dict[str, Any], timing: dict[str, float], version: int
     ) -> AgentLoopOutput:
         view = trajectory.views[role]
-        self._check_fits(view, role)
+        remedy = "raise it or lower longshort.environment's budgets"
+        _check_fits(self.config, f"a {role} row", view.prompt_ids, view.response_ids, remedy)
         response = response_of(view, int(self.tokenizer.eos_token_id))
         return AgentLoopOutput(
             prompt_ids=view.prompt_ids,
@@ -76,7 +90,7 @@ class LongShortAgentLoop(AgentLoopBase):
             num_turns=len(trajectory.state.turns),
             metrics=AgentLoopMetrics(**timing),
             extra_fields={
-                **weight_versions(trajectory, role, version),
+                **weight_versions([extra["global_steps"] for extra in trajectory.extras[role]], version),
                 "role": role.value,
                 "own_turns": view.own_turns,
                 "record": trajectory.to_record(),
@@ -84,21 +98,55 @@ class LongShortAgentLoop(AgentLoopBase):
             },
         )
 
-    def _check_fits(self, view: RoleView, role: Role) -> None:
-        for key, ids in (("max_prompt_length", view.prompt_ids), ("max_response_length", view.response_ids)):
-            limit = self.config.data[key]
-            if len(ids) > limit:
-                remedy = f"a {role} row has {len(ids)} tokens; raise it or lower longshort.environment's budgets"
-                raise UserError(f"data.{key}", limit, remedy)
+
+@register("longshort_single")
+class SingleAgentLoop(AgentLoopBase):
+    """Asks a single model once and grades its answer."""
+
+    async def run(self, sampling_params: dict[str, Any], **sample: Any) -> AgentLoopOutput:
+        """One answer to the problem of the data row `sample`; see `LongShortAgentLoop.run`."""
+        settings = once(single_settings_of, self.config)
+        timing: dict[str, float] = {}
+        with simple_timer("generate_sequences", timing):
+            answer = await solve_alone(
+                user_message(sample["raw_prompt"]),
+                tokenizer=self.tokenizer,
+                generate=ServedPolicy(self.server_manager),
+                mode=settings.mode,
+                system_prompt=settings.system_prompt,
+                token_budget=settings.token_budget,
+                request_id=uuid.uuid4().hex,
+                sampling={**sampling_params, "seed": session_seed(self.rollout_config.seed, sample)},
+            )
+        if not answer.token_ids:
+            raise RuntimeError("the engine gave no token, and verl cannot store an empty response")
+        _check_fits(self.config, "a row", answer.prompt_ids, answer.token_ids, "raise it")
+        with simple_timer("compute_score", timing):
+            correct = await _matches(answer.text if answer.answered else None, sample, settings.answer_timeout_s)
+        facts = answer_facts(answer, settings.mode, correct)
+        return AgentLoopOutput(
+            prompt_ids=answer.prompt_ids,
+            response_ids=answer.token_ids,
+            response_mask=[1] * len(answer.token_ids),
+            response_logprobs=answer.logprobs,
+            # the whole group's reward takes its place before the model learns
+            reward_score=facts["acc"],
+            num_turns=1,
+            metrics=AgentLoopMetrics(**timing),
+            extra_fields={
+                **weight_versions([answer.extra.get("global_steps")], int(sample["global_steps"]) - 1),
+                "text": answer.text,
+                "reward_extra_info": facts,
+            },
+        )
 
 
 def trajectory_facts(trajectory: Trajectory, correct: bool) -> dict[str, Any]:
     """What a person and the group reward want to know of one trajectory; one flat dict of scalars."""
     state = trajectory.state
-    turns = {role: [t for t in state.turns if t.role is role] for role in ROLES}
     facts: dict[str, Any] = {
         "acc": float(correct),
-        "tokens": float(sum(state.tokens.values())),
+        "tokens": float(state.total_tokens),
         "turns": float(len(state.turns)),
         "rethinks": float(state.rethinks),
         "stop_reason": state.stop_reason.value if state.stop_reason else "",
@@ -106,9 +154,20 @@ def trajectory_facts(trajectory: Trajectory, correct: bool) -> dict[str, Any]:
     }
     for role in ROLES:
         facts[f"tokens_{role}"] = float(state.tokens[role])
-        facts[f"turns_{role}"] = float(len(turns[role]))
-        facts[f"format_{role}"] = float(format_match(turns[role], role))
+        facts[f"turns_{role}"] = float(sum(turn.role is role for turn in state.turns))
+        facts[f"format_{role}"] = format_match(state.turns, role)
     return facts
+
+
+def answer_facts(answer: SingleAnswer, mode: SingleMode, correct: bool) -> dict[str, Any]:
+    """What a person and the reward want to know of a single model's answer; one flat dict of scalars."""
+    return {
+        "acc": float(correct),
+        "format": float(well_formed(mode, answer)),
+        "tokens": float(answer.tokens),
+        "answered": float(answer.answered),
+        "stop_reason": answer.stop_reason.value,
+    }
 
 
 def response_of(view: RoleView, filler_id: int) -> dict[str, Any]:
@@ -122,22 +181,10 @@ def response_of(view: RoleView, filler_id: int) -> dict[str, Any]:
     return {"ids": view.response_ids, "mask": view.response_mask, "logprobs": view.response_logprobs}
 
 
-def weight_versions(trajectory: Trajectory, role: Role, fallback: int) -> dict[str, int]:
-    """The training steps whose weights wrote this role's turns; `fallback` when it never spoke."""
-    seen = [extra["global_steps"] for extra in trajectory.extras[role]]
-    versions = [v for v in seen if v is not None] or [fallback]
-    return {
-        "global_steps": versions[-1],
-        "min_global_steps": min(versions),
-        "max_global_steps": max(versions),
-    }
-
-
-async def _grade(trajectory: Trajectory, sample: dict[str, Any], timeout_s: float) -> bool:
-    if trajectory.state.stop_reason is not StopReason.ANSWERED:
-        return False
-    truth = sample["reward_model"]["ground_truth"]
-    return await asyncio.to_thread(match_answer, trajectory.state.final_text, truth, timeout_s=timeout_s)
+def weight_versions(seen: Sequence[int | None], fallback: int) -> dict[str, int]:
+    """The training steps whose weights wrote a row's turns; `fallback` where no engine told one."""
+    versions = [version for version in seen if version is not None] or [fallback]
+    return {"global_steps": versions[-1], "min_global_steps": min(versions), "max_global_steps": max(versions)}
 
 
 def session_seed(base: int, sample: dict[str, Any]) -> int:
@@ -149,20 +196,15 @@ def session_seed(base: int, sample: dict[str, Any]) -> int:
     return derived_seed(base, f"{sample['global_steps']}/{sample['index']}/{sample['session_id']}", bits=32)
 
 
-# a loop object is made for every trajectory; what does not depend on it is made once per process
-_parsed: tuple[Any, PairSettings] | None = None
-_served: tuple[PairClient, dict[Role, Participant]] | None = None
+def _check_fits(config: Any, row: str, prompt_ids: Sequence[int], response_ids: Sequence[int], remedy: str) -> None:
+    for key, ids in (("max_prompt_length", prompt_ids), ("max_response_length", response_ids)):
+        limit = config.data[key]
+        if len(ids) > limit:
+            raise UserError(f"data.{key}", limit, f"{row} has {len(ids)} tokens; {remedy}")
 
 
-def _participants(client: PairClient) -> dict[Role, Participant]:
-    global _served
-    if _served is None or _served[0] is not client:
-        _served = (client, participants(client))
-    return _served[1]
-
-
-def _settings(config: Any) -> PairSettings:
-    global _parsed
-    if _parsed is None or _parsed[0] is not config:
-        _parsed = (config, settings_of(config))
-    return _parsed[1]
+async def _matches(text: str | None, sample: dict[str, Any], timeout_s: float) -> bool:
+    if text is None:
+        return False
+    truth = sample["reward_model"]["ground_truth"]
+    return await asyncio.to_thread(match_answer, text, truth, timeout_s=timeout_s)

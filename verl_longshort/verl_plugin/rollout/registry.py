@@ -16,10 +16,6 @@ Refusals = Iterator[tuple[str, Any, str]]
 """Key below `rollout`, its value, and the remedy."""
 
 
-def _nothing(rollout: Mapping[str, Any]) -> Refusals:
-    yield from ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
     """An engine as a rollout of verl, under the engine's name."""
@@ -29,7 +25,7 @@ class Rollout:
     """Dotted path of the class; imported when verl starts such a rollout."""
     adapter: str
     """Dotted path of the class on the trainer's side."""
-    refused: Callable[[Mapping[str, Any]], Refusals] = _nothing
+    refused: Callable[[Mapping[str, Any]], Refusals] = lambda rollout: iter(())
     """What of a policy's `rollout` configuration a pair cannot have."""
 
     def load_replica(self) -> type:
@@ -63,7 +59,7 @@ ROLLOUTS = {
         ),
         Rollout(
             engine=TRANSFORMERS,
-            replica=f"{_HERE}.replica.TransformersReplica",
+            replica=f"{_HERE}.server.TransformersReplica",
             adapter=f"{_HERE}.adapter.TransformersAdapter",
         ),
     )

@@ -1,26 +1,29 @@
-"""The Ray actor that serves one policy to verl: `TransformersEngine` behind the methods that verl calls."""
+"""The Ray actor that serves one policy to verl, and verl's replica, which says where it runs and starts it."""
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from transformers import AutoModelForCausalLM
+from verl.plugin.platform import get_platform
 from verl.utils import normalize_token_ids
 from verl.utils.config import omega_conf_to_dataclass
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_name, get_resource_name
 from verl.workers.config import HFModelConfig, RolloutConfig
-from verl.workers.rollout.replica import RolloutMode, TokenOutput
+from verl.workers.rollout.replica import RolloutMode, RolloutReplica, TokenOutput
 
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.engines.transformers_engine import KEPT_TOKENS, TransformersEngine
 from verl_longshort.engines.weights import PackedTensor, missing_weights
-
-_KV_CACHE = "kv_cache"
+from verl_longshort.verl_plugin.rollout.adapter import check_one_process
+from verl_longshort.verl_plugin.rollout.names import server_name
 
 
 class TransformersServer:
-    """One replica: the model of a policy, loaded from its path, later updated by the trainer.
+    """The model of a policy, loaded from its path, later updated by the trainer, behind the methods that verl calls.
 
     `rollout.custom` may hold `role` (see `names.py`) and `threads`, the CPU threads of the model
     (default 1: the trainer's processes share the machine). Control calls return when they have taken effect.
@@ -34,12 +37,23 @@ class TransformersServer:
         self._rejecting = False
         self._loaded: list[str] = []
         described: HFModelConfig = omega_conf_to_dataclass(model_config)
-        self._model = _load_model(config, described)
+        model = AutoModelForCausalLM.from_pretrained(
+            described.local_path,
+            config=described.hf_config,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation="sdpa",
+            trust_remote_code=described.trust_remote_code,
+        )
+        self._model = model.to(get_device_name())
+        eos: set[int] = set()
+        for source in (described.generation_config, described.hf_config, described.tokenizer):
+            ids = getattr(source, "eos_token_id", None)
+            eos.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
         self._engine = TransformersEngine(
             self._model,
             described.tokenizer,
             max_num_seqs=config.max_num_seqs,
-            eos_token_ids=_eos_token_ids(described),
+            eos_token_ids=eos,
             seed=config.seed + replica_rank,
             max_model_len=config.max_model_len,
             kept_tokens=KEPT_TOKENS if config.enable_prefix_caching else 0,
@@ -79,7 +93,7 @@ class TransformersServer:
 
     async def wake_up(self, tags: list[str] | None = None) -> None:
         """Serve again. With `tags`, only when the KV cache is among them: it comes back last."""
-        if self._sleeps and (tags is None or _KV_CACHE in tags):
+        if self._sleeps and (tags is None or "kv_cache" in tags):
             await asyncio.to_thread(self._engine.wake)
 
     async def sleep(self) -> None:
@@ -155,11 +169,8 @@ class TransformersServer:
         return self.mode != RolloutMode.STANDALONE and self.config.free_cache_engine
 
     def _with_defaults(self, given: Mapping[str, Any], prompt_tokens: int, request_id: str) -> dict[str, Any]:
-        sampling = {
-            "ignore_eos": self.config.ignore_eos,
-            "repetition_penalty": self.config.repetition_penalty,
-            **given,
-        }
+        defaults = {"ignore_eos": self.config.ignore_eos, "repetition_penalty": self.config.repetition_penalty}
+        sampling = {**defaults, **given}
         if "max_new_tokens" not in given:
             # verl's rule: a request without a limit fills the row that the trainer has for it
             row = self.config.prompt_length + self.config.response_length - prompt_tokens
@@ -184,20 +195,50 @@ class TransformersServer:
         )
 
 
-def _load_model(config: RolloutConfig, described: HFModelConfig) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(
-        described.local_path,
-        config=described.hf_config,
-        dtype=getattr(torch, config.dtype),
-        attn_implementation="sdpa",
-        trust_remote_code=described.trust_remote_code,
-    )
-    return model.to(get_device_name())
+class TransformersReplica(RolloutReplica):
+    """One server actor: on its worker's device (hybrid), or on its own (standalone).
+
+    Raises UserError when the rollout is configured with more than one process per replica.
+    """
+
+    def __init__(self, replica_rank: int, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(replica_rank, config, *args, **kwargs)
+        check_one_process(self.config)
+
+    async def init_standalone(self) -> None:
+        """Start a server that keeps the weights of its model path.
+
+        verl's own would start workers to receive weights from a trainer elsewhere; this server has none.
+        """
+        self.rollout_mode = RolloutMode.STANDALONE
+        await self.launch_servers()
+
+    async def launch_servers(self) -> None:
+        """Start the server and wait until its model is loaded."""
+        platform = get_platform()
+        if self.workers:
+            # on the worker's node and device; the device is the worker's, so none is claimed
+            node, devices = await self.workers[0].__ray_call__.remote(_where)
+            visible = {platform.visible_devices_envvar(): ",".join(devices)}
+            options = {
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False),
+                "runtime_env": {"env_vars": {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **visible}},
+            }
+        else:
+            options = {} if get_device_name() == "cpu" else platform.ray_resource_options(1)
+        kind = "reward_" if self.is_reward_model else "teacher_" if self.is_teacher_model else ""
+        name = server_name(self.config, self.replica_rank, kind) + self.name_suffix
+        server = (
+            ray.remote(TransformersServer)
+            .options(name=name, num_cpus=0, max_concurrency=self.max_concurrency, **options)
+            .remote(self.config, self.model_config, self.rollout_mode, self.replica_rank)
+        )
+        await server.ready.remote()
+        self.servers = [server]
+        self._server_handle = server
+        self._server_address = name
 
 
-def _eos_token_ids(described: HFModelConfig) -> set[int]:
-    ids: set[int] = set()
-    for source in (described.generation_config, described.hf_config, described.tokenizer):
-        eos = getattr(source, "eos_token_id", None)
-        ids.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
-    return ids
+def _where(worker: Any) -> tuple[str, list[str]]:
+    context = ray.get_runtime_context()
+    return context.get_node_id(), [str(i) for i in context.get_accelerator_ids()[get_resource_name()]]

@@ -2,11 +2,17 @@
 
 An existing cluster is joined when the user names it (`ray_kwargs.ray_init.address`, else `RAY_ADDRESS`). Its
 nodes' devices come from `ray start`, and its processes have the environment of the nodes, not of the command, so the
-variables that a run needs are sent along. Nothing here needs a connection.
+variables that a run needs are sent along. Before the run starts, a Ray task on each node looks whether the node has
+the same packages and sees the folders that all nodes must share; only `check_nodes` and `wait_until_free` need a
+connection.
 """
 
+import importlib.metadata
 import os
-from collections.abc import Mapping, Sequence
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
@@ -16,6 +22,16 @@ VARIABLE = "RAY_ADDRESS"
 ADDRESS_KEY = "ray_kwargs.ray_init.address"
 CPUS_PER_DEVICE = 3
 """verl reserves so many of Ray's CPUs with each device (`ResourcePoolManager.max_colocate_count`)."""
+
+PACKAGES = ("verl-longshort", "verl")
+ANSWER_S = 180.0
+"""How long a node may take to start a Python process and look."""
+
+SEEN_S = 15.0
+"""How long a file may take to appear on another node: network file systems cache folders."""
+
+FREE_S = 60.0
+"""How long to wait for devices: those of a run that has just died are free a moment later."""
 
 # what the settings say about a cluster of the run's own
 _OWN_CLUSTER = ("num_cpus", "num_gpus", "include_dashboard")
@@ -45,11 +61,9 @@ def check_address(config: DictConfig) -> None:
 
 
 def point_at_cluster(config: DictConfig, *, pools: int) -> None:
-    """Set in `config.ray_kwargs.ray_init` where the run's processes live.
+    """Set in `config.ray_kwargs.ray_init` (in place) where the run's processes live.
 
-    Args:
-        config: the run's configuration, changed in place.
-        pools: resource pools of trainer.nnodes x trainer.n_gpus_per_node devices each.
+    Each of the `pools` resource pools has trainer.nnodes x trainer.n_gpus_per_node devices.
     """
     address = requested_address(config)
     with open_dict(config):
@@ -95,29 +109,29 @@ def carried(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def device_groups(config: DictConfig, *, pools: int) -> list[int]:
-    """Sizes of the groups of devices that must each lie on one node."""
-    return [config.trainer.n_gpus_per_node] * (config.trainer.nnodes * pools)
-
-
 def check_capacity(nodes: Sequence[Mapping[str, Any]], groups: Sequence[int], address: str) -> None:
     """Check the run's resource request against the nodes of a cluster (`ray.nodes()`).
 
-    Raises:
-        UserError: no node has room for some group of devices.
+    `groups` are the sizes of the groups of devices that must each lie on one node. Raises UserError when no node has
+    room for some group.
     """
-    alive = [node for node in nodes if node["Alive"]]
-    room = sorted((_devices(node) for node in alive), reverse=True)
+    room, listed = [], []
+    for node in nodes:
+        if node["Alive"]:
+            has = node["Resources"]
+            gpus, cpus = has.get("GPU", 0), has.get("CPU", 0)
+            room.append(int(min(has.get("GPU", has.get("NPU", 0)), cpus // CPUS_PER_DEVICE)))
+            listed.append(f"{gpus:g} GPUs and {cpus:g} CPUs on {node_name(node)}")
     for group in sorted(groups, reverse=True):
+        room.sort(reverse=True)
         if not room or room[0] < group:
             remedy = (
                 f"the run asks for {len(groups)} x {max(groups)} devices, each group on one node and "
                 f"{CPUS_PER_DEVICE} CPUs with each device; the Ray cluster at {address} has "
-                f"{_listed(alive)}; add nodes (`ray start --address=…`) or ask for less"
+                f"{', '.join(listed) or 'no living node'}; add nodes (`ray start --address=…`) or ask for less"
             )
             raise UserError("trainer.nnodes x trainer.n_gpus_per_node", f"{len(groups)} x {group}", remedy)
         room[0] -= group
-        room.sort(reverse=True)
 
 
 def node_name(node: Mapping[str, Any]) -> str:
@@ -125,16 +139,107 @@ def node_name(node: Mapping[str, Any]) -> str:
     return f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
 
 
-def _devices(node: Mapping[str, Any]) -> int:
-    has = node["Resources"]
-    return int(min(has.get("GPU", has.get("NPU", 0)), has.get("CPU", 0) // CPUS_PER_DEVICE))
+def check_nodes(nodes: Iterable[Mapping[str, Any]], folder: Path, models: Mapping[str, str]) -> None:
+    """Ask every living node that can run something.
+
+    Args:
+        nodes: the cluster, `ray.nodes()`.
+        folder: the run's folder; made here, and every node must see what another one writes there.
+        models: configuration key -> model; local folders must be there on every node.
+
+    Raises:
+        UserError: naming the first node that lacks something, and what.
+    """
+    local = {key: path for key, path in models.items() if Path(path).is_dir()}
+    folder.mkdir(parents=True, exist_ok=True)
+    token = folder / f".seen-by-all-{uuid.uuid4().hex}"
+    token.touch()
+    try:
+        answers = _ask(nodes, [str(token), *local.values()])
+    finally:
+        token.unlink()
+    for node, answer in answers:
+        for package, found in answer["versions"].items():
+            here = importlib.metadata.version(package)
+            if found != here:
+                remedy = f"this machine has {here}: install the same on every node, then restart Ray there"
+                raise UserError(f"{package} on node {node}", found or "not installed", remedy)
+        if str(token) in answer["unseen"]:
+            remedy = f"node {node} does not see what is written there: use a folder all nodes share"
+            raise UserError("trainer.default_local_dir", folder, remedy)
+        for key, path in local.items():
+            if path in answer["unseen"]:
+                raise UserError(key, path, f"node {node} has no such folder: use one all nodes share")
 
 
-def _listed(nodes: Sequence[Mapping[str, Any]]) -> str:
-    if not nodes:
-        return "no living node"
-    has = [
-        f"{n['Resources'].get('GPU', 0):g} GPUs and {n['Resources'].get('CPU', 0):g} CPUs on {node_name(n)}"
-        for n in nodes
-    ]
-    return ", ".join(has)
+def _ask(nodes: Iterable[Mapping[str, Any]], paths: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(_question())
+    pending = {}
+    for node in nodes:
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
+            strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": strategy}
+            pending[node_name(node)] = task.options(**options).remote(paths, list(PACKAGES), SEEN_S)
+    answers = []
+    for name, answer in pending.items():
+        try:
+            answers.append((name, ray.get(answer, timeout=ANSWER_S)))
+        except RayError as error:
+            remedy = f"cannot run a task: {str(error).splitlines()[0]}; restart Ray there"
+            raise UserError("node", name, remedy) from error
+    return answers
+
+
+def _question() -> Any:
+    # a function made here travels as a whole, so that it runs where this package is not installed
+    def look(paths: list[str], packages: list[str], wait_s: float) -> dict[str, Any]:
+        import importlib.metadata
+        import os
+        import time
+
+        versions: dict[str, str | None] = {}
+        for package in packages:
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                versions[package] = None
+        ends = time.monotonic() + wait_s
+        unseen = [path for path in paths if not os.path.exists(path)]
+        while unseen and time.monotonic() < ends:
+            time.sleep(0.5)
+            unseen = [path for path in unseen if not os.path.exists(path)]
+        return {"versions": versions, "unseen": unseen}
+
+    return look
+
+
+def wait_until_free(devices: int) -> None:
+    """Wait until the cluster has `devices` free and no other run of verl.
+
+    Raises:
+        UserError: not within `FREE_S` seconds.
+    """
+    ends = time.monotonic() + FREE_S
+    while (lack := _lack(devices)) is not None:
+        if time.monotonic() > ends:
+            raise lack
+        time.sleep(1)
+
+
+def _lack(devices: int) -> UserError | None:
+    import ray
+
+    named = ray.util.list_named_actors(all_namespaces=True)
+    if any(actor["name"] == "TransferQueueController" for actor in named):
+        # the queue's name is fixed: a second run would read the first one's rows
+        remedy = "is in use by another run of verl, and a cluster holds one at a time: wait for it or end it"
+        return UserError("the Ray cluster", ray.get_runtime_context().gcs_address, remedy)
+    free = ray.available_resources()
+    if (have := free.get("GPU", free.get("NPU", 0))) < devices:
+        remedy = f"only {have:g} of the cluster's devices are free: wait for the job that holds the others"
+        return UserError("trainer.nnodes x trainer.n_gpus_per_node", devices, remedy)
+    return None

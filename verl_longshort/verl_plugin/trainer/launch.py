@@ -1,22 +1,21 @@
-"""Starts a training run of the pair: compose, check, hand over to verl."""
+"""Starts a training run, of a pair or of a single model, its control: compose, check, hand over to verl."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role
 from omegaconf import DictConfig, open_dict
 
-from verl_longshort.base.dry_run import planning
 from verl_longshort.base.metrics_files import number_metrics_file
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import Pools, settings_of
+from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.trainer import cluster, preflight
-from verl_longshort.verl_plugin.trainer.verl_checks import check_ppo
+from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl, check_ppo
 
-CONFIG_NAME = "longshort_trainer"
-MODEL = "actor_rollout_ref.model.path"
+PAIR_CONFIG = "longshort_trainer"
+SINGLE_CONFIG = "single_trainer"
 # verl's configuration of a reward model server; nothing reads it while there is none
 UNUSED = ("reward.reward_model",)
 
@@ -27,20 +26,33 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: a setting or an input that cannot be used, before anything is started or written.
     """
-    config = compose_config(CONFIG_NAME, overrides, unused=UNUSED)
+    config = compose_config(PAIR_CONFIG, overrides, unused=UNUSED)
     policies = preflight.check(config)
     with open_dict(config):
         config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
         config.longshort.policy_configs = policies
+    schedule = settings_of(config).schedule
     for role, policy in config.longshort.policy_configs.items():
         check_by_verl(policy, f"longshort.policies.{role}")
-        learns = settings_of(config).schedule.updates(Role(role)) > 0
-        check_ppo(policy, f"longshort.policies.{role}.", learns=learns)
+        check_ppo(policy, f"longshort.policies.{role}.", learns=schedule.updates(Role(role)) > 0)
+    return config
+
+
+def checked_single_config(overrides: Sequence[str]) -> DictConfig:
+    """`config/single_trainer.yaml` with Hydra's `key=value`, checked. Raises UserError as `checked_config`."""
+    config = compose_config(SINGLE_CONFIG, overrides, unused=UNUSED)
+    settings = preflight.check_single(config)
+    with open_dict(config):
+        config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
+        # verl stops at whichever comes first, and an epoch has at least one step
+        config.trainer.total_training_steps = config.trainer.total_epochs = settings.steps
+    check_by_verl(config, "actor_rollout_ref")
+    check_ppo(config, "")
     return config
 
 
 def train(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Train as the checked configuration says, which `overrides` gave, until the run ends.
+    """Train a pair as the checked configuration says, which `overrides` gave, until the run ends.
 
     A run that was killed resumes from its last checkpoint when it is started again with the same overrides.
 
@@ -48,33 +60,20 @@ def train(config: DictConfig, overrides: Sequence[str]) -> None:
         UserError, RunDiedError: see `run_verl`.
     """
     models = {
-        f"longshort.policies.{role}.{MODEL}": policy.actor_rollout_ref.model.path
+        f"longshort.policies.{role}.actor_rollout_ref.model.path": policy.actor_rollout_ref.model.path
         for role, policy in config.longshort.policy_configs.items()
     }
     pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
     run_verl(config, pools=pools, models=models, command=("longshort", "train", *overrides))
 
 
-def check_by_verl(config: DictConfig, key: str) -> None:
-    """Let verl check a resolved configuration of its own. Raises UserError for `key` when it refuses."""
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
-
-    try:
-        reference, critic = need_reference_policy(config), need_critic(config)
-        # the critic's part loads its model, which need not exist yet when a run is only planned
-        validate_config(config=config, use_reference_policy=reference, use_critic=critic and not planning())
-    except (AssertionError, ValueError) as error:
-        raise UserError(key, "refused by verl", str(error)) from error
+def train_single(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Train a single model; otherwise as `train`."""
+    models = {"longshort.model": single_settings_of(config).model}
+    run_verl(config, pools=1, models=models, command=("longshort", "train-single", *overrides))
 
 
-def run_verl(
-    config: DictConfig,
-    *,
-    pools: int = 1,
-    models: Mapping[str, str] | None = None,
-    command: Sequence[str] = (),
-) -> None:
+def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], command: Sequence[str]) -> None:
     """Run verl's task runner on a checked configuration until the run ends.
 
     Args:
@@ -97,7 +96,7 @@ def run_verl(
     number_metrics_file(Path(config.trainer.default_local_dir))
     cluster.point_at_cluster(config, pools=pools)
     cluster.carry_environment(config, os.environ)
-    runner = WatchedRunner(TaskRunnerV1, config, pools=pools, models=models or {}, command=command)
+    runner = WatchedRunner(TaskRunnerV1, config, pools=pools, models=models, command=command)
     try:
         run_ppo(config, task_runner_class=runner)
     except RayError as error:

@@ -6,7 +6,6 @@ row, let the round's learners learn from their rows, give every engine its weigh
 """
 
 import copy
-import os
 from typing import Any
 
 import torch
@@ -15,12 +14,10 @@ from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import ResourcePoolManager
-from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
-from verl.utils.config import validate_config
 from verl.utils.debug import marked_timer
 
-from verl_longshort.base.checkpoint import CheckpointStore, PairState, Validation
+from verl_longshort.base.checkpoint import PairState, Validation
 from verl_longshort.base.progress import report
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
@@ -29,14 +26,10 @@ from verl_longshort.verl_plugin.trainer.activity import ActivityFile
 from verl_longshort.verl_plugin.trainer.group_reward import pair_metrics, reward_rows, role_metrics, weight_metrics
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
 from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
+from verl_longshort.verl_plugin.trainer.preflight import resume_point
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
-from verl_longshort.verl_plugin.trainer.rows import (
-    joined,
-    own_tokens,
-    read_extra_fields,
-    split_by_role,
-    write_rewards,
-)
+from verl_longshort.verl_plugin.trainer.rows import joined, own_tokens, read_extra_fields, split_by_role, write_rewards
+from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl
 
 Policy = PolicyTrainer | FrozenPolicy
 
@@ -52,7 +45,6 @@ class PairTrainer(PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"
         self.settings = settings_of(config)
         self.schedule = self.settings.schedule
-        self.store = CheckpointStore(config.trainer.default_local_dir)
         self.activity = ActivityFile(config.trainer.default_local_dir, self.schedule.total_steps)
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
         self._validated: Validation | None = None
@@ -61,16 +53,7 @@ class PairTrainer(PPOTrainerSync):
     # ---- construction ------------------------------------------------------------------------------
 
     def _build_replay_buffer(self) -> WatchedReplayBuffer:
-        v1 = self.config.trainer.v1
-        return WatchedReplayBuffer(
-            timeout_s=self.settings.rollout_timeout_s,
-            trainer_mode=self.trainer_mode,
-            trainer_config=v1.get(self.trainer_mode, {}),
-            max_off_policy_threshold=v1.sampler.max_off_policy_threshold,
-            max_off_policy_strategy=v1.sampler.max_off_policy_strategy,
-            sampler_kwargs=v1.sampler.sampler_kwargs,
-            refill_fn=self._add_prompts_to_generate,
-        )
+        return WatchedReplayBuffer(self, timeout_s=self.settings.rollout_timeout_s)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
@@ -88,7 +71,12 @@ class PairTrainer(PPOTrainerSync):
         self._init_dump_executor()
         self._load_checkpoint()
         self.activity.now(self.global_steps, "starting")
-        pools = self._shared_pools() if self.settings.pools is Pools.SHARED else None
+        pools = None
+        if self.settings.pools is Pools.SHARED:
+            nodes = [self.config.trainer.n_gpus_per_node] * self.config.trainer.nnodes
+            manager = ResourcePoolManager(resource_pool_spec={"global_pool": nodes}, mapping={})
+            manager.create_resource_pool()
+            pools = manager.resource_pool_dict
         self.policies: dict[Role, Policy] = {role: self._make_policy(role, pools) for role in ROLES}
         for policy in self.policies.values():
             policy.init()
@@ -96,26 +84,14 @@ class PairTrainer(PPOTrainerSync):
                 raise RuntimeError(f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}")
         self.activity.set_ranks({role: policy.nodes() for role, policy in self.policies.items()})
         # verl's validation and task runner ask the trainer for these
-        self.reward_loop_manager = self._trained()[0].reward_loop_manager
+        trained = next(policy for policy in self.policies.values() if isinstance(policy, PolicyTrainer))
+        self.reward_loop_manager = trained.reward_loop_manager
         self.teacher_model_manager = None
 
     def on_init_end(self) -> None:
         """The policies gave their engines their weights in their own `init`."""
 
-    def _shared_pools(self) -> dict[str, Any]:
-        nodes = [self.config.trainer.n_gpus_per_node] * self.config.trainer.nnodes
-        manager = ResourcePoolManager(resource_pool_spec={"global_pool": nodes}, mapping={})
-        manager.create_resource_pool()
-        return manager.resource_pool_dict
-
     def _make_policy(self, role: Role, pools: dict[str, Any] | None) -> Policy:
-        config = self._policy_config(role)
-        updates = self.schedule.updates(role)
-        if updates == 0:
-            return FrozenPolicy(role, config)
-        return PolicyTrainer(role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools)
-
-    def _policy_config(self, role: Role) -> DictConfig:
         built = self.config.longshort.get("policy_configs")
         if not built:
             remedy = "start the run with `longshort train`: overrides per policy are merged before verl resolves"
@@ -123,13 +99,11 @@ class PairTrainer(PPOTrainerSync):
         config = DictConfig(plain_dict(built[role.value]))
         resumed = self.store.policy_folder(role, self.global_steps) if self.global_steps else None
         point_at_checkpoint(config, resumed)
-        validate_config(
-            config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
-        )
-        return config
-
-    def _trained(self) -> list[PolicyTrainer]:
-        return [p for p in self.policies.values() if isinstance(p, PolicyTrainer)]
+        check_by_verl(config, f"longshort.policies.{role}")
+        updates = self.schedule.updates(role)
+        if updates == 0:
+            return FrozenPolicy(role, config)
+        return PolicyTrainer(role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools)
 
     def get_llm_client(self) -> PairClient:
         """The clients of both policies, as one object that verl hands to the agent loops."""
@@ -162,22 +136,19 @@ class PairTrainer(PPOTrainerSync):
                 batch_size=self.config.data.train_batch_size,
             )
         metrics.update(sampled)
-        self._sleep_engines()
+        learners = self.schedule.learners(self.global_steps)
+        for role, policy in self.policies.items():
+            # a pool of its own has room for engine and training; only learners' weights are about to change
+            if self.settings.pools is Pools.SHARED or role in learners:
+                policy.sleep()
         rows = split_by_role(batch)
         with marked_timer("reward", timing_raw, color="yellow"):
             self._reward(rows, metrics)
         self._learned = {}
-        for role in self.schedule.learners(self.global_steps):
+        for role in learners:
             with marked_timer(f"learn_{role}", timing_raw, color="blue"):
                 rows[role] = self._learn(role, rows[role], metrics)
         return joined(list(rows.values()))
-
-    def _sleep_engines(self) -> None:
-        # a pool of its own has room for engine and training; only learners' weights are about to change
-        learners = self.schedule.learners(self.global_steps)
-        for role, policy in self.policies.items():
-            if self.settings.pools is Pools.SHARED or role in learners:
-                policy.sleep()
 
     def _reward(self, rows: dict[Role, KVBatchMeta], metrics: dict[str, Any]) -> None:
         facts = {role: [x["reward_extra_info"] for x in read_extra_fields(rows[role])] for role in ROLES}
@@ -214,12 +185,7 @@ class PairTrainer(PPOTrainerSync):
         report(self.global_steps, self.schedule.total_steps, f"RL round {round_name}")
 
     def _compute_metrics(
-        self,
-        batch: KVBatchMeta,
-        metrics: dict[str, Any],
-        timing_raw: dict[str, float],
-        global_steps: int,
-        epoch: int,
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         metrics["training/round"] = self.schedule.round_of(global_steps)
@@ -238,14 +204,13 @@ class PairTrainer(PPOTrainerSync):
         self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
-        accuracy = float(torch.tensor(reward_extra_infos_dict["acc"]).mean())
-        tokens = float(torch.tensor(reward_extra_infos_dict["tokens"]).mean())
+        accuracy, tokens = (float(torch.tensor(reward_extra_infos_dict[name]).mean()) for name in ("acc", "tokens"))
         self._validated = Validation(step=self.global_steps, accuracy=accuracy, tokens=tokens)
         metrics.update({"val/accuracy": accuracy, "val/tokens": tokens})
         return metrics
 
     def on_validate_begin(self) -> None:
-        """Say so."""
+        """Note it in the run's activity."""
         self.activity.now(self.global_steps, "validating")
 
     def on_validate_end(self) -> None:
@@ -271,29 +236,16 @@ class PairTrainer(PPOTrainerSync):
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
         rounds = [r.value for r in self.schedule.rounds]
-        self.store.commit(
-            PairState(step=self.global_steps, schedule=rounds, steps_per_round=self.schedule.steps_per_round)
-        )
+        state = PairState(step=self.global_steps, schedule=rounds, steps_per_round=self.schedule.steps_per_round)
+        self.store.commit(state)
 
     def _load_checkpoint(self) -> None:
-        self.global_steps = 0
-        step = self._resume_step()
-        if step is None:
-            return
-        self.store.load(step, self.schedule)
-        self.global_steps = step
-        data = torch.load(self.store.pair_folder(step) / "data.pt", weights_only=False)
-        self.train_dataloader.load_state_dict(data)
-
-    def _resume_step(self) -> int | None:
-        trainer = self.config.trainer
-        if trainer.resume_mode == "disable":
-            return None
-        if trainer.resume_mode == "auto":
-            return self.store.latest()
-        folder = os.path.abspath(trainer.resume_from_path)
-        self.store = CheckpointStore(os.path.dirname(folder))
-        return int(folder.rsplit("global_step_", 1)[1])
+        self.store, step = resume_point(self.config.trainer)
+        self.global_steps = step or 0
+        if step is not None:
+            self.store.load(step, self.schedule)
+            data = torch.load(self.store.pair_folder(step) / "data.pt", weights_only=False)
+            self.train_dataloader.load_state_dict(data)
 
 
 def _score(now: Validation, start: Validation) -> float:

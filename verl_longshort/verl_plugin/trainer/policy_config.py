@@ -18,23 +18,14 @@ from omegaconf.errors import ConfigKeyError
 from verl_longshort.config.pair import plain_dict
 from verl_longshort.core.schedule import Schedule
 
-_DERIVED = (
-    "reward.num_workers",
-    "trainer.default_local_dir",
-    "trainer.resume_mode",
-    "trainer.resume_from_path",
-)
+_DERIVED = ("reward.num_workers", "trainer.default_local_dir", "trainer.resume_mode", "trainer.resume_from_path")
 
 
 def build_policy_configs(config: DictConfig, schedule: Schedule) -> dict[str, Any]:
-    """Resolved plain containers, one per role.
+    """Resolved plain containers, one per role, of the composed, unresolved configuration of a run.
 
-    Args:
-        config: the composed, unresolved configuration of the run.
-        schedule: a policy that it never teaches is a server on devices of its own.
-
-    Raises:
-        UserError: an override of a key that verl does not have, or one that the pair decides.
+    A policy that `schedule` never trains is a server on devices of its own. Raises UserError for an override of a key
+    that verl does not have, or of one that the pair decides.
     """
     return {role.value: _build(config, role, serves_only=not schedule.updates(role)) for role in ROLES}
 
@@ -43,31 +34,27 @@ def _build(config: DictConfig, role: Role, *, serves_only: bool) -> Any:
     where = f"longshort.policies.{role}"
     overrides = plain_dict(config.longshort.policies[role.value])
     base = config.copy()
-    _check(overrides, base, where)
+    _check_keys(overrides, base, where)
     OmegaConf.set_struct(base, True)
     try:
         merged = OmegaConf.merge(base, overrides)
     except ConfigKeyError as error:
         raise UserError(where, overrides, str(error).splitlines()[0]) from error
     assert isinstance(merged, DictConfig)
-    _adapt(merged, role)
+    OmegaConf.set_struct(merged, False)
+    rollout, trainer = merged.actor_rollout_ref.rollout, merged.trainer
+    # the engine's actors are named after the role: both policies number their replicas from 0
+    rollout.custom = {**(rollout.get("custom") or {}), "role": role.value}
+    # the agent loop grades; verl's reward workers have fixed names and would clash
+    merged.reward.num_workers = 0
+    trainer.v1.trainer_mode = "sync"
+    trainer.checkpoint_callback_class = None
+    trainer.default_local_dir = str(Path(trainer.default_local_dir).absolute() / role.value)
     if serves_only:
         _place_server(merged, where)
     resolved = plain_dict(merged)
     del resolved["longshort"]
     return resolved
-
-
-def _adapt(config: DictConfig, role: Role) -> None:
-    OmegaConf.set_struct(config, False)
-    # the engine's actors are named after the role: both policies number their replicas from 0
-    custom = config.actor_rollout_ref.rollout.get("custom") or {}
-    config.actor_rollout_ref.rollout.custom = {**custom, "role": role.value}
-    # the agent loop grades; verl's reward workers have fixed names and would clash
-    config.reward.num_workers = 0
-    config.trainer.v1.trainer_mode = "sync"
-    config.trainer.checkpoint_callback_class = None
-    config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute() / role.value)
 
 
 def _place_server(config: DictConfig, where: str) -> None:
@@ -88,15 +75,15 @@ def point_at_checkpoint(config: DictConfig, folder: Path | None) -> None:
     config.trainer.resume_from_path = None if folder is None else str(folder)
 
 
-def _check(overrides: Mapping[str, Any], base: DictConfig, where: str) -> None:
+def _check_keys(overrides: Mapping[str, Any], base: DictConfig, where: str) -> None:
     for key, value in _leaves(overrides):
         if key in _DERIVED:
             raise UserError(f"{where}.{key}", value, f"the pair decides this; set {key} for the run")
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(base, parent) if parent else base
-        free = isinstance(node, DictConfig) and not node
-        if not free and not (isinstance(node, DictConfig) and leaf in node.keys()):  # noqa: SIM118
-            known = [str(k) for k in node.keys()] if isinstance(node, DictConfig) else []  # noqa: SIM118
+        known = [str(name) for name in node.keys()] if isinstance(node, DictConfig) else []  # noqa: SIM118
+        is_free = isinstance(node, DictConfig) and not node
+        if not is_free and leaf not in known:
             near = get_close_matches(leaf, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "look it up in verl's ppo_trainer config"
             raise UserError(f"{where}.{key}", value, f"verl has no such key; {hint}")

@@ -100,7 +100,7 @@ class PolicyTrainer(PPOTrainerSync):
     def learn(self, rows: Any, step: int) -> tuple[Any, dict[str, Any], dict[str, float]]:
         """One verl step on `rows`; returns the rows with padding, metrics and timings."""
         self.global_steps = step
-        self.replay_buffer.set(rows)
+        self.replay_buffer.rows = rows
         metrics: dict[str, Any] = {}
         timing: dict[str, float] = {}
         batch = self.step(metrics, timing)

@@ -1,27 +1,32 @@
-"""Checks a training run before anything heavy is imported, started or written.
+"""Checks a training run before anything heavy is imported, started or written. Imports no verl and no vLLM.
 
 Every check ends in a `UserError` that names the key, the value and the remedy.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES
+from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, OmegaConf
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.dry_run import gpus_per_node, planning
 from verl_longshort.base.files import Record, Records, check_model, read_records
-from verl_longshort.config.pair import PairSettings, settings_of
+from verl_longshort.config.pair import Pools, settings_of
+from verl_longshort.config.single_model import SingleSettings, single_settings_of
+from verl_longshort.engines.registry import DEFAULT, spec_of
 from verl_longshort.problems.fields import VERL
 from verl_longshort.problems.reader import RowError, read_problem
+from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 from verl_longshort.verl_plugin.trainer.cluster import check_address, requested_address
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.rollout_checks import check_installed, check_rollouts
 
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
+_ROLLOUT = "actor_rollout_ref.rollout"
+_MOST_MEMORY = 0.95  # of a device, for both engines: CUDA contexts and the trainers need some
 _LEFT_ALONE = {
     "trainer.total_training_steps": "the longshort block decides how long a run is; leave it null",
     "reward.custom_reward_function.path": "the reward is set in longshort.reward; leave it null",
@@ -35,30 +40,40 @@ _OFF = {
 
 
 def check(config: DictConfig) -> dict[str, Any]:
-    """Check the composed, unresolved configuration of a run.
-
-    Returns:
-        The resolved configuration of each policy (`build_policy_configs`).
+    """Check the composed, unresolved configuration of a pair's run; the resolved configuration of each policy.
 
     Raises:
         UserError: for the first thing that cannot work.
     """
     settings = settings_of(config)
-    check_unsupported(config)
+    _check_unsupported(config)
     policies = build_policy_configs(config, settings.schedule)
     for role in ROLES:
         key = f"longshort.policies.{role}.actor_rollout_ref.model.path"
         check_model(str(policies[role.value]["actor_rollout_ref"]["model"]["path"]), key=key)
-    check_data(config)
-    check_rollouts(policies, shared=settings.pools == "shared", device=config.trainer.device)
-    check_devices(config, pools=1 if settings.pools == "shared" else 2)
+    _check_data(config)
+    shared = settings.pools is Pools.SHARED
+    check_rollouts(policies, shared=shared, device=config.trainer.device)
+    check_devices(config, pools=1 if shared else 2)
     check_installed(policies)
-    _check_resume(config, settings, policies)
+    store, step = resume_point(config.trainer)
+    if step is not None:
+        store.load(step, settings.schedule)
+        _check_shards(policies, store.root, step)
     return policies
 
 
-def check_unsupported(config: DictConfig) -> None:
-    """Raise UserError for settings of verl that our trainers cannot use."""
+def check_single(config: DictConfig) -> SingleSettings:
+    """Check the composed, unresolved configuration of a single model's run. Raises UserError for what cannot work."""
+    settings = single_settings_of(config)
+    _check_unsupported(config)
+    check_model(settings.model, key="longshort.model")
+    _check_data(config)
+    check_devices(config, pools=1)
+    return settings
+
+
+def _check_unsupported(config: DictConfig) -> None:
     for key, remedy in _LEFT_ALONE.items():
         value = OmegaConf.select(config, key)
         if value is not None:
@@ -69,8 +84,7 @@ def check_unsupported(config: DictConfig) -> None:
             raise UserError(key, value, remedy)
 
 
-def check_data(config: DictConfig) -> None:
-    """Raise UserError for training or validation data that cannot be used, or too little of it."""
+def _check_data(config: DictConfig) -> None:
     train = _problems(config.data.train_files, "data.train_files")
     _problems(config.data.val_files, "data.val_files")
     batch = config.data.train_batch_size
@@ -80,8 +94,7 @@ def check_data(config: DictConfig) -> None:
 
 
 def _problems(files: str | Sequence[str], key: str) -> Records[Record]:
-    paths = [files] if isinstance(files, str) else list(files)
-    rows = Records.joined([read_records(path, key=key, columns=COLUMNS) for path in paths])
+    rows = read_all(files, key=key, columns=COLUMNS)
     for number, row in enumerate(rows, start=1):
         try:
             read_problem(row, VERL, source=key, index=number - 1)
@@ -90,6 +103,12 @@ def _problems(files: str | Sequence[str], key: str) -> Records[Record]:
         if row["extra_info"].get("index") is None:
             raise UserError(key, files, f"record {number} lacks extra_info.index: number the problems")
     return rows
+
+
+def read_all(files: str | Sequence[str], *, key: str, columns: Sequence[str]) -> Records[Record]:
+    """The records of one of verl's data settings, a file or several; see `read_records`."""
+    paths = [files] if isinstance(files, str) else list(files)
+    return Records.joined([read_records(path, key=key, columns=columns) for path in paths])
 
 
 def check_devices(config: DictConfig, *, pools: int) -> None:
@@ -126,17 +145,59 @@ def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:
             raise UserError("trainer.nnodes x trainer.n_gpus_per_node", ranks, remedy)
 
 
-def _check_resume(config: DictConfig, settings: PairSettings, policies: Mapping[str, Any]) -> None:
-    trainer = config.trainer
-    if trainer.resume_mode == "disable":
-        return
+def resume_point(trainer: DictConfig) -> tuple[CheckpointStore, int | None]:
+    """Where a pair's checkpoints lie, and the step that the run resumes from; None: it starts afresh.
+
+    Raises UserError for a path or a tracker file that leads to no checkpoint of a pair.
+    """
     store = CheckpointStore(trainer.default_local_dir)
-    step = store.latest() if trainer.resume_mode == "auto" else None
-    if trainer.resume_mode == "resume_path":
-        given = Path(str(trainer.resume_from_path))
-        if not (given / "pair.json").is_file():
-            raise UserError("trainer.resume_from_path", given, "is no checkpoint of a pair: it has no pair.json")
-        store, step = CheckpointStore(given.parent), int(given.name.rsplit("_", 1)[1])
-    if step is not None:
-        store.load(step, settings.schedule)
-        _check_shards(policies, store.root, step)
+    if trainer.resume_mode != "resume_path":
+        return store, store.latest() if trainer.resume_mode == "auto" else None
+    given = Path(str(trainer.resume_from_path))
+    if not (given / "pair.json").is_file():
+        raise UserError("trainer.resume_from_path", given, "is no checkpoint of a pair: it has no pair.json")
+    return CheckpointStore(given.parent), int(given.name.rsplit("_", 1)[1])
+
+
+def check_rollouts(policies: Mapping[str, Any], *, shared: bool, device: str) -> None:
+    """Check the rollout engines in the resolved configurations of the policies, by role.
+
+    Engines on one device share its memory (`shared` pools, and `device` is `trainer.device`), and servers of
+    verl's other engines have names that two policies of one run would share. Raises UserError for what cannot work.
+    """
+    for role in ROLES:
+        _check_rollout(role, policies[role.value])
+    rollouts = [policies[role.value]["actor_rollout_ref"]["rollout"] for role in ROLES]
+    if shared and device != "cpu" and not any(rollout["nnodes"] for rollout in rollouts):
+        shares = [r["gpu_memory_utilization"] for r in rollouts if spec_of(r["name"]).reserves_memory]
+        if len(shares) == len(ROLES) and sum(shares) > _MOST_MEMORY:
+            remedy = (
+                f"both engines are awake together on the same GPUs: their shares may be {_MOST_MEMORY} in all; "
+                "give 0.4 each, or longshort.pools=separate"
+            )
+            raise UserError(f"{_ROLLOUT}.gpu_memory_utilization", " + ".join(map(str, shares)), remedy)
+
+
+def _check_rollout(role: Role, policy: Mapping[str, Any]) -> None:
+    rollout = policy["actor_rollout_ref"]["rollout"]
+    where = f"longshort.policies.{role}.{_ROLLOUT}"
+    if (known := ROLLOUTS.get(rollout["name"])) is None:
+        raise UserError(f"{where}.name", rollout["name"], f"a pair's engines are {' or '.join(ROLLOUTS)}")
+    for key, value, remedy in known.refused(rollout):
+        raise UserError(f"{where}.{key}", value, remedy)
+    # vLLM silently truncates a turn where prompt and turn exceed the model's length
+    needed = policy["data"]["max_prompt_length"] + policy["data"]["max_response_length"]
+    path = Path(policy["actor_rollout_ref"]["model"]["path"]).expanduser() / "config.json"
+    positions = json.loads(path.read_text()).get("max_position_embeddings") if path.is_file() else None
+    if positions is not None and positions < needed:
+        remedy = f"the model of the {role} role has {positions} positions; lower one or take another model"
+        raise UserError("data.max_prompt_length + data.max_response_length", needed, remedy)
+
+
+def check_installed(policies: Mapping[str, Any]) -> None:
+    """Raise UserError when a policy asks for an engine that this machine lacks, unless it only plans."""
+    for role in ROLES:
+        engine = spec_of(policies[role.value]["actor_rollout_ref"]["rollout"]["name"])
+        if not planning() and not engine.installed:
+            remedy = f"{engine.title} is not installed: {engine.install}, or set {DEFAULT.name}"
+            raise UserError(f"{_ROLLOUT}.name", engine.name, remedy)

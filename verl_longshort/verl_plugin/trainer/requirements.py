@@ -7,7 +7,7 @@ from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig
 
 from verl_longshort.base.dry_run import absolute, planned_gpus
-from verl_longshort.base.files import Records, absolute_model, read_records
+from verl_longshort.base.files import absolute_model
 from verl_longshort.base.requirements import (
     EngineUse,
     FineTuningWork,
@@ -20,12 +20,11 @@ from verl_longshort.base.requirements import (
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import spec_of
+from verl_longshort.verl_plugin.trainer.preflight import read_all
 from verl_longshort.verl_plugin.trainer.sft import count_trajectories
-from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, sequence_parallel
+from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, longest_row, sequence_parallel
 
 _BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
-_EIGHT_BIT_MOMENTS = 0.5  # two moments of one byte, in units of fp32
-_SFT_PARTS = ("engine", "optim", "checkpoint", "profiler")
 _FLASH = "flash_attention_2"  # verl's default
 
 
@@ -33,7 +32,7 @@ def pair_requirements(config: DictConfig) -> Requirements:
     """Of `longshort train`; `longshort.policy_configs` holds the resolved configuration of each policy."""
     settings = settings_of(config)
     schedule, shared = settings.schedule, settings.pools is Pools.SHARED
-    configs = {role.value: config.longshort.policy_configs[role.value] for role in ROLES}
+    configs = config.longshort.policy_configs
     policies = {role.value: _policy(configs[role.value], updates=schedule.updates(role)) for role in ROLES}
     steps = _every(config.trainer.save_freq, schedule.total_steps)
     limit = settings.keep_checkpoints
@@ -42,7 +41,8 @@ def pair_requirements(config: DictConfig) -> Requirements:
     pools = 1 if shared or any(policy.trained is None for policy in policies.values()) else 2
     served = [p.engine.gpus for p in policies.values() if p.trained is None]
     work = _reinforce(config, policies, steps=schedule.total_steps, shared=shared, kept=kept)
-    return _requirements("train", config, work, gpus=pools * _gpus(config) + sum(served), steps=steps)
+    gpus = pools * config.trainer.n_gpus_per_node + sum(served)
+    return _requirements("train", config, work, gpus=gpus, steps=steps)
 
 
 def single_requirements(config: DictConfig) -> Requirements:
@@ -53,20 +53,20 @@ def single_requirements(config: DictConfig) -> Requirements:
     kept = len(steps) if limit is None else min(len(steps), limit)
     policies = {"": _policy(config, updates=total)}
     work = _reinforce(config, policies, steps=total, shared=True, kept=kept)
-    return _requirements("train-single", config, work, gpus=_gpus(config), steps=steps)
+    return _requirements("train-single", config, work, gpus=config.trainer.n_gpus_per_node, steps=steps)
 
 
 def sft_requirements(config: DictConfig) -> Requirements:
     """Of `longshort sft`. Raises UserError for a part of the configuration that verl refuses."""
-    check_dataclasses(config, _SFT_PARTS, models=("model",))
+    check_dataclasses(config, ("engine", "optim", "checkpoint", "profiler"), models=("model",))
     data, trainer = config.data, config.trainer
-    whole = data.max_length * data.micro_batch_size_per_gpu
+    padded = data.max_length * data.micro_batch_size_per_gpu
     trained = _trained(
         config.model,
         config.engine,
         config.optim,
         gpus=trainer.nnodes * trainer.n_gpus_per_node,
-        tokens=data.max_token_len_per_gpu if data.use_dynamic_bsz else whole,
+        tokens=data.max_token_len_per_gpu if data.use_dynamic_bsz else padded,
         sequence_parallel=config.engine.ulysses_sequence_parallel_size,
     )
     work = FineTuningWork(
@@ -122,8 +122,7 @@ def _reinforce(
     config: DictConfig, policies: Mapping[str, PolicyUse], *, steps: int, shared: bool, kept: int
 ) -> ReinforcementWork:
     data, trainer = config.data, config.trainer
-    validations = len(_every(trainer.test_freq, steps)) + bool(trainer.get("val_before_train", True))
-    problems = _count(data.val_files)
+    problems = read_all(data.val_files, key="data", columns=()).expected
     if problems is not None and data.val_max_samples > 0:
         problems = min(problems, data.val_max_samples)
     return ReinforcementWork(
@@ -134,7 +133,7 @@ def _reinforce(
         samples=config.actor_rollout_ref.rollout.n,
         prompt_tokens=data.max_prompt_length,
         new_tokens=data.max_response_length,
-        validations=validations,
+        validations=len(_every(trainer.test_freq, steps)) + bool(trainer.get("val_before_train", True)),
         validation_problems=problems,
         checkpoints=kept,
     )
@@ -166,7 +165,7 @@ def _engine(config: DictConfig, gpus: int) -> EngineUse:
         gpus=gpus if config.trainer.device == "cuda" else 0,
         tensor_parallel=rollout.tensor_model_parallel_size,
         memory_share=rollout.gpu_memory_utilization,
-        max_length=rollout.max_model_len or _longest(config),
+        max_length=rollout.max_model_len or longest_row(config),
         max_num_seqs=rollout.max_num_seqs,
         bytes_per_value=_BYTES.get(str(rollout.dtype), 2),
         sleeps=bool(rollout.free_cache_engine),
@@ -176,7 +175,7 @@ def _engine(config: DictConfig, gpus: int) -> EngineUse:
 def _actor(config: DictConfig, gpus: int) -> TrainedModel:
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
 
-    own, longest = config.actor_rollout_ref, _longest(config)
+    own, longest = config.actor_rollout_ref, longest_row(config)
     actor, rollout = own.actor, own.rollout
     padded = (actor.ppo_micro_batch_size_per_gpu or 1) * longest
     scored = (rollout.log_prob_micro_batch_size_per_gpu or 1) * longest
@@ -199,14 +198,14 @@ def _trained(
     model: DictConfig, engine: DictConfig, optimizer: DictConfig, *, gpus: int, tokens: int, **more: Any
 ) -> TrainedModel:
     precision = engine.get("mixed_precision") or {}
-    fp32_moments = "8bit" not in str(optimizer.optimizer)
     return TrainedModel(
         model=absolute_model(str(model.path)),
         gpus=gpus,
         shards=gpus if engine.fsdp_size in (-1, 0) else min(engine.fsdp_size, gpus),
         state_bytes=_BYTES.get(str(engine.model_dtype or "fp32"), 4),
         compute_bytes=_BYTES.get(str(precision.get("param_dtype", "bf16")), 2),
-        optimizer_values=2.0 if fp32_moments else _EIGHT_BIT_MOMENTS,
+        # two moments, of one byte each with an 8-bit optimizer; in units of fp32
+        optimizer_values=0.5 if "8bit" in str(optimizer.optimizer) else 2.0,
         param_offload=engine.param_offload,
         optimizer_offload=engine.optimizer_offload,
         cpu_policy=engine.offload_policy,
@@ -229,7 +228,7 @@ def _attention(model: DictConfig) -> tuple[str, ...]:
 
 def _notes(config: DictConfig) -> tuple[str, ...]:
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
-    problems = _count(config.data.train_files)
+    problems = read_all(config.data.train_files, key="data", columns=()).expected
     notes = []
     if batch % mini:
         notes.append(
@@ -241,20 +240,6 @@ def _notes(config: DictConfig) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _count(files: str | Sequence[str]) -> int | None:
-    paths = [files] if isinstance(files, str) else list(files)
-    rows = Records.joined([read_records(path, key="data", columns=()) for path in paths])
-    return rows.expected
-
-
 def _every(frequency: int, steps: int) -> list[int]:
     """The steps at which verl saves or validates: every so many, and the last."""
     return [s for s in range(1, steps + 1) if s % frequency == 0 or s == steps] if frequency > 0 else []
-
-
-def _gpus(config: DictConfig) -> int:
-    return int(config.trainer.n_gpus_per_node)
-
-
-def _longest(config: DictConfig) -> int:
-    return int(config.data.max_prompt_length + config.data.max_response_length)

@@ -15,11 +15,9 @@ from omegaconf import DictConfig
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from verl_longshort.verl_plugin.trainer import failure
-from verl_longshort.verl_plugin.trainer.activity import forget
-from verl_longshort.verl_plugin.trainer.cluster import check_capacity, device_groups, requested_address
-from verl_longshort.verl_plugin.trainer.nodes import check_nodes, wait_until_free
-from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch
+from verl_longshort.verl_plugin.trainer import activity
+from verl_longshort.verl_plugin.trainer.cluster import check_capacity, check_nodes, requested_address, wait_until_free
+from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch, node_failure, process_failure
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +34,11 @@ class WatchedRunner:
     """
 
     def __init__(
-        self,
-        runner_class: Any,
-        config: DictConfig,
-        *,
-        pools: int,
-        models: Mapping[str, str],
-        command: Sequence[str],
+        self, runner_class: Any, config: DictConfig, *, pools: int, models: Mapping[str, str], command: Sequence[str]
     ) -> None:
         self._class = runner_class
-        self._config = config
-        self._groups = device_groups(config, pools=pools)
+        # each must lie on one node
+        self._device_groups = [config.trainer.n_gpus_per_node] * (config.trainer.nnodes * pools)
         self._models = models
         self._command = command
         self._root = Path(config.trainer.default_local_dir)
@@ -69,11 +61,14 @@ class WatchedRunner:
             UserError: the cluster is not what the run needs.
         """
         self.connected = True
-        forget(self._root)
+        activity.forget(self._root)
         if not self._joins:
             self._handle = self._class.options(**self._options).remote()
             return self._handle
-        self._check_cluster()
+        nodes = ray.nodes()
+        check_capacity(nodes, self._device_groups, ray.get_runtime_context().gcs_address)
+        check_nodes(nodes, self._root, self._models)
+        wait_until_free(sum(self._device_groups))
         # soft: the command's node may have no CPU to give
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._handle = self._class.options(**self._options, scheduling_strategy=here).remote()
@@ -89,25 +84,14 @@ class WatchedRunner:
         cause = root_cause(error)
         if isinstance(cause, UserError):
             return cause
-        if lost := self._lost_nodes():
-            address = ray.get_runtime_context().gcs_address
-            return failure.node_failure(lost, self._root, self._command, address)
+        if self._joins and self._handle:
+            if not self._watch.lost():
+                logger.error("the run failed; waiting up to %.0f s for word of a dead node", NOTICE_S)
+            if lost := self._watch.lost(wait_s=NOTICE_S):
+                return node_failure(lost, self._root, self._command, ray.get_runtime_context().gcs_address)
         if isinstance(cause, RayActorError) and not cause.actor_init_failed:
-            return failure.process_failure(cause, self._root, self._command)
+            return process_failure(cause, self._root, self._command)
         return error
-
-    def _lost_nodes(self) -> list[failure.LostNode]:
-        if not (self._joins and self._handle):
-            return []
-        if not self._watch.lost():
-            logger.error("the run failed; waiting up to %.0f s for word of a dead node", NOTICE_S)
-        return self._watch.lost(wait_s=NOTICE_S)
-
-    def _check_cluster(self) -> None:
-        nodes = ray.nodes()
-        check_capacity(nodes, self._groups, ray.get_runtime_context().gcs_address)
-        check_nodes(nodes, self._root, self._models)
-        wait_until_free(sum(self._groups))
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -23,15 +23,13 @@ from verl_longshort.base.files import check_model
 from verl_longshort.config.compose import compose_config
 from verl_longshort.data.records import load_trajectories
 
-CONFIG_NAME = "sft"
-
 
 def checked_config(overrides: Sequence[str]) -> DictConfig:
     """`config/sft.yaml` with Hydra's `key=value`, checked. Light.
 
     Raises UserError when a setting or an input cannot be used.
     """
-    config = compose_config(CONFIG_NAME, overrides)
+    config = compose_config("sft", overrides)
     check(config)
     return config
 
@@ -42,8 +40,14 @@ def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
     Ends the process with torchrun's status if that is not 0. Raises UserError when several nodes are asked for:
     torchrun has to be started on each of them.
     """
-    if _needs_torchrun(config):
-        arguments = ["--standalone", "--nproc-per-node", str(config.trainer.n_gpus_per_node)]
+    trainer, started_by_torchrun = config.trainer, "RANK" in os.environ
+    if trainer.nnodes > 1 and not started_by_torchrun:
+        remedy = (
+            "start every node yourself: torchrun --nnodes ... -m verl_longshort.verl_plugin.trainer.sft key=value ..."
+        )
+        raise UserError("trainer.nnodes", trainer.nnodes, remedy)
+    if trainer.n_gpus_per_node > 1 and not started_by_torchrun:
+        arguments = ["--standalone", "--nproc-per-node", str(trainer.n_gpus_per_node)]
         module = ["-m", "verl_longshort.verl_plugin.trainer.sft", *overrides]
         status = run_and_wait([sys.executable, "-m", "torch.distributed.run", *arguments, *module])
         if status:
@@ -92,18 +96,6 @@ def count_trajectories(config: DictConfig) -> int | None:
     files, limit = config.data.train_files, config.data.train_max_samples
     rows = load_trajectories(files, Role(config.longshort.role)).expected
     return rows if rows is None or limit <= 0 else min(rows, limit)
-
-
-def _needs_torchrun(config: DictConfig) -> bool:
-    if "RANK" in os.environ:
-        return False
-    if config.trainer.nnodes > 1:
-        raise UserError(
-            "trainer.nnodes",
-            config.trainer.nnodes,
-            "start every node yourself: torchrun --nnodes ... -m verl_longshort.verl_plugin.trainer.sft key=value ...",
-        )
-    return bool(config.trainer.n_gpus_per_node > 1)
 
 
 def _main() -> int:

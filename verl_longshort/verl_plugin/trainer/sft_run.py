@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed
 from longshort_reward.protocol import ROLES
-from omegaconf import DictConfig
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils import tensordict_utils
 from verl.utils.device import get_device_name
@@ -22,8 +21,8 @@ from verl.utils.distributed import destroy_global_process_group, initialize_glob
 from verl_longshort.base.files import write_json
 from verl_longshort.base.progress import report
 from verl_longshort.config.compose import compose_config
-from verl_longshort.config.pair import parse_prompts
-from verl_longshort.verl_plugin.platform.process_group import open_process_group
+from verl_longshort.config.pair import PromptSettings, plain_dict
+from verl_longshort.verl_plugin.platform.cpu import open_process_group
 
 CPU_OVERRIDES = (
     "trainer.device=cpu",
@@ -35,6 +34,9 @@ CPU_OVERRIDES = (
     "model.enable_gradient_checkpointing=false",
 )
 """What verl needs for a CPU; the user's overrides come after and win."""
+
+ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+"""The place of one process that was started without torchrun: a group of one."""
 
 SUMMARY_FILE = "longshort_sft.json"
 
@@ -51,30 +53,28 @@ class ReportingSFTTrainer(SFTTrainer):
 
         def train_and_report(data: Any) -> Any:
             output = train_batch(data=data)
-            self._report(output)
+            if self.rank == 0:
+                self.losses.append(float(tensordict_utils.get(output, "metrics")["loss"]))
+                done, total = len(self.losses), self.total_training_steps
+                report(done, total, f"step {done}/{total}, loss {self.losses[-1]:.3f}")
             return output
 
         # verl has no hook per step, and its trackers are a closed list.
         self.training_client.train_batch = train_and_report
-
-    def _report(self, output: Any) -> None:
-        if self.rank != 0:
-            return
-        self.losses.append(float(tensordict_utils.get(output, "metrics")["loss"]))
-        done, total = len(self.losses), self.total_training_steps
-        report(done, total, f"step {done}/{total}, loss {self.losses[-1]:.3f}")
 
 
 def train(overrides: Sequence[str]) -> None:
     """Run this process's rank of the training that `overrides` describe, and export the result on rank 0."""
     on_cpu = get_device_name() == "cpu"
     config = compose_config("sft", [*(CPU_OVERRIDES if on_cpu else ()), *overrides])
-    prompts = parse_prompts(config.longshort.environment.prompts)
+    given = plain_dict(config.longshort.environment.prompts)
+    prompts = PromptSettings.parse(given, "longshort.environment.prompts").role_prompts
     config.longshort.environment.prompts = {str(role): prompts.for_role(role) for role in ROLES}
     if on_cpu:
         open_process_group()
     else:
-        _default_group_variables()
+        for name, value in ALONE.items():
+            os.environ.setdefault(name, value)
         initialize_global_process_group()
     try:
         work = Path(config.trainer.default_local_dir)
@@ -85,7 +85,14 @@ def train(overrides: Sequence[str]) -> None:
         trainer = ReportingSFTTrainer(config)
         trainer.fit()
         if torch.distributed.get_rank() == 0:
-            export(work, Path(config.longshort.output_dir), _summary(config, trainer))
+            summary = {
+                "role": str(config.longshort.role),
+                "base": str(config.model.path),
+                "trajectories": len(trainer.train_dataset),
+                "steps": len(trainer.losses),
+                "losses": trainer.losses,
+            }
+            export(work, Path(config.longshort.output_dir), summary)
     finally:
         destroy_global_process_group()
 
@@ -114,26 +121,3 @@ def replace_folder(source: Path, target: Path) -> None:
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _default_group_variables() -> None:
-    """One process started without torchrun is a group of one."""
-    alone = {
-        "RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "0",
-    }
-    for name, value in alone.items():
-        os.environ.setdefault(name, value)
-
-
-def _summary(config: DictConfig, trainer: ReportingSFTTrainer) -> dict[str, Any]:
-    return {
-        "role": str(config.longshort.role),
-        "base": str(config.model.path),
-        "trajectories": len(trainer.train_dataset),
-        "steps": len(trainer.losses),
-        "losses": trainer.losses,
-    }

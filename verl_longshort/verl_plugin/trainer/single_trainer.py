@@ -5,34 +5,36 @@ reward in place when its group is complete: the length term compares the answers
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
+from longshort_reward import RewardWeights
 from omegaconf import DictConfig, open_dict
-from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
 from verl_longshort.base.progress import report
 from verl_longshort.config.single_model import single_settings_of
-from verl_longshort.verl_plugin.trainer.group_reward import weight_metrics
+from verl_longshort.verl_plugin.trainer.group_reward import reward_rows, single_metrics, weight_metrics
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, write_rewards
-from verl_longshort.verl_plugin.trainer.single_reward import answer_metrics, reward_answers
 
 
 class RewardingReplayBuffer(WatchedReplayBuffer):
-    """Calls `reward` with the rows of a training step before it hands them out; its metrics go along."""
+    """Puts the rewards of a training step's rows in place before it hands them out; the metrics go along."""
 
-    def __init__(self, *, reward: Callable[[KVBatchMeta, int], dict[str, float]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._reward = reward
+    def __init__(self, trainer: PPOTrainerSync, *, timeout_s: float, weights: RewardWeights) -> None:
+        super().__init__(trainer, timeout_s=timeout_s)
+        self._weights = weights
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Wait for `batch_size` finished groups; raises as `WatchedReplayBuffer.sample`."""
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        if partition_id == "train":
-            metrics = {**metrics, **self._reward(batch, global_steps)}
-        return batch, metrics
+        if partition_id != "train":
+            return batch, metrics
+        facts = [extra["reward_extra_info"] for extra in read_extra_fields(batch)]
+        rewards = reward_rows(batch.keys, facts, self._weights, global_steps)
+        write_rewards(batch, rewards)
+        weights = weight_metrics(self._weights, global_steps, "single")
+        return batch, {**metrics, **single_metrics(rewards, facts), **weights}
 
 
 @register_trainer("longshort_single")
@@ -48,23 +50,8 @@ class SingleTrainer(PPOTrainerSync):
         super().__init__(config)
 
     def _build_replay_buffer(self) -> RewardingReplayBuffer:
-        v1 = self.config.trainer.v1
-        return RewardingReplayBuffer(
-            reward=self._reward,
-            timeout_s=self.settings.rollout_timeout_s,
-            trainer_mode=self.trainer_mode,
-            trainer_config=v1.get(self.trainer_mode, {}),
-            max_off_policy_threshold=v1.sampler.max_off_policy_threshold,
-            max_off_policy_strategy=v1.sampler.max_off_policy_strategy,
-            sampler_kwargs=v1.sampler.sampler_kwargs,
-            refill_fn=self._add_prompts_to_generate,
-        )
-
-    def _reward(self, batch: KVBatchMeta, step: int) -> dict[str, float]:
-        facts = [extra["reward_extra_info"] for extra in read_extra_fields(batch)]
-        rewards = reward_answers(batch.keys, facts, self.settings.weights, step)
-        write_rewards(batch, rewards)
-        return {**answer_metrics(rewards, facts), **weight_metrics(self.settings.weights, step, "single")}
+        settings = self.settings
+        return RewardingReplayBuffer(self, timeout_s=settings.rollout_timeout_s, weights=settings.weights)
 
     def on_step_end(self) -> None:
         """Give the engine its weights and say how far the run is."""

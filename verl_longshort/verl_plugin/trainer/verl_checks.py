@@ -1,7 +1,8 @@
-"""Finds before the start what verl would refuse only minutes into a run.
+"""Finds before the start what verl would reject only minutes into a run.
 
-`check_ppo` builds verl's own typed objects from a policy's configuration and checks what verl asserts in its
-workers; `check_dataclasses` does the first half for any configuration. Both import verl, no CUDA.
+`check_by_verl` is verl's own check. `check_ppo` builds verl's own typed objects from a policy's configuration and
+checks what verl asserts in its workers; `check_dataclasses` does the first half for any configuration. All import
+verl, no CUDA.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,11 @@ from longshort_reward.errors import UserError
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-_REFUSALS = (
-    *(AssertionError, ValueError, TypeError, NotImplementedError),
-    *(OmegaConfBaseException, HydraException),
-)
+from verl_longshort.base.dry_run import planning
+
+_REFUSALS = (AssertionError, ValueError, TypeError, NotImplementedError, OmegaConfBaseException, HydraException)
 # Hydra instantiates these; the reference's keys are renamed first, as verl's worker does it
-_PARTS = (
-    *("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"),
-    *("algorithm", "critic"),
-)
-_SCORING = "rollout.log_prob_max_token_len_per_gpu"
+_PARTS = ("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref", "algorithm", "critic")
 _MODELS = ("actor_rollout_ref.model", "critic.model")
 _REFERENCE_NAMES = {
     "log_prob_micro_batch_size": "ppo_micro_batch_size",
@@ -30,19 +26,32 @@ _REFERENCE_NAMES = {
 }
 
 
+def check_by_verl(config: DictConfig, key: str) -> None:
+    """Let verl check a resolved configuration of its own. Raises UserError for `key` when verl rejects it."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    try:
+        reference, critic = need_reference_policy(config), need_critic(config)
+        # the critic's part loads its model, which need not exist yet when a run is only planned
+        validate_config(config=config, use_reference_policy=reference, use_critic=critic and not planning())
+    except (AssertionError, ValueError) as error:
+        raise UserError(key, "refused by verl", str(error)) from error
+
+
 def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:
-    """Check the resolved configuration of one policy.
+    """Check verl's whole, resolved PPO configuration of one policy, which `learns` or only serves.
 
-    Args:
-        config: verl's whole PPO configuration.
-        where: put before the keys in messages.
-        learns: False for a policy that only serves.
-
-    Raises:
-        UserError: the first key that cannot work.
+    `where` is put before the keys in messages. Raises UserError for the first key that cannot work.
     """
     typed = config.copy()
-    _prepare(typed)
+    own = typed.actor_rollout_ref
+    with open_dict(typed):
+        own.ref.ppo_mini_batch_size = own.actor.ppo_mini_batch_size
+        for old, new in _REFERENCE_NAMES.items():
+            own.ref[new] = own.ref.pop(old, None)
+        # its object would load the model, which is checked by itself
+        typed.critic.pop("model")
     check_dataclasses(config, (), where=where, models=_MODELS)
     check_dataclasses(typed, _PARTS, where=where)
     _check_engine(config, where, learns=learns)
@@ -53,10 +62,8 @@ def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:
 def check_dataclasses(config: DictConfig, parts: Sequence[str], *, where: str = "", models: Sequence[str] = ()) -> None:
     """Let verl build its typed objects of `parts`.
 
-    A model's object would load its tokenizer, so of `models` only the names and types of keys are checked.
-
-    Raises:
-        UserError: naming the part, after `where`, that verl refuses.
+    A model's object would load its tokenizer, so of `models` only the names and types of keys are checked. Raises
+    UserError naming the part, after `where`, that verl rejects.
     """
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.config import HFModelConfig
@@ -73,16 +80,6 @@ def check_dataclasses(config: DictConfig, parts: Sequence[str], *, where: str = 
             raise UserError(f"{where}{part}", "refused by verl", reason[0] if reason else "") from error
 
 
-def _prepare(config: DictConfig) -> None:
-    own = config.actor_rollout_ref
-    with open_dict(config):
-        own.ref.ppo_mini_batch_size = own.actor.ppo_mini_batch_size
-        for old, new in _REFERENCE_NAMES.items():
-            own.ref[new] = own.ref.pop(old, None)
-        # its object would load the model, which is checked by itself
-        config.critic.pop("model")
-
-
 def _check_engine(config: DictConfig, where: str, *, learns: bool) -> None:
     rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
     gpus = trainer.nnodes * trainer.n_gpus_per_node if learns else rollout.nnodes * rollout.n_gpus_per_node
@@ -91,7 +88,7 @@ def _check_engine(config: DictConfig, where: str, *, learns: bool) -> None:
         key = f"{where}actor_rollout_ref.rollout.tensor_model_parallel_size"
         remedy = f"engines of {split} GPUs do not fill the {gpus} that the policy has: give a divisor"
         raise UserError(key, rollout.tensor_model_parallel_size, remedy)
-    longest = _longest(config)
+    longest = longest_row(config)
     if rollout.max_model_len is not None and rollout.max_model_len < longest:
         remedy = f"trajectories may have {longest} tokens with their prompt: raise it, or leave it null"
         raise UserError(f"{where}actor_rollout_ref.rollout.max_model_len", rollout.max_model_len, remedy)
@@ -109,9 +106,9 @@ def _check_batches(config: DictConfig, where: str) -> None:
         key = f"{where}actor_rollout_ref.actor.ppo_mini_batch_size"
         remedy = f"times rollout.n = {rows} trajectories, which {groups} GPUs cannot share equally"
         raise UserError(key, actor.ppo_mini_batch_size, remedy)
-    longest = _longest(config)
-    for part, name in ((actor, "actor.ppo_max_token_len_per_gpu"), (rollout, _SCORING)):
-        limit = part[name.partition(".")[2]]
+    longest = longest_row(config)
+    for name in ("actor.ppo_max_token_len_per_gpu", "rollout.log_prob_max_token_len_per_gpu"):
+        limit = OmegaConf.select(config.actor_rollout_ref, name)
         if actor.use_dynamic_bsz and limit * split < longest:
             remedy = f"must hold the longest trajectory: {longest} tokens with its prompt, over {split} GPUs"
             raise UserError(f"{where}actor_rollout_ref.{name}", limit, remedy)
@@ -123,5 +120,6 @@ def sequence_parallel(actor: DictConfig) -> int:
     return own if own > 1 else int(actor.fsdp_config.ulysses_sequence_parallel_size)
 
 
-def _longest(config: DictConfig) -> int:
+def longest_row(config: DictConfig) -> int:
+    """Most tokens of a trajectory with its prompt."""
     return int(config.data.max_prompt_length + config.data.max_response_length)

@@ -1,0 +1,62 @@
+"""Rows of trajectories in TransferQueue: split by role, read facts, write rewards."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from longshort_reward import RoleReward
+from longshort_reward.protocol import ROLES, Role
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+
+from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey
+
+
+def split_by_role(batch: KVBatchMeta) -> dict[Role, KVBatchMeta]:
+    """One batch per role, so that no request to TransferQueue ever mixes the two token spaces."""
+    keys = {role: [key for key in batch.keys if ReplayKey.of(key).role is role] for role in ROLES}
+    return {role: batch.select_keys(own) for role, own in keys.items()}
+
+
+def joined(batches: list[KVBatchMeta]) -> KVBatchMeta:
+    """All rows of several batches of one partition."""
+    return KVBatchMeta(
+        partition_id=batches[0].partition_id,
+        keys=[key for b in batches for key in b.keys],
+        tags=[tag for b in batches for tag in b.tags],
+    )
+
+
+def read_extra_fields(batch: KVBatchMeta) -> list[dict[str, Any]]:
+    """What the agent loop recorded with each row."""
+    return [getattr(value, "data", value) for value in _column(batch, "extra_fields")]
+
+
+def write_rewards(batch: KVBatchMeta, rewards: Mapping[str, RoleReward]) -> None:
+    """Put each row's reward on the last token that its role wrote itself.
+
+    A reward on a masked token would be lost to estimators that look at own tokens only (GAE).
+    """
+    masks = _column(batch, "response_mask")
+    scores = [place_reward(mask, rewards[key].total) for key, mask in zip(batch.keys, masks, strict=True)]
+    nested = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
+    fields = TensorDict({"rm_scores": nested}, batch_size=len(scores))
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+
+def place_reward(mask: torch.Tensor, reward: float) -> torch.Tensor:
+    """Token-level scores, shape (response length,), with `reward` at the last position where `mask` is 1."""
+    scores = torch.zeros(mask.shape[0], dtype=torch.float32)
+    own = mask.nonzero()
+    scores[int(own[-1]) if len(own) else -1] = reward
+    return scores
+
+
+def own_tokens(batch: KVBatchMeta) -> int:
+    """Tokens of the batch that the role wrote itself."""
+    return sum(int(mask.sum()) for mask in _column(batch, "response_mask"))
+
+
+def _column(batch: KVBatchMeta, field: str) -> Any:
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[field])[field]

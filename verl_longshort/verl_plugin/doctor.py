@@ -1,14 +1,21 @@
-"""`longshort doctor`: what is installed, what is registered with verl, and what a run here would use."""
+"""`longshort doctor`: what is installed, what is registered with verl, and what a run here would use.
 
+`inspect_process` looks at one process: did verl load the plug-in, and is everything registered that a run needs? It
+runs in the driver and, by `python -m verl_longshort.verl_plugin.doctor`, in a Ray worker; verl loads plug-ins in every
+process by itself.
+"""
+
+import importlib
 import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -17,7 +24,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from verl_longshort.engines.registry import ENGINES, PACKAGES
-from verl_longshort.verl_plugin.inspection import DEVICE_TOPIC, PLUGIN_TOPIC, Finding, inspect_process
 
 DISTRIBUTION = "verl-longshort"
 NEEDED = ("verl", "torch", "transformers", "ray", "tensordict", "TransferQueue", "hydra-core", "math-verify")
@@ -28,6 +34,19 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 IMPORT_TIMEOUT_S = 120
 WORKER_TIMEOUT_S = 180
 RAY_LOGS = "/tmp/ray/session_latest/logs"
+PLUGIN_GROUP = "verl.plugins"
+PLUGIN_MODULE = "verl_longshort.verl_plugin.plugin"
+PLUGIN_TOPIC = "plug-in"
+DEVICE_TOPIC = "device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at. `problem` says what is wrong and what to do, and is empty when nothing is."""
+
+    topic: str
+    value: str
+    problem: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +81,7 @@ def inspect_worker(timeout_s: float = WORKER_TIMEOUT_S) -> list[Finding]:
 
     In a process of its own: Ray tries forever to reach a cluster that RAY_ADDRESS names and that is gone.
     """
-    command = [sys.executable, "-m", "verl_longshort.verl_plugin.inspection"]
+    command = [sys.executable, "-m", "verl_longshort.verl_plugin.doctor"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True)
     except subprocess.TimeoutExpired:
@@ -174,3 +193,104 @@ def _table(title: str, topics: str, columns: Mapping[str, Sequence[Finding]]) ->
             cells.append(f"[red]{shown} ✗[/]" if found and found.problem else shown)
         table.add_row(topic, *cells)
     return table
+
+
+def inspect_process() -> list[Finding]:
+    """What the plug-in has registered in this process; one finding per topic, fewer when it is not loaded."""
+    # verl warns about each training backend that is not installed; none of them is needed here.
+    warnings.filterwarnings("ignore", category=UserWarning, module="verl.workers.engine")
+    importlib.import_module("verl")
+    plugin = sys.modules.get(PLUGIN_MODULE)
+    if plugin is None:
+        return [Finding(topic=PLUGIN_TOPIC, value="not loaded", problem=_why_not_loaded())]
+    if plugin.LOAD_ERROR is not None:
+        return [Finding(topic=PLUGIN_TOPIC, value="failed to load", problem=repr(plugin.LOAD_ERROR))]
+    loaded = Finding(topic=PLUGIN_TOPIC, value="loaded")
+    return [loaded, *(_probe(topic, look) for topic, look in _PROBES.items())]
+
+
+def _why_not_loaded() -> str:
+    if PLUGIN_MODULE not in {point.value for point in entry_points(group=PLUGIN_GROUP)}:
+        return f"no entry point of {PLUGIN_GROUP} names {PLUGIN_MODULE}; install verl-longshort again"
+    try:
+        importlib.import_module(PLUGIN_MODULE).raise_load_error()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "verl was imported before verl-longshort was installed; start Ray and this process again"
+
+
+def _probe(topic: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(topic=topic, value=look())
+    except Exception as error:
+        return Finding(topic=topic, value="missing", problem=f"{type(error).__name__}: {error}")
+
+
+def _device() -> str:
+    from verl.plugin.platform import get_platform
+
+    return str(get_platform().device_name)
+
+
+def _cpu_platform() -> str:
+    from verl.plugin.platform.platform_manager import PlatformRegistry
+
+    from verl_longshort.verl_plugin.platform.cpu import PLATFORM_NAME
+
+    platform = PlatformRegistry.get(PLATFORM_NAME)
+    if platform is None:
+        raise LookupError(f"verl has the platforms {', '.join(PlatformRegistry.registered_names())}")
+    return platform.__name__
+
+
+def _rollout() -> str:
+    from verl.workers.rollout.base import get_rollout_class
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+    from verl_longshort.engines.transformers import TRANSFORMERS
+
+    # the other rollouts' classes need their packages, which need not be installed
+    replica, adapter = RolloutReplicaRegistry.get(TRANSFORMERS.name), get_rollout_class(TRANSFORMERS.name)
+    return f"{replica.__name__}, {adapter.__name__}"
+
+
+def _engines() -> str:
+    from verl.workers.engine import EngineRegistry
+
+    from verl_longshort.verl_plugin.platform.fsdp import LANGUAGE_MODEL, STRATEGY, VALUE_MODEL
+
+    engines = (EngineRegistry.get_engine_cls(kind, STRATEGY) for kind in (LANGUAGE_MODEL, VALUE_MODEL))
+    return ", ".join(engine.__name__ for engine in engines)
+
+
+def _trainer() -> str:
+    from verl.trainer.ppo.v1 import get_trainer_cls
+
+    from verl_longshort.verl_plugin.plugin import TRAINER_NAME
+
+    return str(get_trainer_cls(TRAINER_NAME).__name__)
+
+
+_PROBES: dict[str, Callable[[], str]] = {
+    DEVICE_TOPIC: _device,
+    "CPU platform": _cpu_platform,
+    "training engines": _engines,
+    "rollout 'transformers'": _rollout,
+    "trainer 'longshort'": _trainer,
+}
+
+
+def main() -> None:
+    """Start or join Ray, inspect a worker, and print the findings as one line of JSON."""
+    import ray
+
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    findings = ray.get(ray.remote(inspect_process).remote())
+    print(json.dumps([asdict(finding) for finding in findings]))
+
+
+if __name__ == "__main__":
+    # The class that a worker unpickles is that of the imported module, not of __main__.
+    from verl_longshort.verl_plugin import doctor
+
+    doctor.main()

@@ -1,6 +1,6 @@
 """What training runs require, read from their checked and resolved configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from longshort_reward.protocol import ROLES
@@ -34,30 +34,24 @@ def pair_requirements(config: DictConfig) -> Requirements:
     schedule, shared = settings.schedule, settings.pools is Pools.SHARED
     configs = config.longshort.policy_configs
     policies = {role.value: _policy(configs[role.value], updates=schedule.updates(role)) for role in ROLES}
-    steps = _every(config.trainer.save_freq, schedule.total_steps)
-    limit = settings.keep_checkpoints
-    # the best one is kept besides the newest
-    kept = len(steps) if limit is None else min(len(steps), limit + 1)
-    pools = 1 if shared or any(policy.trained is None for policy in policies.values()) else 2
-    served = [p.engine.gpus for p in policies.values() if p.trained is None]
-    work = _reinforce(config, policies, steps=schedule.total_steps, shared=shared, kept=kept)
+    served = [policy.engine.gpus for policy in policies.values() if policy.trained is None]
+    pools = 1 if shared or served else 2
+    # the best checkpoint is kept besides the newest
+    limit = None if settings.keep_checkpoints is None else settings.keep_checkpoints + 1
     gpus = pools * config.trainer.n_gpus_per_node + sum(served)
-    return _requirements("train", config, work, gpus=gpus, steps=steps)
+    return _requirements("train", config, policies, steps=schedule.total_steps, shared=shared, limit=limit, gpus=gpus)
 
 
 def single_requirements(config: DictConfig) -> Requirements:
     """Of `longshort train-single`."""
-    total = single_settings_of(config).steps
-    steps = _every(config.trainer.save_freq, total)
-    limit = config.trainer.max_actor_ckpt_to_keep
-    kept = len(steps) if limit is None else min(len(steps), limit)
-    policies = {"": _policy(config, updates=total)}
-    work = _reinforce(config, policies, steps=total, shared=True, kept=kept)
-    return _requirements("train-single", config, work, gpus=config.trainer.n_gpus_per_node, steps=steps)
+    steps, trainer = single_settings_of(config).steps, config.trainer
+    policies = {"": _policy(config, updates=steps)}
+    limit, gpus = trainer.max_actor_ckpt_to_keep, trainer.n_gpus_per_node
+    return _requirements("train-single", config, policies, steps=steps, shared=True, limit=limit, gpus=gpus)
 
 
 def sft_requirements(config: DictConfig) -> Requirements:
-    """Of `longshort sft`. Raises UserError for a part of the configuration that verl refuses."""
+    """Of `longshort sft`. Raises UserError for a part of the configuration that verl rejects."""
     check_dataclasses(config, ("engine", "optim", "checkpoint", "profiler"), models=("model",))
     data, trainer = config.data, config.trainer
     padded = data.max_length * data.micro_batch_size_per_gpu
@@ -69,17 +63,10 @@ def sft_requirements(config: DictConfig) -> Requirements:
         tokens=data.max_token_len_per_gpu if data.use_dynamic_bsz else padded,
         sequence_parallel=config.engine.ulysses_sequence_parallel_size,
     )
-    work = FineTuningWork(
-        trained=trained,
-        records=count_trajectories(config),
-        epochs=trainer.total_epochs,
-        record_tokens=data.max_length,
-    )
-    product = Product(
-        path=absolute(str(config.longshort.output_dir)),
-        model=trained.model,
-        bytes_per_parameter=trained.state_bytes,
-    )
+    records, epochs = count_trajectories(config), trainer.total_epochs
+    work = FineTuningWork(trained=trained, records=records, epochs=epochs, record_tokens=data.max_length)
+    output = absolute(str(config.longshort.output_dir))
+    product = Product(path=output, model=trained.model, bytes_per_parameter=trained.state_bytes)
     # the run chooses its device when it starts; a recipe may have chosen the CPU in the environment
     on_gpu = trainer.device == "cuda" and planned_gpus() != 0
     return Requirements(
@@ -93,39 +80,22 @@ def sft_requirements(config: DictConfig) -> Requirements:
 
 
 def _requirements(
-    command: str, config: DictConfig, work: ReinforcementWork, *, gpus: int, steps: Sequence[int]
+    command: str,
+    config: DictConfig,
+    policies: Mapping[str, PolicyUse],
+    *,
+    steps: int,
+    shared: bool,
+    limit: int | None,
+    gpus: int,
 ) -> Requirements:
-    root = absolute(str(config.trainer.default_local_dir))
-    products = [
-        Product(
-            path="/".join(part for part in (root, role, f"global_step_{step}", "actor/huggingface") if part),
-            model=policy.engine.model,
-        )
-        for role, policy in work.policies.items()
-        for step in steps
-        if policy.trained is not None
-    ]
-    on_gpu = config.trainer.device == "cuda"
-    engines = {spec_of(policy.engine.name).package for policy in work.policies.values()}
-    return Requirements(
-        command=command,
-        work=work,
-        gpus_per_node=gpus if on_gpu else 0,
-        nodes=config.trainer.nnodes,
-        products=(*products, Product(path=f"{root}/best.json")),
-        packages=(*sorted(filter(None, engines)), *_attention(config.actor_rollout_ref.model)) if on_gpu else (),
-        notes=_notes(config),
-    )
-
-
-def _reinforce(
-    config: DictConfig, policies: Mapping[str, PolicyUse], *, steps: int, shared: bool, kept: int
-) -> ReinforcementWork:
+    """Of reinforcement learning for `steps`, with at most `limit` checkpoints kept, on `gpus` of each node."""
     data, trainer = config.data, config.trainer
     problems = read_all(data.val_files, key="data", columns=()).expected
     if problems is not None and data.val_max_samples > 0:
         problems = min(problems, data.val_max_samples)
-    return ReinforcementWork(
+    saved = _every(trainer.save_freq, steps)
+    work = ReinforcementWork(
         policies=policies,
         shared_pool=shared,
         steps=steps,
@@ -135,7 +105,28 @@ def _reinforce(
         new_tokens=data.max_response_length,
         validations=len(_every(trainer.test_freq, steps)) + bool(trainer.get("val_before_train", True)),
         validation_problems=problems,
-        checkpoints=kept,
+        checkpoints=len(saved) if limit is None else min(len(saved), limit),
+    )
+    root = absolute(str(trainer.default_local_dir))
+    products = [
+        Product(
+            path="/".join(part for part in (root, role, f"global_step_{step}", "actor/huggingface") if part),
+            model=policy.engine.model,
+        )
+        for role, policy in policies.items()
+        for step in saved
+        if policy.trained is not None
+    ]
+    on_gpu = trainer.device == "cuda"
+    engines = {spec_of(policy.engine.name).package for policy in policies.values()}
+    return Requirements(
+        command=command,
+        work=work,
+        gpus_per_node=gpus if on_gpu else 0,
+        nodes=trainer.nnodes,
+        products=(*products, Product(path=f"{root}/best.json")),
+        packages=(*sorted(filter(None, engines)), *_attention(config.actor_rollout_ref.model)) if on_gpu else (),
+        notes=_notes(config),
     )
 
 
@@ -148,13 +139,9 @@ def _policy(config: DictConfig, *, updates: int) -> PolicyUse:
     trained = _actor(config, world)
     saved = set(config.actor_rollout_ref.actor.checkpoint.save_contents)
     parts = {"model": 1.0, "hf_model": 1.0, "optimizer": trained.optimizer_values}
-    values = sum(size for part, size in parts.items() if part in saved)
-    return PolicyUse(
-        engine=_engine(config, world),
-        trained=trained,
-        updates=updates,
-        checkpoint_bytes=values * trained.state_bytes,
-    )
+    values = sum(value for part, value in parts.items() if part in saved)
+    size = values * trained.state_bytes
+    return PolicyUse(engine=_engine(config, world), trained=trained, updates=updates, checkpoint_bytes=size)
 
 
 def _engine(config: DictConfig, gpus: int) -> EngineUse:

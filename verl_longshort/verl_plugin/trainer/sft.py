@@ -23,6 +23,8 @@ from verl_longshort.base.files import check_model
 from verl_longshort.config.compose import compose_config
 from verl_longshort.data.records import load_trajectories
 
+MODULE = "verl_longshort.verl_plugin.trainer.sft"
+
 
 def checked_config(overrides: Sequence[str]) -> DictConfig:
     """`config/sft.yaml` with Hydra's `key=value`, checked. Light.
@@ -42,14 +44,11 @@ def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
     """
     trainer, started_by_torchrun = config.trainer, "RANK" in os.environ
     if trainer.nnodes > 1 and not started_by_torchrun:
-        remedy = (
-            "start every node yourself: torchrun --nnodes ... -m verl_longshort.verl_plugin.trainer.sft key=value ..."
-        )
+        remedy = f"start every node yourself: torchrun --nnodes ... -m {MODULE} key=value ..."
         raise UserError("trainer.nnodes", trainer.nnodes, remedy)
     if trainer.n_gpus_per_node > 1 and not started_by_torchrun:
         arguments = ["--standalone", "--nproc-per-node", str(trainer.n_gpus_per_node)]
-        module = ["-m", "verl_longshort.verl_plugin.trainer.sft", *overrides]
-        status = run_and_wait([sys.executable, "-m", "torch.distributed.run", *arguments, *module])
+        status = run_and_wait([sys.executable, "-m", "torch.distributed.run", *arguments, "-m", MODULE, *overrides])
         if status:
             raise SystemExit(status)
         return

@@ -56,7 +56,7 @@ class SingleAnswer:
     tokens: int
     """Generated tokens and those of the opening tag."""
     stop_reason: StopReason
-    """ANSWERED; TOKEN_BUDGET: cut; MALFORMED: ended without `</answer>`; ABORTED."""
+    """ANSWERED; TOKEN_BUDGET: truncated; MALFORMED: ended without `</answer>`; ABORTED."""
     finish_reason: str
     """As the engine tells it: stop, length or aborted."""
     extra: Mapping[str, Any]

@@ -2,7 +2,7 @@
 
 verl 0.9.1 registers its engines for "cuda" and "npu" only. What these subclasses change is what needs an
 accelerator or a package that needs one: pinned memory for a reference model, and flash attention for a
-critic. Strategy "fsdp2" only, since torch's first FSDP refuses a CPU.
+critic. Strategy "fsdp2" only, since torch's first FSDP rejects a CPU.
 """
 
 from dataclasses import replace

@@ -12,8 +12,8 @@ apart there:
 | VERL_REPLICA_RANK, VERL_RAY_JOB_ID, … | vllm_rollout/vllm_async_server:135-156, 1261 | one process each |
 | `rollout_pool_<r>`, `rollout_standalone_<r>` | replica:198, 216 | one standalone policy at most |
 | the load balancer's actor | router:322 | it has no name |
-| prefill and decode servers | vllm_rollout/vllm_pd_replica:154, 185 | refused: `registry.py` |
-| Prometheus' configuration file | utils:141 | refused |
+| prefill and decode servers | vllm_rollout/vllm_pd_replica:154, 185 | rejected: `registry.py` |
+| Prometheus' configuration file | utils:141 | rejected |
 | vLLM's sockets and shared memory | vllm/utils/network_utils:141, shm_broadcast:286 | random names |
 | vLLM's compiled graphs, `~/.cache/vllm` | vllm/envs:34 | shared; keys are hashes of the settings |
 

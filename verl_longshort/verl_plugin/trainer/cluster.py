@@ -76,7 +76,7 @@ def point_at_cluster(config: DictConfig, *, pools: int) -> None:
                 ray_init.num_gpus = pools * config.trainer.n_gpus_per_node
             return
         for key in _OWN_CLUSTER:
-            # Ray refuses them for an existing cluster
+            # Ray rejects them for an existing cluster
             ray_init.pop(key, None)
 
 

@@ -70,7 +70,7 @@ def _place_server(config: DictConfig, where: str) -> None:
 
 
 def point_at_checkpoint(config: DictConfig, folder: Path | None) -> None:
-    """Let a policy start from `folder`, or afresh when it is None."""
+    """Let a policy start from `folder`, or from its model when it is None."""
     config.trainer.resume_mode = "disable" if folder is None else "resume_path"
     config.trainer.resume_from_path = None if folder is None else str(folder)
 

@@ -146,7 +146,7 @@ def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:
 
 
 def resume_point(trainer: DictConfig) -> tuple[CheckpointStore, int | None]:
-    """Where a pair's checkpoints lie, and the step that the run resumes from; None: it starts afresh.
+    """Where a pair's checkpoints lie, and the step that the run resumes from; None: from none.
 
     Raises UserError for a path or a tracker file that leads to no checkpoint of a pair.
     """

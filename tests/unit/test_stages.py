@@ -1,6 +1,7 @@
 """One shape for every command: the registry, the command line made from it, and who decides what is run."""
 
 import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -114,3 +115,10 @@ def test_a_module_without_a_stage_is_a_mistake(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RuntimeError, match="must define one Stage and defines 0"):
         all_stages()
     all_stages.cache_clear()
+
+
+def test_the_command_line_starts_without_heavy_packages() -> None:
+    heavy = ("torch", "scipy", "pandas", "matplotlib", "transformers", "verl")
+    code = f"import sys, verl_longshort.cli; print(*(name for name in {heavy} if name in sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == []

@@ -20,7 +20,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 PENALTY = 0.25
 CONFIDENCE = 0.95
@@ -88,6 +87,8 @@ def metric_bound(samples: int, confidence: float = CONFIDENCE) -> float:
 @lru_cache(maxsize=4096)
 def wilson(correct: int, samples: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's interval of an accuracy."""
+    from scipy import stats
+
     low, high = stats.binomtest(correct, samples).proportion_ci(confidence, method="wilson")
     return float(low), float(high)
 

@@ -37,7 +37,6 @@ from typing import Any
 
 import numpy as np
 from longshort_reward.errors import UserError
-from scipy import stats
 
 from verl_longshort.base.seeds import derived_bytes
 from verl_longshort.data.importance import Floats, running_maximum
@@ -130,6 +129,8 @@ def _surprisals(counts: RolloutCounts, record: Weighed) -> Floats:
 
 def _falls(before: Floats, after: Floats, nats: float, confidence: float) -> bool:
     """Whether `after` [N] lies at least `nats` below `before` [N'], and below it at all for sure."""
+    from scipy import stats
+
     if np.median(before[:, None] - after[None, :]) < nats:
         return False
     test = stats.mannwhitneyu(before, after, alternative="greater")

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -53,6 +52,8 @@ def accuracy(*correct: Samples) -> Interval:
     problems of a benchmark alone have the same share the bootstrap has no spread, and Wilson's interval over
     the problems, rounded to whole ones, is given in its place.
     """
+    from scipy import stats
+
     if len(correct) == 1:
         shares = _problem_means(correct[0])
         if np.ptp(shares) == 0 or max(map(len, correct[0])) == 1:
@@ -131,6 +132,8 @@ def _bootstrap(strata: Sequence[np.ndarray], statistic: Callable[[np.ndarray], n
 
     A stratum, one benchmark, is [columns, problems]; `statistic` takes [columns, resamples].
     """
+    from scipy import stats
+
     if min(stratum.shape[1] for stratum in strata) < 2:
         return math.nan, math.nan
 

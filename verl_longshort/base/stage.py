@@ -7,10 +7,11 @@ and asked what it requires. So no stage knows of dry runs, help texts or progres
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import click
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from verl_longshort.base.dry_run import dry_run
@@ -66,8 +67,7 @@ class ConfigStage(Stage[SettingsT, InputsT]):
     def settings(self, **arguments: Any) -> SettingsT:
         """The `longshort` block of the config with the overrides. Raises UserError."""
         config = compose_config(self.config, arguments["overrides"])
-        block = OmegaConf.to_container(config.longshort, resolve=True)
-        parsed: Any = self.Settings.parse(block)
+        parsed: SettingsT = self.Settings.parse(OmegaConf.to_container(config.longshort, resolve=True))
         return parsed
 
 
@@ -79,8 +79,41 @@ class OptionStage(Stage[SettingsT, InputsT]):
 
     def settings(self, **arguments: Any) -> SettingsT:
         """The options as settings. Raises UserError."""
-        parsed: Any = self.Settings.parse(arguments, where="")
+        parsed: SettingsT = self.Settings.parse(arguments, where="")
         return parsed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """A checked configuration, and the overrides that gave it."""
+
+    config: DictConfig
+    overrides: Sequence[str]
+
+
+class TrainingStage(Stage[TrainingSettings, None]):
+    """A stage that trains with verl, configured by verl's configuration with a block of our own."""
+
+    checked_config: ClassVar["staticmethod[[Sequence[str]], DictConfig]"]
+    """The configuration with the overrides, with all that can be checked of it in seconds. Raises UserError."""
+    required: ClassVar["staticmethod[[DictConfig], Requirements]"]
+    """What a checked configuration asks for."""
+    train: ClassVar["staticmethod[[DictConfig, Sequence[str]], None]"]
+    """Does the work, given a checked configuration and its overrides."""
+    parameters = OVERRIDES
+
+    def settings(self, **arguments: Any) -> TrainingSettings:
+        """See `checked_config`."""
+        overrides = arguments["overrides"]
+        return TrainingSettings(config=self.checked_config(overrides), overrides=overrides)
+
+    def requirements(self, settings: TrainingSettings, inputs: None) -> Requirements:
+        """Read from the configuration."""
+        return self.required(settings.config)
+
+    def run(self, settings: TrainingSettings, inputs: None, console: Console) -> None:
+        """Train."""
+        self.train(settings.config, settings.overrides)
 
 
 def execute(stage: Stage[Any, Any], console: Console | None = None, **arguments: Any) -> Any:

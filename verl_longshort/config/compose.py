@@ -9,8 +9,6 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from longshort_reward.errors import UserError
 from omegaconf import DictConfig, Node, OmegaConf
 
@@ -24,6 +22,10 @@ def compose_config(name: str, overrides: Sequence[str], unused: tuple[str, ...] 
     Raises UserError for an override that cannot be read, a key that does not exist and a required key that
     was not given.
     """
+    # here, because every command imports this module, and Hydra takes a while
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
     search = f"hydra.searchpath=[file://{verl_config_dir()}]"
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
         known = compose(name, overrides=[search])

@@ -6,10 +6,28 @@ A module defines one `Stage`. `all_stages` finds them; the command line and the 
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import click
+from longshort_reward.settings import Settings
+
+from verl_longshort.base.requirements import GenerationWork, Product, Requirements
 from verl_longshort.base.stage import Stage
+from verl_longshort.engines.factory import generating
+from verl_longshort.llm.settings import LLMSettings, asked_model
+
+FOLDER = click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="Folder to write.")
+SEED = click.Option(["--seed"], type=int, default=0, show_default=True)
+
+
+class FolderAndSeed(Settings):
+    """The options FOLDER and SEED."""
+
+    out: Path
+    seed: int
 
 
 @cache
@@ -28,3 +46,11 @@ def all_stages() -> dict[str, Stage[Any, Any]]:
         stage = own[0]()
         stages[stage.name] = stage
     return stages
+
+
+def asking(command: str, model: LLMSettings | None, records: int | None, products: Sequence[Product]) -> Requirements:
+    """Of a command that asks a language model, if one is configured, once about each record."""
+    if model is None:
+        return Requirements(command=command, products=tuple(products))
+    work = GenerationWork(engines=(asked_model(model),), records=records, new_tokens=model.max_tokens)
+    return generating(command, work, products)

@@ -4,12 +4,11 @@ from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.files import Records
-from verl_longshort.base.requirements import GenerationWork, Product, Requirements
+from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.chunk import ChunkSettings, chunk
 from verl_longshort.data.records import Chain, read_stage
-from verl_longshort.engines.factory import generating
-from verl_longshort.llm.settings import asked_model
+from verl_longshort.stages import asking
 
 
 class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):
@@ -26,14 +25,7 @@ class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):
     def requirements(self, settings: ChunkSettings, inputs: Records[Chain]) -> Requirements:
         """A language model, if one is asked, reads every chain and names its blocks."""
         product = Product(path=absolute(settings.output), records=inputs.expected)
-        if settings.llm is None:
-            return Requirements(command=self.name, products=(product,))
-        work = GenerationWork(
-            engines=(asked_model(settings.llm),),
-            records=inputs.expected,
-            new_tokens=settings.llm.max_tokens,
-        )
-        return generating(self.name, work, [product])
+        return asking(self.name, settings.llm, inputs.expected, [product])
 
     def run(self, settings: ChunkSettings, inputs: Records[Chain], console: Console) -> None:
         """Cut them all."""

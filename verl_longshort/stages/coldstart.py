@@ -4,12 +4,11 @@ from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.files import Records
-from verl_longshort.base.requirements import GenerationWork, Product, Requirements
+from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.records import Selected, Weighed, read_stage
 from verl_longshort.data.synthesis import SynthesisSettings, coldstart
-from verl_longshort.engines.factory import generating
-from verl_longshort.llm.settings import asked_model
+from verl_longshort.stages import asking
 
 FILES = ("train.jsonl", "val.jsonl", "dropped.jsonl", "card.json", "card.md")
 
@@ -30,21 +29,10 @@ class ColdStartStage(ConfigStage[SynthesisSettings, Records[Weighed]]):
         """A language model, if one is asked, fills the gaps of every chain."""
         chains = inputs.expected
         shares = {"train.jsonl": 1 - settings.val_percent / 100, "val.jsonl": settings.val_percent / 100}
-        products = tuple(
-            Product(
-                path=absolute(settings.output_dir / name),
-                records=None if chains is None or name not in shares else round(chains * shares[name]),
-            )
-            for name in FILES
-        )
-        if settings.llm is None:
-            return Requirements(command=self.name, products=products)
-        work = GenerationWork(
-            engines=(asked_model(settings.llm),),
-            records=chains,
-            new_tokens=settings.llm.max_tokens,
-        )
-        return generating(self.name, work, products)
+        counts = {} if chains is None else {name: round(chains * share) for name, share in shares.items()}
+        paths = {name: absolute(settings.output_dir / name) for name in FILES}
+        products = [Product(path=path, records=counts.get(name)) for name, path in paths.items()]
+        return asking(self.name, settings.llm, chains, products)
 
     def run(self, settings: SynthesisSettings, inputs: Records[Weighed], console: Console) -> None:
         """Make trajectories and data card."""

@@ -22,8 +22,17 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
     def requirements(self, settings: EvaluationSettings, inputs: None) -> Requirements:
         """The models, and an answer to each sample of each problem. Raises UserError for unusable problems."""
         count = settings.expected_problems()
+        models, at_once = settings.model_paths.values(), settings.max_num_seqs
+        if settings.base_urls:
+            engines = [EngineUse(model=model, name=ENDPOINT, max_num_seqs=at_once) for model in models]
+        else:
+            tokens = settings.limits.token_budget
+            engines = [
+                local_engine(model, settings, max_num_seqs=at_once, new_tokens=tokens, sharing=len(models))
+                for model in models
+            ]
         work = GenerationWork(
-            engines=_engines(settings),
+            engines=tuple(engines),
             records=count,
             samples=settings.samples,
             new_tokens=settings.limits.token_budget,
@@ -45,19 +54,3 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
             soft_wrap=True,
         )
         return summary
-
-
-def _engines(settings: EvaluationSettings) -> tuple[EngineUse, ...]:
-    models = settings.model_paths.values()
-    if settings.base_urls:
-        return tuple(EngineUse(model=model, name=ENDPOINT, max_num_seqs=settings.max_num_seqs) for model in models)
-    return tuple(
-        local_engine(
-            model,
-            settings,
-            max_num_seqs=settings.max_num_seqs,
-            new_tokens=settings.limits.token_budget,
-            sharing=len(models),
-        )
-        for model in models
-    )

@@ -11,6 +11,7 @@ from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.files import check_exists
 from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import OptionStage
+from verl_longshort.stages import FOLDER
 
 
 class ImportanceReportSettings(Settings):
@@ -30,7 +31,7 @@ class ImportanceReportStage(OptionStage[ImportanceReportSettings, None]):
     Settings = ImportanceReportSettings
     parameters = (
         click.Argument(["files"], nargs=-1, required=True, type=click.Path(path_type=Path)),
-        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="Folder to write."),
+        FOLDER,
         click.Option(["--rule"], default="m", show_default=True, help="What chooses the thoughts that stay long."),
         click.Option(["--examples"], default=20, show_default=True, help="Chains that can be read in the page."),
         click.Option(["--seed"], default=0, show_default=True, help="Chooses these chains."),

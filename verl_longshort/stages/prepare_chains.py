@@ -4,12 +4,11 @@ from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.files import sibling_path
-from verl_longshort.base.requirements import GenerationWork, Product, Requirements
+from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.prepare_chains import prepare_chains
 from verl_longshort.data.prepare_settings import ChainSettings
-from verl_longshort.engines.factory import generating
-from verl_longshort.llm.settings import asked_model
+from verl_longshort.stages import asking
 
 
 class PrepareChainsStage(ConfigStage[ChainSettings, None]):
@@ -25,14 +24,7 @@ class PrepareChainsStage(ConfigStage[ChainSettings, None]):
             Product(path=absolute(settings.output), records=settings.problems),
             Product(path=absolute(sibling_path(settings.output, "rejects"))),
         )
-        if settings.llm is None:
-            return Requirements(command=self.name, products=products)
-        work = GenerationWork(
-            engines=(asked_model(settings.llm),),
-            records=settings.problems,
-            new_tokens=settings.llm.max_tokens,
-        )
-        return generating(self.name, work, products)
+        return asking(self.name, settings.llm, settings.problems, products)
 
     def run(self, settings: ChainSettings, inputs: None, console: Console) -> None:
         """Write the chains."""

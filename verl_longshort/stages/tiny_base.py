@@ -1,34 +1,21 @@
 """`longshort tiny-base`."""
 
-from pathlib import Path
-
-import click
-from longshort_reward.settings import Settings
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import OptionStage
+from verl_longshort.stages import FOLDER, SEED, FolderAndSeed
 
 
-class TinyBaseSettings(Settings):
-    """Options of the command."""
-
-    out: Path
-    seed: int
-
-
-class TinyBaseStage(OptionStage[TinyBaseSettings, None]):
+class TinyBaseStage(OptionStage[FolderAndSeed, None]):
     """Train the base model of the miniature world from scratch."""
 
     name = "tiny-base"
-    Settings = TinyBaseSettings
-    parameters = (
-        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="Folder to write."),
-        click.Option(["--seed"], type=int, default=0, show_default=True),
-    )
+    Settings = FolderAndSeed
+    parameters = (FOLDER, SEED)
 
-    def requirements(self, settings: TinyBaseSettings, inputs: None) -> Requirements:
+    def requirements(self, settings: FolderAndSeed, inputs: None) -> Requirements:
         """A model made from nothing on the CPU, of a known shape."""
         from verl_longshort.world.tiny_model import build_model
         from verl_longshort.world.tiny_tokenizer import build_tokenizer
@@ -38,7 +25,7 @@ class TinyBaseStage(OptionStage[TinyBaseSettings, None]):
         product = Product(path=absolute(settings.out), config=shape, bytes_per_parameter=4)
         return Requirements(command=self.name, products=(product,))
 
-    def run(self, settings: TinyBaseSettings, inputs: None, console: Console) -> None:
+    def run(self, settings: FolderAndSeed, inputs: None, console: Console) -> None:
         """Train it."""
         from verl_longshort.world.tiny_model import train_base
 

@@ -1,36 +1,23 @@
 """`longshort world`."""
 
-from pathlib import Path
-
-import click
-from longshort_reward.settings import Settings
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import OptionStage
+from verl_longshort.stages import FOLDER, SEED, FolderAndSeed
 
 RL_PARTS = ("train", "val", "test")
 
 
-class WorldSettings(Settings):
-    """Options of the command."""
-
-    out: Path
-    seed: int
-
-
-class WorldStage(OptionStage[WorldSettings, None]):
+class WorldStage(OptionStage[FolderAndSeed, None]):
     """Write the problems of the miniature world."""
 
     name = "world"
-    Settings = WorldSettings
-    parameters = (
-        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="Folder to write."),
-        click.Option(["--seed"], type=int, default=0, show_default=True),
-    )
+    Settings = FolderAndSeed
+    parameters = (FOLDER, SEED)
 
-    def requirements(self, settings: WorldSettings, inputs: None) -> Requirements:
+    def requirements(self, settings: FolderAndSeed, inputs: None) -> Requirements:
         """Files of a known number of records."""
         from verl_longshort.world.make_world import Sizes
 
@@ -38,7 +25,7 @@ class WorldStage(OptionStage[WorldSettings, None]):
         products = (Product(path=absolute(settings.out / name), records=count) for name, count in files.items())
         return Requirements(command=self.name, products=tuple(products))
 
-    def run(self, settings: WorldSettings, inputs: None, console: Console) -> None:
+    def run(self, settings: FolderAndSeed, inputs: None, console: Console) -> None:
         """Write the files."""
         from verl_longshort.world.make_world import make_world
 

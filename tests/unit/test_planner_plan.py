@@ -23,7 +23,7 @@ from verl_longshort.planner import models
 from verl_longshort.planner.checks import problems
 from verl_longshort.planner.estimate import CheckedStage, estimate
 from verl_longshort.planner.machine import Machine
-from verl_longshort.planner.shapes import KNOWN
+from verl_longshort.planner.models import KNOWN
 from verl_longshort.planner.show import show
 from verl_longshort.planner.work import WorkMaker
 from verl_longshort.recipe.assumptions import Assumptions, defaults

@@ -1,6 +1,6 @@
 """Puts the plan of a recipe together: stages, memory, disk, models, and what speaks against it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from verl_longshort.base.requirements import (
@@ -11,9 +11,8 @@ from verl_longshort.base.requirements import (
     Requirements,
 )
 from verl_longshort.planner.machine import Machine
-from verl_longshort.planner.models import Found, Models
-from verl_longshort.planner.shapes import ModelShape
-from verl_longshort.planner.tables import MemoryTable, TableMaker
+from verl_longshort.planner.memory import MemoryTable, TableMaker
+from verl_longshort.planner.models import Found, Models, ModelShape
 from verl_longshort.planner.work import Work, WorkMaker
 from verl_longshort.recipe.assumptions import GB, GIB, Assumptions
 from verl_longshort.recipe.recipe import RecipeStage
@@ -83,20 +82,22 @@ class Result:
     stages: tuple[PlannedStage, ...]
     models: tuple[Found, ...]
     disk: Disk
-    assumptions: Assumptions
     machine: Machine
     gpu_count: int
     gpu_gb: float
     host_gb: float | None
     """Of a node; None: not known."""
-    here: bool
-    """The plan can be run on this machine, as far as GPUs go."""
 
     @property
     def groups(self) -> list[list[PlannedStage]]:
         """The stages that run at the same time, in order."""
         numbers = dict.fromkeys(stage.checked.group for stage in self.stages)
         return [[stage for stage in self.stages if stage.checked.group == number] for number in numbers]
+
+    @property
+    def packages(self) -> set[str]:
+        """Those that its commands need beyond what every installation has."""
+        return {name for stage in self.stages for command in stage.commands for name in command.needs.packages}
 
     @property
     def hours(self) -> float:
@@ -108,25 +109,21 @@ def estimate(stages: Sequence[CheckedStage], assumptions: Assumptions, machine: 
     """The plan of a recipe whose stages were checked."""
     products = {p.path: p for stage in stages for needs in stage.needs for p in needs.products}
     models = Models(products, offline=offline)
-    count = assumptions.gpu_count or machine.planned_gpus
     memory = assumptions.gpu.memory_gb or machine.planned_gpu_gb
     planner = _Planner(models, assumptions, memory * GIB)
     planned = tuple(planner.stage(stage) for stage in stages)
-    needs_gpu = any(stage.gpus for stage in planned)
-    here = not needs_gpu or bool(machine.gpu_memory_gb)
-    host = assumptions.host.memory_gb or (machine.host_memory_gb if here else None)
+    # whether the recipe can run on this machine, as far as GPUs go
+    here = bool(machine.gpu_memory_gb) or not any(stage.gpus for stage in planned)
     parts = _disk_parts(planned, products, models)
     free = assumptions.disk.free_gb or (machine.disk_free_gb if here else None)
     return Result(
         stages=planned,
         models=tuple(models.found),
         disk=Disk(parts=parts, free=None if free is None else free * GB),
-        assumptions=assumptions,
         machine=machine,
-        gpu_count=count,
+        gpu_count=assumptions.gpu_count or machine.planned_gpus,
         gpu_gb=memory,
-        host_gb=host,
-        here=here,
+        host_gb=assumptions.host.memory_gb or (machine.host_memory_gb if here else None),
     )
 
 
@@ -154,8 +151,7 @@ class _Planner:
     def _command(self, needs: Requirements) -> PlannedCommand:
         try:
             if isinstance(needs.work, ReinforcementWork):
-                work = self._work.reinforce(needs.work)
-                tables = self._tables.reinforce(needs.work)
+                work, tables = self._work.reinforce(needs.work), self._tables.reinforce(needs.work)
             elif isinstance(needs.work, FineTuningWork):
                 work, tables = self._work.fine_tune(needs.work), self._tables.fine_tune(needs.work)
             elif isinstance(needs.work, GenerationWork):
@@ -175,33 +171,24 @@ class _Planner:
 
 def _is_estimated(needs: Requirements) -> bool:
     """Whether the throughputs of the assumptions apply: on GPUs, and to somebody else's server."""
-    if isinstance(needs.work, GenerationWork) and any(e.name == "endpoint" for e in needs.work.engines):
-        return True
-    return needs.gpus_per_node > 0
+    engines = needs.work.engines if isinstance(needs.work, GenerationWork) else ()
+    return needs.gpus_per_node > 0 or any(engine.name == "endpoint" for engine in engines)
 
 
-def _disk_parts(stages: Sequence[PlannedStage], products: dict[str, Product], models: Models) -> dict[str, float]:
+def _disk_parts(stages: Sequence[PlannedStage], products: Mapping[str, Product], models: Models) -> dict[str, float]:
+    def parameters(model: str) -> int:
+        shape = models.find(model).shape
+        return shape.parameters if shape else 0
+
     parts: dict[str, float] = {}
-    for product in products.values():
-        shape = models.find(product.path).shape if product.bytes_per_parameter else None
-        if shape is not None:
-            parts["fine-tuned models"] = parts.get("fine-tuned models", 0.0) + (
-                shape.parameters * product.bytes_per_parameter
-            )
+    made = (product for product in products.values() if product.bytes_per_parameter)
+    if tuned := sum(product.bytes_per_parameter * parameters(product.path) for product in made):
+        parts["fine-tuned models"] = tuned
     for stage in stages:
-        for command in stage.commands:
-            if isinstance(command.needs.work, ReinforcementWork):
-                size = _checkpoints(command.needs.work, models)
-                parts[f"checkpoints of {stage.checked.stage.name}"] = size
-    download = sum(found.download for found in models.found)
-    if download:
+        for work in (command.needs.work for command in stage.commands):
+            if isinstance(work, ReinforcementWork):
+                sizes = (p.checkpoint_bytes * parameters(p.engine.model) for p in work.policies.values())
+                parts[f"checkpoints of {stage.checked.stage.name}"] = sum(sizes) * work.checkpoints
+    if download := sum(found.download for found in models.found):
         parts["models from the Hub (its cache, which may lie on another disk)"] = download
     return parts
-
-
-def _checkpoints(work: ReinforcementWork, models: Models) -> float:
-    total = 0.0
-    for policy in work.policies.values():
-        shape = models.find(policy.engine.model).shape
-        total += policy.checkpoint_bytes * shape.parameters if shape else 0.0
-    return total * work.checkpoints

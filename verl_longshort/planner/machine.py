@@ -3,7 +3,6 @@
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +41,10 @@ class Machine:
         return min(self.gpu_memory_gb, default=DEFAULT_GPU_GB)
 
 
-def detect_machine(output: Path, packages: Sequence[str] = (*PACKAGES, "flash_attn")) -> Machine:
+def detect_machine(output: Path) -> Machine:
     """This machine, as a recipe that writes to `output` would find it."""
     there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-    missing = {name for name in packages if importlib.util.find_spec(name) is None}
+    missing = {name for name in (*PACKAGES, "flash_attn") if importlib.util.find_spec(name) is None}
     return Machine(
         gpu_memory_gb=_gpus(),
         host_memory_gb=psutil.virtual_memory().total / GIB,

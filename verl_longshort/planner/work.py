@@ -4,7 +4,7 @@ Training costs 6 FLOPs per parameter and token, 8 with gradient checkpointing (t
 twice); scoring costs 2. The attention's own products are left out: below 10 % at such lengths.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from verl_longshort.base.requirements import (
@@ -15,14 +15,12 @@ from verl_longshort.base.requirements import (
     TrainedModel,
 )
 from verl_longshort.engines.registry import spec_of
-from verl_longshort.planner.shapes import ModelShape
+from verl_longshort.planner.models import ShapeOf
 from verl_longshort.recipe.assumptions import GB, Assumptions
 
 _REFERENCE_PARAMETERS = 8.0e9
 """The size that the throughputs of engines are stated for."""
 _HOUR = 3600.0
-
-ShapeOf = Callable[[str], ModelShape]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkMaker:
-    """Estimates the work of stages. `shape_of` gives the shape of a model by its name."""
+    """Estimates the work of stages."""
 
     shape_of: ShapeOf
     assumptions: Assumptions
@@ -92,11 +90,10 @@ class WorkMaker:
         return min(limit * assume.used_share, assume.most_tokens)
 
     def _learning(self, tokens: float, trained: TrainedModel) -> float:
-        flops = tokens * self.shape_of(trained.model).parameters
-        passes = 2 if trained.reference else 1
-        scale = self.assumptions.assume.training_utilization / self.assumptions.assume.scoring_utilization
-        critic = 2 if trained.critic else 1
-        return self._compute(flops * critic * (_update_flops(trained) + 2 * passes * scale), trained.gpus)
+        assume = self.assumptions.assume
+        scoring = 2 * (2 if trained.reference else 1) * assume.training_utilization / assume.scoring_utilization
+        models = self.shape_of(trained.model).parameters * (2 if trained.critic else 1)
+        return self._compute(tokens * models * (_update_flops(trained) + scoring), trained.gpus)
 
     def _compute(self, flops: float, gpus: int) -> float:
         used = self.assumptions.gpu.peak_tflops * 1e12 * self.assumptions.assume.training_utilization
@@ -123,7 +120,5 @@ class WorkMaker:
 
 def _update_flops(trained: TrainedModel) -> float:
     """Per parameter and token."""
-    if trained.lora_rank:
-        # the frozen weights need no gradient of their own
-        return 6.0 if trained.checkpointing else 4.0
-    return 8.0 if trained.checkpointing else 6.0
+    # of LoRA: the frozen weights need no gradient of their own
+    return (4.0 if trained.lora_rank else 6.0) + (2.0 if trained.checkpointing else 0.0)

@@ -1,6 +1,9 @@
-"""`run.json` in a recipe's output folder: what was run, with which settings and versions, and since when.
+"""What a recipe's launcher writes down in its output folder, for itself and for readers such as `longshort report`.
 
-For readers such as `longshort report`; the launcher itself never reads it.
+`run.json` says what was run, with which settings and versions, and since when; the launcher itself never reads it. A
+stage's marker says whether it is running or done, and with which command. It is written before the stage's process
+starts and again when it has ended well, each time in one step, so a launcher that is killed at any moment leaves a
+stage that is not done.
 """
 
 import json
@@ -17,6 +20,8 @@ from verl_longshort.base.files import write_json
 
 FILE = "run.json"
 PACKAGES = ("verl-longshort", "verl", "torch", "transformers", "vllm", "ray")
+RUNNING = "running"
+DONE = "done"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,20 @@ class RunRecord:
     started: str
     """First start of a launcher in this folder, ISO 8601 in UTC."""
     last_started: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """The last attempt at a stage."""
+
+    fingerprint: str
+    """Of the command and all that came before it."""
+    status: str
+    """RUNNING (also when it failed or was killed) or DONE."""
+    mark: str
+    """What its processes carry in their environment."""
+    seconds: float
+    """How long the attempt took; 0 while it runs."""
 
 
 def write_record(
@@ -64,6 +83,19 @@ def read_record(output: Path) -> RunRecord | None:
         return RunRecord(**json.loads((output / FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
+
+
+def read_marker(file: Path) -> Marker | None:
+    """The marker in `file`, None before the first attempt."""
+    try:
+        return Marker(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def write_marker(file: Path, marker: Marker) -> None:
+    """Replace the marker in `file`."""
+    write_json(file, asdict(marker), indent=None)
 
 
 def _versions() -> dict[str, str]:

@@ -1,12 +1,11 @@
 """The dry run of a recipe: every stage's command is run to its checks, and the plan is printed.
 
 Commands are shell scripts, so they are really run, one after the other, with `LONGSHORT_DRY_RUN` set
-(`dry.py`) and with a folder of their own in place of the recipe's `output`: whatever a script itself writes
+(`base/dry_run.py`) and with a folder of their own in place of the recipe's `output`: whatever a script itself writes
 is thrown away. Below the recipe's `output` nothing is read or written.
 """
 
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -22,20 +21,15 @@ from verl_longshort.planner.machine import Machine, detect_machine
 from verl_longshort.planner.show import show
 from verl_longshort.recipe.assumptions import Assumptions
 from verl_longshort.recipe.launcher import INTERRUPTED, terminate_like_interrupt
-from verl_longshort.recipe.process import MARK_VARIABLE, end_marked
 from verl_longshort.recipe.recipe import Recipe, RecipeStage, load_recipe
-from verl_longshort.recipe.stage_process import stage_environment
+from verl_longshort.recipe.stage_process import MARK_VARIABLE, end_marked, stage_environment
 
 CANNOT_RUN = 2
 STAGE_TIMEOUT_S = 1800.0
 _ERROR = "error: "
 
 
-def plan_recipe(
-    path: Path,
-    overrides: Sequence[str] = (),
-    console: Console | None = None,
-) -> int:
+def plan_recipe(path: Path, overrides: Sequence[str] = (), console: Console | None = None) -> int:
     """Check all stages of the recipe in `path`, print the plan; 0 when it can run, 2 when it cannot.
 
     130 when interrupted. Raises UserError when the recipe cannot be read.
@@ -119,13 +113,8 @@ def _products(checked: CheckedStage) -> list[Product]:
 
 def _reason(log: Path, code: int) -> str:
     """The last error in a command's output; its last line when there is none."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(_ERROR)]
     if errors:
         return errors[-1][len(_ERROR) :]
-    last = next((line for line in reversed(lines) if line), "no message")
-    return f"its command ended with status {code}: {last}"
-
-
-if __name__ == "__main__":
-    sys.exit(plan_recipe(Path(sys.argv[1]), sys.argv[2:]))
+    return f"its command ended with status {code}: {lines[-1] if lines else 'no message'}"

@@ -16,21 +16,23 @@ GIB = 2**30
 GB = 10**9
 
 _REMEDY = Remedy("must be a number above 0")
-Positive = Annotated[float, Strict(), Gt(0), _REMEDY]
-Detected = Annotated[Positive | None, BeforeValidator(lambda value: None if value == AUTO else _given(value)), _REMEDY]
-"""A number, or None for `auto`: what this machine has."""
 
 
-def _given(value: Any) -> Any:
+def _detected(value: Any) -> Any:
     if value is None:
         raise ValueError(_REMEDY.text)
-    return value
+    return None if value == AUTO else value
+
+
+Positive = Annotated[float, Strict(), Gt(0), _REMEDY]
+Detected = Annotated[Positive | None, BeforeValidator(_detected), _REMEDY]
+"""A number, or None for `auto`: what this machine has."""
 
 
 class GpuAssumptions(Settings):
     """The block `gpu`: the machine that the recipe is planned for."""
 
-    count: Annotated[Detected, Remedy("must be a number above 0")]
+    count: Detected
     memory_gb: Detected
     peak_tflops: Positive
 
@@ -86,15 +88,16 @@ class Assumptions(Settings):
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> "Assumptions":
         """The blocks among a recipe's settings. Raises UserError for a key or a value."""
-        blocks = {name: kind.annotation for name, kind in cls.model_fields.items()}
-        parsed = {}
-        for name, kind in blocks.items():
-            assert kind is not None
-            parsed[name] = kind.parse(settings[name], name)
-        count = parsed["gpu"].count
+        assumptions = cls(
+            gpu=GpuAssumptions.parse(settings["gpu"], "gpu"),
+            disk=DiskAssumptions.parse(settings["disk"], "disk"),
+            host=HostAssumptions.parse(settings["host"], "host"),
+            assume=Assumed.parse(settings["assume"], "assume"),
+        )
+        count = assumptions.gpu.count
         if count is not None and count != int(count):
             raise UserError("gpu.count", count, "must be a whole number")
-        return cls(**parsed)
+        return assumptions
 
 
 def defaults() -> DictConfig:

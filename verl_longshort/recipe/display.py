@@ -35,9 +35,7 @@ def pace(groups: Groups) -> float:
 
 
 def seconds_left(run: StageProcess, pace: float) -> float:
-    """Time the stage still takes: from its own progress once it reports some, else from the recipe's
-    figure.
-    """
+    """Time the stage still takes: from its own progress once it reports some, else from the recipe's figure."""
     if run.status in (Status.DONE, Status.FAILED):
         return 0.0
     if run.seconds_left is not None:
@@ -56,11 +54,12 @@ class Display:
 
     def __init__(self, groups: Groups, console: Console) -> None:
         self._groups = groups
+        self._runs = [run for group in groups for run in group]
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._begin = time.monotonic()
         self._last_line = self._begin
-        self._shown = {run.stage.name: run.status for group in groups for run in group}
+        self._shown = {run.stage.name: run.status for run in self._runs}
 
     def __enter__(self) -> "Display":
         if self._live:
@@ -71,24 +70,22 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live:
-            self._live.update(self._table(), refresh=True)
+            self.update()
             self._live.stop()
 
     def update(self) -> None:
         """Show what has changed."""
         if self._live:
             self._live.update(self._table(), refresh=True)
-        else:
-            self._print_changes()
-
-    def _print_changes(self) -> None:
-        for group in self._groups:
-            for run in group:
-                if self._shown[run.stage.name] is not run.status:
-                    self._shown[run.stage.name] = run.status
-                    self._say(f"{run.stage.name} {run.status}" + _took(run))
+            return
+        for run in self._runs:
+            if self._shown[run.stage.name] is not run.status:
+                self._shown[run.stage.name] = run.status
+                took = f" in {clock(run.seconds)}" if run.status is Status.DONE else ""
+                why = f": {run.failure}" if run.status is Status.FAILED else ""
+                self._say(f"{run.stage.name} {run.status}{took}{why}")
         if time.monotonic() - self._last_line >= LINE_SECONDS:
-            running = [run for group in self._groups for run in group if run.status is Status.RUNNING]
+            running = [run for run in self._runs if run.status is Status.RUNNING]
             self._say(" | ".join(_line(run) for run in running) + f"; {self._summary()}")
 
     def _say(self, text: str) -> None:
@@ -102,9 +99,8 @@ class Display:
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 1))
         rate = pace(self._groups)
-        for group in self._groups:
-            for run in group:
-                table.add_row(*_row(run, rate))
+        for run in self._runs:
+            table.add_row(*_row(run, rate))
         table.add_row("", Text("all", style="bold"), "", "", "", "", Text(self._summary(), style="bold"))
         return table
 
@@ -130,16 +126,9 @@ def _note(run: StageProcess) -> str:
         return run.failure
     if run.done_before:
         return "done before"
-    progress = run.progress
-    return progress.message if progress else ""
+    return run.progress.message if run.progress else ""
 
 
 def _line(run: StageProcess) -> str:
     share = "" if run.fraction is None else f" {run.fraction:.0%}"
     return f"{run.stage.name}{share} {_note(run)}".strip()
-
-
-def _took(run: StageProcess) -> str:
-    if run.status is Status.FAILED:
-        return f": {run.failure}"
-    return f" in {clock(run.seconds)}" if run.status is Status.DONE else ""

@@ -31,10 +31,7 @@ Group = Sequence[StageProcess]
 
 
 def run_recipe(
-    path: Path,
-    overrides: Sequence[str] = (),
-    console: Console | None = None,
-    selection: Selection | None = None,
+    path: Path, overrides: Sequence[str] = (), console: Console | None = None, selection: Selection | None = None
 ) -> int:
     """Run the recipe in `path`; 0 when all stages are done, 1 when one failed, 130 when interrupted.
 
@@ -81,11 +78,11 @@ def _run_groups(groups: Sequence[Group], recipe: Recipe, console: Console) -> in
         if recipe.show is not None and whole:
             _say(recipe.show.read_text(encoding="utf-8"), console)
         what = "Recipe" if whole else "Stages"
-        note = f"{what} done in {clock(time.monotonic() - begin)}; results in {recipe.output}"
-        _say(note, console)
+        _say(f"{what} done in {clock(time.monotonic() - begin)}; results in {recipe.output}", console)
         return 0
     for run in (run for group in groups for run in group if run.status is Status.FAILED):
-        _explain(run, console)
+        _say(f"\n{run.log_tail(TAIL_LINES)}", console)
+        _say(f"Stage {run.stage.name} failed: {run.failure}. Its log: {run.log}", console, style="red")
     return FAILED
 
 
@@ -106,11 +103,6 @@ def _run_group(group: Group, recipe: Recipe, display: Display) -> bool:
     return all(run.status is Status.DONE for run in group)
 
 
-def _explain(run: StageProcess, console: Console) -> None:
-    _say(f"\n{run.log_tail(TAIL_LINES)}", console)
-    _say(f"Stage {run.stage.name} failed: {run.failure}. Its log: {run.log}", console, style="red")
-
-
 def _say(text: str, console: Console, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
@@ -122,9 +114,8 @@ def _lock(output: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                "output", output, "another launcher is running this recipe; wait for it or stop it"
-            ) from None
+            remedy = "another launcher is running this recipe; wait for it or stop it"
+            raise UserError("output", output, remedy) from None
         yield
 
 

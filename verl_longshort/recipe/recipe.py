@@ -30,8 +30,9 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,7 @@ from yaml import YAMLError
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.recipe.assumptions import defaults
 
-STAGE_KEYS = frozenset({"name", "minutes", "command", "outputs"})
-OPTIONAL_KEYS = frozenset({"gpus"})
+STAGE_KEYS = ("command", "minutes", "name", "outputs")
 STALL_MINUTES = 30.0
 _ABSENT = object()
 _EACH_ROUND = "round"
@@ -143,10 +143,7 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def load_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
-    """The recipe in `path` with `overrides` (`key=value`) applied.
-
-    Raises UserError when it cannot be used.
-    """
+    """The recipe in `path` with `overrides` (`key=value`) applied. Raises UserError when it cannot be used."""
     settings, entries = _resolved(path, overrides)
     if "output" not in settings:
         raise UserError("output", path, "the recipe needs a folder for its results")
@@ -186,7 +183,8 @@ def _resolved(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], lis
         plain = OmegaConf.to_container(config, resolve=False)
         assert isinstance(plain, dict)
         # In a text null stands for None, as Hydra reads it.
-        written = OmegaConf.create(_each_round(_nulls_written(plain), rounds))
+        plain = _changed(plain, lambda value: "null" if value is None else value)
+        written = OmegaConf.create(_each_round(plain, rounds))
         resolved = OmegaConf.to_container(written, resolve=True)
         config.pop("stages", None)
         settings = OmegaConf.to_container(config, resolve=True)
@@ -228,12 +226,13 @@ def _rounds(config: DictConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _nulls_written(node: Any) -> Any:
+def _changed(node: Any, change: Callable[[Any], Any]) -> Any:
+    """The node with every value that is no mapping and no list changed."""
     if isinstance(node, dict):
-        return {key: _nulls_written(value) for key, value in node.items()}
+        return {key: _changed(value, change) for key, value in node.items()}
     if isinstance(node, list):
-        return [_nulls_written(value) for value in node]
-    return "null" if node is None else node
+        return [_changed(value, change) for value in node]
+    return change(node)
 
 
 def _each_round(node: Any, rounds: Sequence[Mapping[str, Any]]) -> Any:
@@ -251,7 +250,7 @@ def _each_round(node: Any, rounds: Sequence[Mapping[str, Any]]) -> Any:
         if item["for_each"] != _EACH_ROUND or not rounds:
             remedy = "must be round, in a recipe with the keys schedule and steps_per_round"
             raise UserError("for_each", item["for_each"], remedy)
-        copies = [_with_round(rest, one) for one in rounds]
+        copies = [_changed(rest, partial(_with_round, one)) for one in rounds]
         if "argument" in rest:
             expanded += [copy["argument"] for copy in copies]
         else:
@@ -259,14 +258,10 @@ def _each_round(node: Any, rounds: Sequence[Mapping[str, Any]]) -> Any:
     return expanded
 
 
-def _with_round(node: Any, one: Mapping[str, Any]) -> Any:
-    if isinstance(node, dict):
-        return {key: _with_round(value, one) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_with_round(value, one) for value in node]
-    if isinstance(node, str):
-        return re.sub(r"\$\{round\.(\w+)\}", lambda found: str(one[found[1]]), node)
-    return node
+def _with_round(one: Mapping[str, Any], value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"\$\{round\.(\w+)\}", lambda found: str(one[found[1]]), value)
 
 
 def _listed(content: Mapping[str, Any], key: str) -> list[Any]:
@@ -304,9 +299,8 @@ def _stage(entry: Any, output: Path, environment: Mapping[str, str]) -> RecipeSt
     if isinstance(entry, dict) and "commands" in entry and "command" not in entry:
         entry = {**entry, "command": _sequence(entry["commands"])}
         del entry["commands"]
-    if not isinstance(entry, dict) or set(entry) - OPTIONAL_KEYS != STAGE_KEYS:
-        keys = ", ".join(sorted(STAGE_KEYS))
-        raise UserError("stages", entry, f"a stage has exactly the keys {keys} (or parallel alone)")
+    if not isinstance(entry, dict) or set(entry) - {"gpus"} != set(STAGE_KEYS):
+        raise UserError("stages", entry, f"a stage has exactly the keys {', '.join(STAGE_KEYS)} (or parallel alone)")
     if not re.fullmatch(r"[\w.-]+", str(entry["name"])):
         raise UserError("stages.name", entry["name"], "is also a file name: use letters, digits, '.', '_' and '-'")
     command = entry["command"]

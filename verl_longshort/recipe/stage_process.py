@@ -1,11 +1,16 @@
-"""One stage as a process with its files on disk.
+"""One stage as a process with its files on disk, and how all its processes are found and ended.
+
+A stage's processes inherit a mark in their environment, also those that Ray has detached from it. It is found again
+when the stage's first process has died, and by a later launcher when the one that started the stage was killed.
 
 Below the recipe's output folder: `stages/<name>.json` is the marker, `logs/<name>.log` holds the output of
 all attempts, `progress/<name>.json` the last report.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,12 +19,16 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 from longshort_reward.compat import StrEnum
 
-from verl_longshort.base.marker import DONE, RUNNING, Marker, read_marker, write_marker
 from verl_longshort.base.progress import VARIABLE, Pace, Progress, read
-from verl_longshort.recipe.process import GRACE_SECONDS, MARK_VARIABLE, end_marked
+from verl_longshort.base.run_record import DONE, RUNNING, Marker, read_marker, write_marker
 from verl_longshort.recipe.recipe import RecipeStage, as_text
+
+MARK_VARIABLE = "LONGSHORT_STAGE"
+GRACE_SECONDS = 10.0
+"""How long processes may take to end by themselves before they are killed."""
 
 
 class Status(StrEnum):
@@ -49,7 +58,8 @@ class StageProcess:
         self._last_seen: tuple[float, ...] = ()
         self._pace = Pace()
         marker = read_marker(self._marker_file)
-        self.done_before = marker is not None and self._is_done(marker)
+        same = marker is not None and marker.fingerprint == fingerprint and marker.status == DONE
+        self.done_before = same and self._missing_output() is None
         self.status = Status.DONE if self.done_before else Status.WAITING
         self.seconds = marker.seconds if marker is not None and self.done_before else 0.0
 
@@ -81,9 +91,10 @@ class StageProcess:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {as_text(self.stage.command)}\n")
             log.flush()
+            own = {VARIABLE: str(self._progress_file.resolve()), MARK_VARIABLE: self._mark}
             self._process = subprocess.Popen(
                 self.stage.command,
-                env=self._variables(),
+                env={**stage_environment(self._environment), **own},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -133,19 +144,11 @@ class StageProcess:
     def _fail(self, reason: str) -> None:
         self.status, self.failure = Status.FAILED, reason
 
-    def _variables(self) -> dict[str, str]:
-        own = {VARIABLE: str(self._progress_file.resolve()), MARK_VARIABLE: self._mark}
-        return {**stage_environment(self._environment), **own}
-
     def _silent_seconds(self) -> float:
         seen = tuple(f.stat().st_mtime for f in (self.log, self._progress_file) if f.exists())
         if seen != self._last_seen:
             self._last_seen, self._last_sign = seen, time.monotonic()
         return time.monotonic() - self._last_sign
-
-    def _is_done(self, marker: Marker) -> bool:
-        same = marker.fingerprint == self._fingerprint and marker.status == DONE
-        return same and self._missing_output() is None
 
     def _missing_output(self) -> Path | None:
         return next((path for path in self.stage.outputs if not path.exists()), None)
@@ -158,7 +161,10 @@ class StageProcess:
             end_marked(marker.mark)
         if marker.fingerprint != self._fingerprint:
             for path in self.stage.outputs:
-                _remove(path)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def _write_marker(self, status: str) -> None:
         marker = Marker(fingerprint=self._fingerprint, status=status, mark=self._mark, seconds=self.seconds)
@@ -172,8 +178,25 @@ def stage_environment(given: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **given}
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def end_marked(mark: str) -> None:
+    """End every process that carries `mark`, and all its descendants."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # Looked up each time: a process may have started another one meanwhile.
+        processes = _marked(mark)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        psutil.wait_procs(processes, timeout=GRACE_SECONDS)
+
+
+def _marked(mark: str) -> set[psutil.Process]:
+    """The running processes that carry `mark` in their environment, and their descendants.
+
+    Descendants, because a process that renames itself, as Ray's workers do, may overwrite its environment.
+    """
+    found: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get(MARK_VARIABLE) == mark:
+                found |= {process, *process.children(recursive=True)}
+    return found

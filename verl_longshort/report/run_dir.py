@@ -11,10 +11,9 @@ from pathlib import Path
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.checkpoint import TRACKER, CheckpointStore, Validation
-from verl_longshort.base.marker import DONE, Marker, read_marker
 from verl_longshort.base.metrics_files import metrics_files
 from verl_longshort.base.progress import VARIABLE
-from verl_longshort.base.run_record import RunRecord, read_record
+from verl_longshort.base.run_record import DONE, Marker, RunRecord, read_marker, read_record
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.report.evaluations import Evaluation, choose_bases, find_evaluations

@@ -1,6 +1,5 @@
 """The command `longshort`: one command for each stage of the registry, and the few that are no stages."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -91,20 +90,12 @@ def _command(stage: Stage[Any, Any], name: str) -> click.Command:
     )
 
 
-def _add_stages(stages: Sequence[Stage[Any, Any]]) -> None:
-    for stage in stages:
-        *groups, name = stage.name.split()
-        parent: click.Group = main
-        for group in groups:
-            if group not in main.commands:
-                main.add_command(click.Group(group, help=GROUPS[group]))
-            found = main.commands[group]
-            assert isinstance(found, click.Group)
-            parent = found
-        parent.add_command(_command(stage, name))
-
-
-_add_stages(list(all_stages().values()))
+_groups = {name: click.Group(name, help=text) for name, text in GROUPS.items()}
+for _group in _groups.values():
+    main.add_command(_group)
+for _stage in all_stages().values():
+    *_words, _name = _stage.name.split()
+    (_groups[_words[0]] if _words else main).add_command(_command(_stage, _name))
 
 if __name__ == "__main__":
     main()

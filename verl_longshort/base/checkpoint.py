@@ -69,7 +69,7 @@ class CheckpointStore:
         if not tracker.exists():
             return None
         step = int(tracker.read_text())
-        if not (self.pair_folder(step) / "pair.json").exists():
+        if not self.exists(step):
             remedy = "its folder is gone; remove the tracker to start afresh or restore the folder"
             raise UserError(str(tracker), step, remedy)
         return step
@@ -113,9 +113,6 @@ class CheckpointStore:
 
     def write_best(self, start: Validation, best: Validation, models: Mapping[Role, str]) -> None:
         """Record the best validated checkpoint and where its two Hugging Face models lie."""
-        record = {
-            "start": asdict(start),
-            "best": asdict(best),
-            "models": {r.value: m for r, m in models.items()},
-        }
+        named = {role.value: model for role, model in models.items()}
+        record = {"start": asdict(start), "best": asdict(best), "models": named}
         write_text(self.root / "best.json", json.dumps(record, indent=1), durable=True)

@@ -43,11 +43,6 @@ class DryRun:
         """GPUs of a node in the plan, which need not be this machine."""
         return int(self._plan["gpus_per_node"])
 
-    @property
-    def gpus(self) -> int:
-        """GPUs that a command without settings for them finds: none where the recipe chose the CPU."""
-        return 0 if os.environ.get("VERL_PLATFORM") == "cpu" else self.gpus_per_node
-
     def planned(self, path: str | Path) -> Product | None:
         """What will lie at `path`; None when no stage before writes it.
 
@@ -104,9 +99,13 @@ def planning() -> bool:
 
 
 def planned_gpus() -> int | None:
-    """GPUs that the plan gives a command without settings for them; None in a real run."""
+    """GPUs that the plan gives a command without settings for them, none where the recipe chose the CPU; None in a
+    real run.
+    """
     dry = dry_run()
-    return None if dry is None else dry.gpus
+    if dry is None:
+        return None
+    return 0 if os.environ.get("VERL_PLATFORM") == "cpu" else dry.gpus_per_node
 
 
 def gpus_per_node() -> int:

@@ -1,4 +1,4 @@
-"""What one command of a recipe will need and make, as a dry run finds it out. FileWork data, no verl.
+"""What one command of a recipe will need and make, as a dry run finds it out. Plain data, no verl.
 
 A command fills in a `Requirements` from its checked settings; the planner (`planner/`) turns those of all stages
 into memory, disk and hours. All sizes are what the configuration asks for; what a run will really use of
@@ -108,8 +108,6 @@ class GenerationWork:
     """Per record, or per thought where `per_thought`."""
     per_thought: bool = False
     """Once for each thought of a record and once before the first."""
-    prompt_tokens: int | None = None
-    """Of one prompt; None: the planner's assumption."""
     new_tokens: int = 0
     """Of one answer, at most."""
 

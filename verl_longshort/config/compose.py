@@ -50,22 +50,18 @@ def verl_config_dir() -> Path:
     return Path(spec.submodule_search_locations[0]) / "trainer" / "config"
 
 
-def _is_group(key: str) -> bool:
-    return any((folder / key).is_dir() for folder in (CONFIG_DIR, verl_config_dir()))
-
-
 def _check_override(override: str, known: DictConfig) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(override, "", "is not an override: write key=value")
-    if key.startswith(("+", "~")) or "@" in key or _is_group(key):
+    is_group = any((folder / key).is_dir() for folder in (CONFIG_DIR, verl_config_dir()))
+    if key.startswith(("+", "~")) or "@" in key or is_group:
         return
     # The parent, not the key itself: an unset `???` counts as absent in OmegaConf.select.
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(known, parent) if parent else known
-    if isinstance(node, DictConfig) and leaf in node.keys():  # noqa: SIM118 (`in` skips missing values)
-        return
-    if _is_open(parent, known):
+    known_leaf = isinstance(node, DictConfig) and leaf in node.keys()  # noqa: SIM118 (`in` skips missing values)
+    if known_leaf or _is_open(parent, known):
         return
     close = difflib.get_close_matches(key, [name for name, _ in _nodes(known)], n=1)
     hint = f"did you mean {close[0]}?" if close else f"write +{key}={value} if it is meant to be new"
@@ -86,9 +82,7 @@ def _added(override: str, known: DictConfig) -> str:
 
 
 def _nodes(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """All keys with their nodes, unresolved: OmegaConf.missing_keys fails where a key refers to a missing
-    one.
-    """
+    """All keys with their nodes, unresolved: OmegaConf.missing_keys fails where a key refers to a missing one."""
     for name in map(str, node):
         child = node._get_node(name)
         assert isinstance(child, Node)

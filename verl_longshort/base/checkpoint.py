@@ -62,8 +62,7 @@ class CheckpointStore:
     def latest(self) -> int | None:
         """The step of the last complete checkpoint, or None for a fresh run.
 
-        Raises:
-            UserError: the tracker names a checkpoint that is not there.
+        Raises UserError when the tracker names a checkpoint that is not there.
         """
         tracker = self.root / TRACKER
         if not tracker.exists():
@@ -75,11 +74,7 @@ class CheckpointStore:
         return step
 
     def load(self, step: int, schedule: Schedule) -> PairState:
-        """Read a checkpoint's state and hold it against the schedule of this run.
-
-        Raises:
-            UserError: the part of the schedule that has begun differs.
-        """
+        """Read a checkpoint's state. Raises UserError when the part of the schedule that has begun was another."""
         state = PairState(**json.loads((self.pair_folder(step) / "pair.json").read_text()))
         if not schedule.agrees_with(state.schedule, state.steps_per_round, state.step):
             was = f"{state.schedule} with {state.steps_per_round} steps each"

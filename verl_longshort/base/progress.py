@@ -108,39 +108,37 @@ def shown(name: str, console: Console | None = None) -> Iterator[None]:
             del os.environ[VARIABLE]
 
 
+def _reports(file: Path, ended: threading.Event) -> Iterator[tuple[Progress, float, float | None]]:
+    """The last report every now and then until `ended`, with the seconds passed and left."""
+    pace, begin = Pace(), time.monotonic()
+    while not ended.wait(POLL_S):
+        now, passed = read(file), time.monotonic() - begin
+        if now is not None:
+            yield now, passed, pace.seconds_left(passed, now.fraction)
+
+
 def _show_bar(name: str, file: Path, console: Console, ended: threading.Event) -> None:
     columns = (
         *(TextColumn(name), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.description}"),
     )
-    pace, begin = Pace(), time.monotonic()
     with Bars(*columns, console=console, transient=True) as bars:
         task = bars.add_task("", total=None, left="")
-        while not ended.wait(POLL_S):
-            now = read(file)
-            if now is not None:
-                left = pace.seconds_left(time.monotonic() - begin, now.fraction)
-                about = "" if left is None else f"~{clock(left)} left"
-                total = now.total if now.fraction is not None else None
-                bars.update(task, total=total, completed=now.done, description=now.message, left=about)
+        for now, _, left in _reports(file, ended):
+            about = "" if left is None else f"~{clock(left)} left"
+            total = now.total if now.fraction is not None else None
+            bars.update(task, total=total, completed=now.done, description=now.message, left=about)
 
 
 def _show_lines(name: str, file: Path, console: Console, ended: threading.Event) -> None:
-    pace, begin = Pace(), time.monotonic()
     said: Progress | None = None
-    last = begin
-    while not ended.wait(POLL_S):
-        now, passed = read(file), time.monotonic() - begin
-        left = pace.seconds_left(passed, now.fraction if now else None)
-        if now is None or now == said or time.monotonic() - last < LINE_S:
+    last = time.monotonic()
+    for now, passed, left in _reports(file, ended):
+        if now == said or time.monotonic() - last < LINE_S:
             continue
         said, last = now, time.monotonic()
         share = "" if now.fraction is None else f" {now.fraction:.0%}"
         about = "" if left is None else f", about {clock(left)} left"
-        console.print(
-            f"{name}{share} {now.message}; {clock(passed)} so far{about}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        text = f"{name}{share} {now.message}; {clock(passed)} so far{about}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -130,16 +130,14 @@ def with_ramp_ends(reward: Any, total_steps: int) -> Any:
     """The reward block with the last step of the run where a ramp has no end; none may end later."""
     if not isinstance(reward, Mapping):
         return reward
-    ramps = {"mu": reward.get("mu"), **{f"terms.{name}": ramp for name, ramp in (reward.get("terms") or {}).items()}}
-    for key, ramp in ramps.items():
+
+    def ended(key: str, ramp: Any) -> Any:
         end = ramp.get("end_step") if isinstance(ramp, Mapping) else None
         if isinstance(end, int) and end > total_steps:
             remedy = f"the run has {total_steps} steps; the ramp must end by then (null: at the last step)"
             raise SettingError(f"reward.{key}.end_step", end, remedy)
+        return {**ramp, "end_step": total_steps} if isinstance(ramp, Mapping) and end is None else ramp
 
-    def ended(ramp: Any) -> Any:
-        given = isinstance(ramp, Mapping) and ramp.get("end_step") is None
-        return {**ramp, "end_step": total_steps} if given else ramp
-
-    terms = {name: ended(ramp) for name, ramp in (reward.get("terms") or {}).items()}
-    return {**reward, **({"mu": ended(reward["mu"])} if "mu" in reward else {}), "terms": terms}
+    mu = {"mu": ended("mu", reward["mu"])} if "mu" in reward else {}
+    terms = {name: ended(f"terms.{name}", ramp) for name, ramp in (reward.get("terms") or {}).items()}
+    return {**reward, **mu, "terms": terms}

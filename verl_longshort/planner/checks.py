@@ -1,4 +1,4 @@
-"""What speaks against a plan, a line each: mistakes in stages, GPUs, memory, models, packages, disk."""
+"""What is wrong with a plan, a line each: mistakes in stages, GPUs, memory, models, packages, disk."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Puts the plan of a recipe together: stages, memory, disk, models, and what speaks against it."""
+"""Puts the plan of a recipe together: stages, memory, disk, models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Prints a plan: stages, memory on a GPU, models, disk, and what speaks against it."""
+"""Prints a plan: stages, memory on a GPU, models, disk, and what is wrong with it."""
 
 from collections.abc import Iterator, Sequence
 

@@ -12,7 +12,7 @@ from verl_longshort.stages import asking
 
 
 class PrepareChainsStage(ConfigStage[ChainSettings, None]):
-    """Problems with right chains of thought, from a file or a model (config/prepare_chains.yaml)."""
+    """Problems with correct chains of thought, from a file or a model (config/prepare_chains.yaml)."""
 
     name = "prepare chains"
     config = "prepare_chains"

@@ -33,7 +33,7 @@ class TableStage(OptionStage[TableSettings, None]):
     Settings = TableSettings
     parameters = (
         click.Argument(["files"], nargs=-1, required=True, type=click.Path(path_type=Path)),
-        click.Option(["--base"], help="TableRow that AES is relative to; the first by default."),
+        click.Option(["--base"], help="Row that AES is relative to; the first by default."),
         click.Option(["--text"], type=click.Path(path_type=Path), help="Also write the table as it is shown."),
         click.Option(["--markdown"], type=click.Path(path_type=Path), help="Also write the table as Markdown."),
         click.Option(["--json", "json_file"], type=click.Path(path_type=Path), help="Also write the table as JSON."),

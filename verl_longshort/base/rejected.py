@@ -59,15 +59,14 @@ async def work_on_all(
     """
     outcomes: dict[int, Result | Rejected] = {}
 
-    async def one(numbered: tuple[int, Record]) -> tuple[int, Result | Rejected]:
+    async def one(numbered: tuple[int, Record]) -> None:
         number, record = numbered
         try:
-            return number, await work(record)
+            outcomes[number] = await work(record)
         except RejectedError as error:
-            return number, Rejected.by(error, record.id)
+            outcomes[number] = Rejected.by(error, record.id)
 
-    def keep(outcome: tuple[int, Result | Rejected]) -> None:
-        outcomes[outcome[0]] = outcome[1]
+    def keep(_: None) -> None:
         report(len(outcomes), len(records), f"{doing}: {len(outcomes)}/{len(records)} records")
 
     await run_bounded(list(enumerate(records)), one, keep)

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -64,12 +65,16 @@ def write_record(
     """Write the record into a recipe's output folder; the time of the first start stays."""
     before = read_record(output)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     record = RunRecord(
         recipe=str(recipe),
         overrides=list(overrides),
         settings=settings,
         stages=stages,
-        versions=_versions(),
+        versions=versions,
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         started=before.started if before else now,
         last_started=now,
@@ -96,13 +101,3 @@ def read_marker(file: Path) -> Marker | None:
 def write_marker(file: Path, marker: Marker) -> None:
     """Replace the marker in `file`."""
     write_json(file, asdict(marker), indent=None)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.files import Record
-from verl_longshort.base.journal import RecordFile
+from verl_longshort.base.journal import RecordFile, read_record_file
 from verl_longshort.evaluation.grading import MARKERS, has_aha, majority, pass_at
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.evaluation.summary import summarise
 from verl_longshort.evaluation.table import as_markdown, details, load_rows, overview
+from verl_longshort.report.evaluations import Evaluation
 
 RIGHT = "4"
 
@@ -210,6 +211,21 @@ def test_benchmarks_may_have_different_numbers_of_samples() -> None:
     summary = summarise("x", records()[:20] + more)
     assert (summary.samples, list(summary.pass_at)) == (5, [2, 4, 5])
     assert summary.pass_at[5].value == pytest.approx((0.5 + 1) / 2)
+
+
+def test_problems_are_compared_without_their_template(tmp_path: Path) -> None:
+    plain = records()
+    wrapped = [{**one, "problem": f"Solve: {one['problem']} Think."} for one in plain]
+    files = [
+        write(tmp_path, "pair", plain, template="{problem}"),
+        write(tmp_path, "chat", wrapped, template="Solve: {problem} Think."),
+    ]
+    assert [row.score.value for row in load_rows(files, None) if row.score] == [0.0, 0.0]
+    loaded = [(file, *read_record_file(file)) for file in files]
+    pair, chat = [Evaluation(file=file, header=header, records=rows) for file, header, rows in loaded]
+    assert chat.score(pair) is not None
+    with pytest.raises(UserError, match="other is about other problems than pair"):
+        load_rows([files[0], write(tmp_path, "other", wrapped, template="{problem}")], None)
 
 
 def test_files_of_one_name_are_one_row(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def load_rows(files: Sequence[Path], base: str | None) -> list[TableRow]:
     by_name = _joined(files)
     first, *others = by_name
     for name in others:
-        if _problems(by_name[name][1]) != _problems(by_name[first][1]):
+        if problems_of(*by_name[name]) != problems_of(*by_name[first]):
             raise UserError("files", name, f"is about other problems than {first}: evaluate on the same data")
     base = first if base is None else base
     if base not in by_name:
@@ -217,8 +217,16 @@ def _joined(files: Sequence[Path]) -> dict[str, _Loaded]:
     return rows
 
 
-def _problems(records: Sequence[Record]) -> dict[tuple[str, int], str]:
-    return {(record["benchmark"], record["problem_index"]): record["problem"] for record in records}
+def problems_of(header: Mapping[str, Any], records: Sequence[Record]) -> dict[tuple[str, int], str]:
+    """The text of each problem, by benchmark and number, without the template that it was asked in.
+
+    So evaluations whose prompts differ, such as those of a pair and of a chat model, are about the same problems.
+    """
+    before, _, after = header.get("template", "{problem}").partition("{problem}")
+    return {
+        (record["benchmark"], record["problem_index"]): record["problem"].removeprefix(before).removesuffix(after)
+        for record in records
+    }
 
 
 def _columns(samples: int) -> dict[str, Callable[[Figures], str]]:

@@ -12,7 +12,7 @@ from verl_longshort.base.files import Record
 from verl_longshort.base.journal import read_record_file
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.evaluation.summary import Summary, summarise
-from verl_longshort.evaluation.table import score
+from verl_longshort.evaluation.table import problems_of, score
 
 HEADER_KEYS = {"name", "mode", "data", "benchmarks", "problems", "samples"}
 """What the first line of an evaluation's records has, and no other file's."""
@@ -65,7 +65,7 @@ class Evaluation:
     def score(self, base: "Evaluation | None") -> Interval | None:
         """AES against `base`; None where it has no meaning: no base, other problems, a base without a
         correct answer."""
-        if base is None or _problems(self) != _problems(base):
+        if base is None or problems_of(self.header, self.records) != problems_of(base.header, base.records):
             return None
         return score(self.records, base.records)
 
@@ -115,7 +115,3 @@ def _place(one: Evaluation) -> tuple[bool, int, int, bool, str]:
 
 def _is_long_chain(one: Evaluation) -> bool:
     return bool(one.header["mode"] == "long_cot")
-
-
-def _problems(one: Evaluation) -> set[tuple[str, int, str]]:
-    return {(record["benchmark"], record["problem_index"], record["problem"]) for record in one.records}

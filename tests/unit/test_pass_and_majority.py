@@ -224,7 +224,7 @@ def test_problems_are_compared_without_their_template(tmp_path: Path) -> None:
     loaded = [(file, *read_record_file(file)) for file in files]
     pair, chat = [Evaluation(file=file, header=header, records=rows) for file, header, rows in loaded]
     assert chat.score(pair) is not None
-    with pytest.raises(UserError, match="other is about other problems than pair"):
+    with pytest.raises(UserError, match="other: is about other problems than pair"):
         load_rows([files[0], write(tmp_path, "other", wrapped, template="{problem}")], None)
 
 

@@ -113,8 +113,9 @@ def test_a_typo_in_our_block(run, tmp_path):
     fails({**run, "longshort.shedule": "[long]"}, tmp_path, "longshort.shedule", "longshort.schedule")
 
 
-def test_a_typo_in_a_policys_overrides(run, tmp_path):
-    key = "+longshort.policies.long.actor_rollout_ref.actor.optim.rl"
+@pytest.mark.parametrize("sign", ["", "+"])
+def test_a_typo_in_a_policys_overrides(run, tmp_path, sign):
+    key = f"{sign}longshort.policies.long.actor_rollout_ref.actor.optim.rl"
     fails({**run, key: 0.1}, tmp_path, "actor_rollout_ref.actor.optim.rl", "no such key")
 
 
@@ -128,8 +129,9 @@ def test_a_missing_required_key(run, tmp_path):
     fails({**run, key: None}, tmp_path, key, "required")
 
 
-def test_an_override_of_one_policy_reaches_what_interpolates_it(run):
-    extra = ["+longshort.policies.long.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=3"]
+@pytest.mark.parametrize("sign", ["", "+"])
+def test_an_override_of_one_policy_reaches_what_interpolates_it(run, sign):
+    extra = [f"{sign}longshort.policies.long.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=3"]
     config = compose_config("longshort_trainer", [*(f"{k}={v}" for k, v in run.items()), *extra], unused=UNUSED)
     built = build_policy_configs(config, settings_of(config).schedule)
     assert built["long"]["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] == 3

@@ -6,6 +6,7 @@ names the key. Fast (half a second), so that a command can check what it was giv
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from longshort_reward.errors import UserError
 from omegaconf import DictConfig, Node, OmegaConf
 
 CONFIG_DIR = Path(__file__).parent
+_POLICY = re.compile(r"longshort\.policies\.(?:long|short)\.")
 
 
 def compose_config(name: str, overrides: Sequence[str], unused: tuple[str, ...] = ()) -> DictConfig:
@@ -57,6 +59,10 @@ def _check_override(override: str, known: DictConfig) -> None:
     is_group = any((folder / key).is_dir() for folder in (CONFIG_DIR, verl_config_dir()))
     if key.startswith(("+", "~")) or "@" in key or is_group:
         return
+    # One policy's own key: it is known where it is one of verl's.
+    policy = _POLICY.match(key) if OmegaConf.select(known, "longshort.policies") else None
+    prefix = policy.group() if policy else ""
+    key = key.removeprefix(prefix)
     # The parent, not the key itself: an unset `???` counts as absent in OmegaConf.select.
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(known, parent) if parent else known
@@ -64,8 +70,8 @@ def _check_override(override: str, known: DictConfig) -> None:
     if known_leaf or _is_open(parent, known):
         return
     close = difflib.get_close_matches(key, [name for name, _ in _nodes(known)], n=1)
-    hint = f"did you mean {close[0]}?" if close else f"write +{key}={value} if it is meant to be new"
-    raise UserError(key, value, f"no such key; {hint}")
+    hint = f"did you mean {prefix}{close[0]}?" if close else f"write +{prefix}{key}={value} if it is meant to be new"
+    raise UserError(f"{prefix}{key}", value, f"no such key; {hint}")
 
 
 def _is_open(key: str, known: DictConfig) -> bool:
@@ -78,6 +84,9 @@ def _is_open(key: str, known: DictConfig) -> bool:
 
 
 def _added(override: str, known: DictConfig) -> str:
+    """The override with the sign that Hydra wants before a key that the file does not have."""
+    if _POLICY.match(override):
+        return f"++{override}"
     return f"+{override}" if _is_open(override.partition("=")[0].rpartition(".")[0], known) else override
 
 

@@ -3,6 +3,8 @@
 import pytest
 from helpers.pair_runs import PairRun
 
+from verl_longshort.base.checkpoint import CheckpointStore
+
 pytestmark = pytest.mark.integration
 
 
@@ -22,6 +24,31 @@ def goes_on_with_the_same_weights(run: PairRun) -> None:
             assert entry["weights"] == known[entry["start"]]
 
 
+def forked_from_a_round(source: PairRun) -> None:
+    """Another run begins with a checkpoint of a finished one, which it leaves as it is."""
+    before = {path: path.stat().st_mtime_ns for path in sorted(source.checkpoints.rglob("*"))}
+    fork = PairRun(
+        folder=source.folder / "fork",
+        models=source.models,
+        overrides=[
+            *("longshort.schedule=[long,short]", "longshort.steps_per_round=4", "longshort.keep_checkpoints=1"),
+            *("trainer.resume_mode=resume_path", f"trainer.resume_from_path={source.checkpoints}/global_step_4"),
+        ],
+    )
+    fork.folder.mkdir()
+    fork.to_end().expect_success()
+    assert starts(fork) == [4]
+    assert [entry["step"] for entry in fork.steps()] == [5, 6, 7, 8]
+    begins = next(entry["weights"] for entry in fork.audit() if "start" in entry)
+    assert begins == next(entry["weights"] for entry in source.audit() if entry.get("synced") == 4)
+    assert before == {path: path.stat().st_mtime_ns for path in sorted(source.checkpoints.rglob("*"))}
+    store = CheckpointStore(fork.checkpoints)
+    best = store.read_best()
+    assert store.latest() == 8
+    assert best is not None
+    assert str(fork.checkpoints) in best["models"]["short"]
+
+
 def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
     # 16 problems, 4 a step: the epoch ends with step 4, as does the first round
     overrides = ["longshort.schedule=[long,short]", "longshort.steps_per_round=4", "trainer.test_freq=-1"]
@@ -32,6 +59,7 @@ def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
     assert [entry["step"] for entry in run.steps()] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [entry["learners"] for entry in run.steps()] == [["long"]] * 4 + [["short"]] * 4
     goes_on_with_the_same_weights(run)
+    forked_from_a_round(run)
     # each epoch meets every problem once: nothing is repeated and nothing is left out
     for epoch in (run.steps()[:4], run.steps()[4:]):
         assert len({problem for entry in epoch for problem in entry["problems"]}) == 16

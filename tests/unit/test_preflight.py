@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
 
+from verl_longshort.base.checkpoint import CheckpointStore, PairState
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.preflight import _check_shards
+from verl_longshort.verl_plugin.trainer.preflight import _check_shards, check, resume_point
 
 UNUSED = ("reward.reward_model",)
 
@@ -159,3 +161,52 @@ def test_a_checkpoint_of_other_ranks(tmp_path):
     policies["long"]["trainer"]["nnodes"] = 1
     with pytest.raises(UserError, match=r"= 1: .*give as many ranks as wrote it \(2\)"):
         _check_shards(policies, tmp_path, 2)
+
+
+def checkpoint(root, step, *, without=()):
+    """A checkpoint of a pair as far as preflight looks at it."""
+    store = CheckpointStore(root)
+    for role in ROLES:
+        if role not in without:
+            (store.policy_folder(role, step) / "actor").mkdir(parents=True)
+    store.pair_folder(step).mkdir(parents=True)
+    if "data.pt" not in without:
+        (store.pair_folder(step) / "data.pt").touch()
+    store.commit(PairState(step=step, schedule=["long", "short"], steps_per_round=2))
+    return store.pair_folder(step)
+
+
+def resumed(run, folder, **changes):
+    changes = {"trainer.resume_mode": "resume_path", "trainer.resume_from_path": folder, **changes}
+    return compose_config("longshort_trainer", [f"{k}={v}" for k, v in {**run, **changes}.items()], unused=UNUSED)
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_fork_reads_one_folder_and_writes_another(run, tmp_path, end):
+    folder = checkpoint(tmp_path / "source", 2)
+    config = resumed(run, f"{folder}{end}")
+    assert check(config)
+    found = resume_point(config.trainer)
+    assert (found.source.root, found.store.root, found.step) == (tmp_path / "source", tmp_path / "run", 2)
+    assert found.is_fork
+    again = resume_point(resumed(run, folder, **{"trainer.default_local_dir": tmp_path / "source"}).trainer)
+    assert (again.is_fork, again.step) == (False, 2)
+
+
+def test_forks_that_cannot_be_are_refused(run, tmp_path):
+    folder = checkpoint(tmp_path / "source", 2)
+
+    def refused(folder, *words, **changes):
+        given = {"trainer__resume_mode": "resume_path", "trainer__resume_from_path": folder}
+        fails(run, tmp_path, *words, **given, **changes)
+
+    refused(tmp_path / "source", "trainer.resume_from_path", "is no checkpoint of a pair")
+    refused("null", "trainer.resume_from_path", "is no checkpoint of a pair")
+    for number, part in enumerate((Role.LONG, Role.SHORT, "data.pt")):
+        incomplete = checkpoint(tmp_path / f"incomplete-{number}", 2, without=(part,))
+        refused(incomplete, "trainer.resume_from_path", "the checkpoint is incomplete", str(part))
+    words = ("trainer.del_local_ckpt_after_load", "would delete the run that is forked")
+    refused(folder, *words, trainer__del_local_ckpt_after_load="true")
+    checkpoint(tmp_path / "own", 2)
+    with pytest.raises(UserError, match=r"trainer\.default_local_dir = .*own: has checkpoints of its own"):
+        check(resumed(run, folder, **{"trainer.default_local_dir": tmp_path / "own"}))

@@ -48,6 +48,7 @@ class PairTrainer(PPOTrainerSync):
         self.activity = ActivityFile(config.trainer.default_local_dir, self.schedule.total_steps)
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
         self._validated: Validation | None = None
+        self._start: Validation | None = None
         super().__init__(config)
 
     # ---- construction ------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class PairTrainer(PPOTrainerSync):
             remedy = "start the run with `longshort train`: overrides per policy are merged before verl resolves"
             raise UserError("longshort.policy_configs", built, remedy)
         config = DictConfig(plain_dict(built[role.value]))
-        resumed = self.store.policy_folder(role, self.global_steps) if self.global_steps else None
+        resumed = self.source.policy_folder(role, self.global_steps) if self.global_steps else None
         point_at_checkpoint(config, resumed)
         check_by_verl(config, f"longshort.policies.{role}")
         updates = self.schedule.updates(role)
@@ -218,7 +219,7 @@ class PairTrainer(PPOTrainerSync):
         now = self._validated
         assert now is not None, "verl ended a validation without metrics"
         known = self.store.read_best()
-        start = Validation(**known["start"]) if known else now
+        start = self._start = self._start or (Validation(**known["start"]) if known else now)
         best = Validation(**known["best"]) if known else None
         kept = now.step == 0 or self.store.exists(now.step)
         if kept and (best is None or _score(now, start) > _score(best, start)):
@@ -240,11 +241,15 @@ class PairTrainer(PPOTrainerSync):
         self.store.commit(state)
 
     def _load_checkpoint(self) -> None:
-        self.store, step = resume_point(self.config.trainer)
-        self.global_steps = step or 0
-        if step is not None:
-            self.store.load(step, self.schedule)
-            data = torch.load(self.store.pair_folder(step) / "data.pt", weights_only=False)
+        resume = resume_point(self.config.trainer)
+        self.store, self.source = resume.store, resume.source
+        self.global_steps = resume.step or 0
+        known = self.source.read_best()
+        # what the run's best pair is compared with: of a fork, the start of the run that it was forked from
+        self._start = Validation(**known["start"]) if known and resume.step is not None else None
+        if resume.step is not None:
+            self.source.load(resume.step, self.schedule)
+            data = torch.load(self.source.pair_folder(resume.step) / "data.pt", weights_only=False)
             self.train_dataloader.load_state_dict(data)
 
 

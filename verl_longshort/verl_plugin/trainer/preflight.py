@@ -5,6 +5,7 @@ Every check ends in a `UserError` that names the key, the value and the remedy.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,12 @@ def check(config: DictConfig) -> dict[str, Any]:
     check_rollouts(policies, shared=shared, device=config.trainer.device)
     check_devices(config, pools=1 if shared else 2)
     check_installed(policies)
-    store, step = resume_point(config.trainer)
-    if step is not None:
-        store.load(step, settings.schedule)
-        _check_shards(policies, store.root, step)
+    resume = resume_point(config.trainer)
+    if resume.step is not None:
+        resume.source.load(resume.step, settings.schedule)
+        if resume.is_fork:
+            _check_source(config.trainer, resume, [role for role in ROLES if settings.schedule.updates(role)])
+        _check_shards(policies, resume.source.root, resume.step)
     return policies
 
 
@@ -145,18 +148,55 @@ def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:
             raise UserError("trainer.nnodes x trainer.n_gpus_per_node", ranks, remedy)
 
 
-def resume_point(trainer: DictConfig) -> tuple[CheckpointStore, int | None]:
-    """Where a pair's checkpoints lie, and the step that the run resumes from; None: from none.
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Where a run writes its checkpoints, and the checkpoint that it begins with."""
+
+    store: CheckpointStore
+    source: CheckpointStore
+    """Only read, where it is not `store`."""
+    step: int | None
+    """None: the run begins with the policies' models."""
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether the run begins with a checkpoint of another run."""
+        return self.source.root != self.store.root
+
+
+def resume_point(trainer: DictConfig) -> Resume:
+    """Where the run of a pair begins.
 
     Raises UserError for a path or a tracker file that leads to no checkpoint of a pair.
     """
     store = CheckpointStore(trainer.default_local_dir)
     if trainer.resume_mode != "resume_path":
-        return store, store.latest() if trainer.resume_mode == "auto" else None
-    given = Path(str(trainer.resume_from_path))
-    if not (given / "pair.json").is_file():
-        raise UserError("trainer.resume_from_path", given, "is no checkpoint of a pair: it has no pair.json")
-    return CheckpointStore(given.parent), int(given.name.rsplit("_", 1)[1])
+        return Resume(store=store, source=store, step=store.latest() if trainer.resume_mode == "auto" else None)
+    key, given = "trainer.resume_from_path", trainer.resume_from_path
+    folder = Path(given or "").absolute()
+    if not given or not (folder / "pair.json").is_file() or not folder.name.startswith("global_step_"):
+        raise UserError(key, given, "is no checkpoint of a pair: give the folder global_step_<n> with a pair.json")
+    return Resume(store=store, source=CheckpointStore(folder.parent), step=int(folder.name.rsplit("_", 1)[1]))
+
+
+def _check_source(trainer: DictConfig, resume: Resume, learners: Sequence[Role]) -> None:
+    """Raise UserError for a fork of an incomplete checkpoint, or one that would damage either run."""
+    assert resume.step is not None
+    needed = [resume.source.policy_folder(role, resume.step) / "actor" for role in learners]
+    needed.append(resume.source.pair_folder(resume.step) / "data.pt")
+    lacking = [path for path in needed if not path.exists()]
+    if lacking:
+        remedy = f"the checkpoint is incomplete, {lacking[0]} is missing: give another one"
+        raise UserError("trainer.resume_from_path", trainer.resume_from_path, remedy)
+    if trainer.del_local_ckpt_after_load:
+        remedy = "would delete the run that is forked; set false"
+        raise UserError("trainer.del_local_ckpt_after_load", True, remedy)
+    if resume.store.latest() is not None:
+        remedy = (
+            "has checkpoints of its own: to resume that run leave out trainer.resume_mode, to fork "
+            f"{resume.source.root} once more give a new folder"
+        )
+        raise UserError("trainer.default_local_dir", resume.store.root, remedy)
 
 
 def check_rollouts(policies: Mapping[str, Any], *, shared: bool, device: str) -> None:

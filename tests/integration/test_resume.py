@@ -24,27 +24,25 @@ def goes_on_with_the_same_weights(run: PairRun) -> None:
             assert entry["weights"] == known[entry["start"]]
 
 
-def forked_from_a_round(source: PairRun) -> None:
+def forked(source: PairRun, step: int, last: int) -> None:
     """Another run begins with a checkpoint of a finished one, which it leaves as it is."""
     before = {path: path.stat().st_mtime_ns for path in sorted(source.checkpoints.rglob("*"))}
+    resume = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={source.checkpoints}/global_step_{step}")
     fork = PairRun(
         folder=source.folder / "fork",
         models=source.models,
-        overrides=[
-            *("longshort.schedule=[long,short]", "longshort.steps_per_round=4", "longshort.keep_checkpoints=1"),
-            *("trainer.resume_mode=resume_path", f"trainer.resume_from_path={source.checkpoints}/global_step_4"),
-        ],
+        overrides=[*source.overrides, *resume, "longshort.keep_checkpoints=1"],
     )
     fork.folder.mkdir()
     fork.to_end().expect_success()
-    assert starts(fork) == [4]
-    assert [entry["step"] for entry in fork.steps()] == [5, 6, 7, 8]
-    begins = next(entry["weights"] for entry in fork.audit() if "start" in entry)
-    assert begins == next(entry["weights"] for entry in source.audit() if entry.get("synced") == 4)
+    assert starts(fork) == [step]
+    assert [entry["step"] for entry in fork.steps()] == list(range(step + 1, last + 1))
+    (begins,) = [entry["weights"] for entry in fork.audit() if "start" in entry]
+    assert begins == [entry["weights"] for entry in source.audit() if entry.get("synced") == step][-1]
     assert before == {path: path.stat().st_mtime_ns for path in sorted(source.checkpoints.rglob("*"))}
     store = CheckpointStore(fork.checkpoints)
     best = store.read_best()
-    assert store.latest() == 8
+    assert store.latest() == last
     assert best is not None
     assert str(fork.checkpoints) in best["models"]["short"]
 
@@ -59,7 +57,6 @@ def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
     assert [entry["step"] for entry in run.steps()] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [entry["learners"] for entry in run.steps()] == [["long"]] * 4 + [["short"]] * 4
     goes_on_with_the_same_weights(run)
-    forked_from_a_round(run)
     # each epoch meets every problem once: nothing is repeated and nothing is left out
     for epoch in (run.steps()[:4], run.steps()[4:]):
         assert len({problem for entry in epoch for problem in entry["problems"]}) == 16
@@ -67,7 +64,7 @@ def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_killed_at_six_moments(speakers, tmp_path):
+def test_killed_at_six_moments_then_forked(speakers, tmp_path):
     overrides = ["longshort.schedule=[long,both,short]", "longshort.steps_per_round=2", "trainer.save_freq=1"]
     run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
     for moment in ("rollout-1", "long-saved-2", "policies-saved-2", "committed-2", "rollout-4", "synced-5"):
@@ -81,3 +78,4 @@ def test_killed_at_six_moments(speakers, tmp_path):
     again = run.to_end().expect_success()
     assert starts(run)[-1] == 6, again.tail
     assert run.steps()[-1]["step"] == 6
+    forked(run, 4, 6)

@@ -5,23 +5,21 @@ Plain cases are decided here (`plain`), the rest by math-verify in a process of 
 """
 
 import logging
-import math
-import numbers
-import re
 import threading
 from collections import Counter
-from decimal import Decimal
 from functools import lru_cache
-from typing import Any
 
 from longshort_reward import plain
+from longshort_reward.boxes import bare_boxed, last_boxed
+from longshort_reward.choices import choice_in_prose
+from longshort_reward.equality import states_another
 from longshort_reward.grader_pool import GRADERS, Verdict
+from longshort_reward.ground_truth import LONGEST, ground_truth_text
+from longshort_reward.prose import said_answer
 from longshort_reward.protocol import THINK_CLOSE, Closing, Role, parse_trajectory
 
 logger = logging.getLogger(__name__)
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_LONGEST = 2000
 _TAIL = 1500
 _lock = threading.Lock()
 _failures: Counter[Verdict] = Counter()
@@ -50,22 +48,42 @@ def match_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
 
 def judge_answer(text: str, ground_truth: str | int | float, *, timeout_s: float = 5.0) -> Verdict:
     """Like `match_answer`, and tells a different answer from one that could not be compared."""
-    gold = plain.spell_out(ground_truth_text(ground_truth))
+    gold = ground_truth_text(ground_truth)
     region, joint = answer_region(text)
     box = last_boxed(region)
-    boxed = box is not None
-    answer = plain.spell_out(region if box is None else box)
-    if not answer.strip() or (joint and not boxed):
+    if box is None and not joint:
+        box = bare_boxed(region)
+    if box is not None:
+        return _judged_answer(box, gold, timeout_s)
+    if joint or not region.strip():
         return Verdict.DIFFERENT
-    decided = _decided(answer, gold, boxed)
-    if decided is not None:
-        return Verdict.MATCH if decided else Verdict.DIFFERENT
-    compared = answer if boxed else answer[-_TAIL:]
-    try:
-        return _settled(compared, gold, boxed, timeout_s)
-    except _UnsettledError as error:
-        _report(error.verdict, compared, timeout_s)
-        return error.verdict
+    return _judged_prose(region, gold, timeout_s)
+
+
+def _judged_answer(answer: str, gold: str, timeout_s: float) -> Verdict:
+    """An answer that stands alone."""
+    if not answer.strip() or len(answer) > LONGEST:
+        return Verdict.DIFFERENT
+    decided = plain.decide(answer, gold)
+    if decided is None and not plain.is_runaway(answer):
+        return _asked(answer, gold, boxed=True, timeout_s=timeout_s)
+    return Verdict.MATCH if decided else Verdict.DIFFERENT
+
+
+def _judged_prose(text: str, gold: str, timeout_s: float) -> Verdict:
+    """A text that may hold more than its answer."""
+    if letter := plain.choice(gold):
+        return Verdict.MATCH if choice_in_prose(text) == letter else Verdict.DIFFERENT
+    for answer in (text, said_answer(text)):
+        if answer is not None and len(answer) <= LONGEST:
+            if plain.decide(answer, gold):
+                return Verdict.MATCH
+            if states_another(answer, gold):
+                return Verdict.DIFFERENT
+    # Prose is not searched for the words that the ground truth happens to be: any mention would match.
+    if plain.is_words(gold):
+        return Verdict.DIFFERENT
+    return _asked(text[-_TAIL:], gold, boxed=False, timeout_s=timeout_s)
 
 
 def answer_failures() -> dict[Verdict, int]:
@@ -96,36 +114,12 @@ def final_answer(text: str) -> str | None:
     return last_boxed(answer_region(text)[0])
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{}` whose braces balance, or None."""
-    for opening in reversed(list(_BOX.finditer(text))):
-        end = _closing_brace(text, opening.end())
-        if end is not None:
-            return text[opening.end() : end]
-    return None
-
-
-def _closing_brace(text: str, start: int) -> int | None:
-    depth, position = 1, start
-    while position < len(text):
-        if text[position] == "\\":
-            position += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return position
-        position += 1
-    return None
-
-
-def _decided(answer: str, gold: str, boxed: bool) -> bool | None:
-    if len(answer) > _LONGEST:
-        return False if boxed else None
-    decided = plain.decide(answer, gold, boxed=boxed)
-    if decided is None and boxed and plain.is_runaway(answer):
-        return False
-    # Prose is not searched for the words that the ground truth happens to be: any mention would match.
-    return False if decided is None and not boxed and plain.is_words(gold) else decided
+def _asked(answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
+    try:
+        return _settled(answer, gold, boxed, timeout_s)
+    except _UnsettledError as error:
+        _report(error.verdict, answer, timeout_s)
+        return error.verdict
 
 
 class _UnsettledError(Exception):
@@ -155,29 +149,3 @@ def _report(verdict: Verdict, answer: str, timeout_s: float) -> None:
         timeout_s,
         ". Later ones are only counted, see answer_failures()" if first else "",
     )
-
-
-def ground_truth_text(ground_truth: Any) -> str:
-    """A ground truth as the text that answers are compared with.
-
-    Raises:
-        TypeError, ValueError: it is no answer; see `match_answer`.
-    """
-    if isinstance(ground_truth, str):
-        box = last_boxed(ground_truth)
-        text = ground_truth if box is None else box
-        if not text.strip() or len(text) > _LONGEST:
-            raise ValueError(
-                f"ground_truth = {text[:80]!r}: must have 1 to {_LONGEST} characters and has {len(text)}; "
-                "give the final answer alone"
-            )
-        return text
-    if isinstance(ground_truth, bool) or not isinstance(ground_truth, numbers.Real):
-        kind = type(ground_truth).__name__
-        raise TypeError(f"ground_truth = {ground_truth!r}: is a {kind}; give one answer as a string or a number")
-    if isinstance(ground_truth, numbers.Rational):
-        return str(ground_truth)
-    value = float(ground_truth)
-    if not math.isfinite(value):
-        raise ValueError(f"ground_truth = {value}: is not a finite number; give it as LaTeX, such as \\infty")
-    return format(Decimal(repr(value)), "f")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from longshort_reward.compat import StrEnum
+from longshort_reward.limits import WALL_FACTOR
 
 _START_LIMIT_S = 120.0
 _GRACE_S = 2.0
@@ -61,24 +62,29 @@ class Grader:
         return self._process.poll() is None
 
     def ask(self, answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
-        """Compare two answers within `timeout_s` seconds; see `grader_process.compare`. Unusable after a failure."""
+        """Compare two answers within `timeout_s` seconds of processor time; see `grader_process.compare`.
+
+        Unusable after a failure.
+        """
         request = {"answer": answer, "gold": gold, "boxed": boxed, "timeout_s": timeout_s}
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
             return Verdict.CRASHED
-        reply = self._read_line(timeout_s + _GRACE_S)
+        reply = self._read_line(timeout_s * WALL_FACTOR + _GRACE_S)
         if reply:
             return Verdict.MATCH if json.loads(reply) else Verdict.DIFFERENT
-        # None: the process missed its own alarm, which only a stopped process does.
-        timed_out = reply is None or self._process.wait(_GRACE_S) == -signal.SIGALRM
-        return Verdict.TIMED_OUT if timed_out else Verdict.CRASHED
+        # None: the process missed its own alarms, which only a stopped process does.
+        return Verdict.TIMED_OUT if reply is None or self._ended_by_alarm() else Verdict.CRASHED
 
     def close(self) -> None:
         """End the process at once."""
         self._process.kill()
         self._process.communicate()
+
+    def _ended_by_alarm(self) -> bool:
+        return self._process.wait(_GRACE_S) in (-signal.SIGPROF, -signal.SIGALRM)
 
     def _read_line(self, limit_s: float) -> bytes | None:
         """A line, b"" when the process closed its end, None when nothing came in time."""

@@ -3,9 +3,10 @@
 Run as `python -m longshort_reward.grader_process`; requests and replies are JSON lines on stdin and stdout.
 
 math-verify's own time limits raise from a signal handler. That works in a main thread only, and does not
-interrupt one long operation in C such as the power of two large integers. Here the alarm keeps its default
-action, so the kernel ends this process in time whatever it is doing, and the caller starts another. It also
-ends when its stdin closes, so it never outlives the caller.
+interrupt one long operation in C such as the power of two large integers. Here the alarms keep their default
+action, so the kernel ends this process in time whatever it is doing, and the caller starts another. The first
+alarm counts processor time, the second one is a backstop. The process also ends when its stdin closes, so it
+never outlives the caller.
 """
 
 import json
@@ -17,14 +18,17 @@ import signal
 import sys
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, StringExtractionConfig, parse, verify
+import sympy
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from longshort_reward.plain import choice
+from longshort_reward.equality import equal
+from longshort_reward.exactness import differ, identical
+from longshort_reward.limits import WALL_FACTOR
 
 _MEMORY_BYTES = 4 * 1024**3
 _MATHS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
-_BRACKETED = re.compile(r"\(([A-J])\)")
-_LETTERS = (StringExtractionConfig(strings=tuple("ABCDEFGHIJ"), lowercase=False),)
+_OBJECTS = (sympy.Basic, sympy.MatrixBase)
+_DECIMAL = re.compile(r"\d*\.(\d+)")
 
 
 def compare(answer: str, gold: str, *, boxed: bool) -> bool:
@@ -34,17 +38,25 @@ def compare(answer: str, gold: str, *, boxed: bool) -> bool:
         answer: the final answer itself (`boxed`), or a text in which math-verify has to find it.
         gold: the ground truth, LaTeX or plain.
     """
-    letter = choice(gold)
-    if letter and not boxed:
-        # math-verify finds ` B` and `**B**` in a text, but not `(B)`.
-        return letter in _parse(_BRACKETED.sub(r"\1", answer), _LETTERS)
-    found = _parse(rf"\boxed{{{answer}}}" if boxed else answer, _MATHS)
-    expected = _parse(rf"\boxed{{{gold}}}", _MATHS)
-    return bool(verify(expected, found, allow_set_relation_comp=True, timeout_seconds=None))
+    if boxed:
+        return bool(equal(answer, gold, _algebra))
+    return _same(_parse(rf"\boxed{{{gold}}}"), _parse(answer), answer, gold)
 
 
-def _parse(text: str, kinds: tuple[Any, ...]) -> list[Any]:
-    found: list[Any] = parse(text, kinds, parsing_timeout=None)
+def _algebra(answer: str, gold: str) -> bool:
+    return _same(_parse(rf"\boxed{{{gold}}}"), _parse(rf"\boxed{{{answer}}}"), answer, gold)
+
+
+def _same(expected: list[Any], found: list[Any], answer: str, gold: str) -> bool:
+    ours, theirs = (next((x for x in side if isinstance(x, _OBJECTS)), None) for side in (found, expected))
+    places = [len(decimals) for text in (answer, gold) for decimals in _DECIMAL.findall(text)]
+    if not verify(expected, found, allow_set_relation_comp=True, timeout_seconds=None):
+        return not places and identical(ours, theirs)
+    return ours is None or theirs is None or not differ(ours, theirs, places=places)
+
+
+def _parse(text: str) -> list[Any]:
+    found: list[Any] = parse(text, _MATHS, parsing_timeout=None)
     return found
 
 
@@ -56,18 +68,24 @@ def serve() -> None:
         _prepare()
         print("ready", file=replies)
         for line in sys.stdin:
-            request = json.loads(line)
-            signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
-            match = compare(request["answer"], request["gold"], boxed=request["boxed"])
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            print(json.dumps(match), file=replies)
+            print(_reply(json.loads(line)), file=replies)
+
+
+def _reply(request: dict[str, Any]) -> str:
+    signal.setitimer(signal.ITIMER_PROF, request["timeout_s"])
+    signal.setitimer(signal.ITIMER_REAL, request["timeout_s"] * WALL_FACTOR)
+    match = compare(request["answer"], request["gold"], boxed=request["boxed"])
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return json.dumps(match)
 
 
 def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The mask is inherited, and a thread of the caller may have blocked every signal.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    for alarm in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(alarm, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF, signal.SIGALRM})
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Verdict, answer_failures, judge_answer, match_answer, plain
 from longshort_reward.answer import answer_region, last_boxed
+from longshort_reward.choices import choice_in_prose
+from longshort_reward.equality import states_another
 from longshort_reward.grader_pool import GRADERS, GraderPool
+from longshort_reward.prose import said_answer
 
 SAME = [
     ("4", "4"),
@@ -133,7 +136,8 @@ def test_a_fraction_equals_its_latex(value):
 @given(st.text(max_size=60), st.text(min_size=1, max_size=20))
 def test_plain_decisions_take_any_text(answer, truth):
     assert plain.decide(answer, truth) in (True, False, None)
-    assert plain.decide(answer, truth, boxed=False) in (True, False, None)
+    assert states_another(answer, truth) in (True, False)
+    assert said_answer(answer) is None or choice_in_prose(answer) in (None, *"ABCDEFGHIJ")
     assert plain.is_runaway(answer) in (True, False)
     last_boxed(answer)
 

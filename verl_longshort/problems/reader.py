@@ -4,21 +4,19 @@
 tells nothing.
 """
 
-import math
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from longshort_reward.answer import ground_truth_text, last_boxed
+from longshort_reward.ground_truth import ground_truth_text, is_missing, solution_answer
 
 from verl_longshort.base.files import Record
 from verl_longshort.problems.fields import LEVEL, PROBLEM, SUBJECT, VERL, Schema, field_name, is_chat
 
 LETTERS = "ABCDEFGHIJ"
 _EXTRA = ("id", "ID", "unique_id", "Record ID", "subject", "level", "Subdomain", "High-level domain", "url")
-_BARE_BOX = re.compile(r"\\boxed\s*(\w+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +120,9 @@ def user_message(messages: Any) -> str:
 def _answer(row: Record, schema: Schema) -> str:
     try:
         if schema == VERL:
-            return ground_truth_text(answer_text(_verl_answer(row), "reward_model.ground_truth"))
-        if schema.answer is not None and row.get(schema.answer) not in (None, ""):
-            return ground_truth_text(answer_text(row[schema.answer], schema.answer))
+            return answer_text(_verl_answer(row), "reward_model.ground_truth")
+        if schema.answer is not None and not is_missing(row.get(schema.answer)):
+            return answer_text(row[schema.answer], schema.answer)
         return ground_truth_text(_boxed(row, schema))
     except AnswerError:
         raise
@@ -142,27 +140,23 @@ def _verl_answer(row: Record) -> Any:
 def _boxed(row: Record, schema: Schema) -> str:
     if schema.solution is None or not row.get(schema.solution):
         raise AnswerError(f"'{schema.answer or schema.solution}' is missing or empty")
-    solution = str(row[schema.solution])
-    # MATH has some "\boxed 2"
-    answer = last_boxed(solution) or next(reversed(_BARE_BOX.findall(solution)), "")
-    if not answer.strip():
+    answer = solution_answer(str(row[schema.solution]))
+    if answer is None:
         raise AnswerError(rf"has no answer, and '{schema.solution}' has no \boxed{{}}")
-    return answer.strip()
+    return answer
 
 
 def answer_text(value: Any, name: str) -> str:
     """An answer of any type that the known files have, as text: 27, 27.0, "27", LaTeX, `... #### 27`.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else; `ground_truth_text` has the rule.
     """
-    if isinstance(value, str):
-        # GSM8K: the steps, then the answer behind a mark.
-        text = value.rpartition("####")[2].strip()
-        if text:
-            return text
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else repr(float(value))
-    raise ValueError(f"'{name}' is {value!r}; it must be a number or a text")
+    try:
+        return ground_truth_text(value)
+    except (TypeError, ValueError) as error:
+        if isinstance(value, str) and value.strip("# \n"):
+            raise
+        raise ValueError(f"'{name}' is {value!r:.80}; it must be a number or a text with one final answer") from error
 
 
 def _text(row: Record, name: str) -> str:

@@ -1,0 +1,422 @@
+"""Whether two answers are equal, form by form; what takes algebra is asked of a function that the caller gives.
+
+In the caller's process there is none, and such answers stay undecided (None); in the grader process it is math-verify.
+Text never reaches it: it would be dropped, or read as a product of letters.
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+from longshort_reward.amounts import Amount, Clock, equal_amounts, same_clock
+from longshort_reward.forms import (
+    Based,
+    Congruence,
+    Form,
+    Mixed,
+    Ratio,
+    Relation,
+    Several,
+    Tokens,
+    Words,
+    is_name,
+    parse,
+    well_formed,
+)
+from longshort_reward.numerals import merged
+from longshort_reward.rationals import Number, equal_numbers, number
+from longshort_reward.tokens import Token, UnreadableError, latex, read
+from longshort_reward.trimming import trimmed
+
+Algebra = Callable[[str, str], bool | None]
+_FLIPPED = {">": "<", r"\ge": r"\le"}
+_INEQUALITIES = frozenset({"<", ">", r"\le", r"\ge"})
+_SIDES = {"<": ("(-\\infty,", ")"), r"\le": ("(-\\infty,", "]"), ">": ("(", ",\\infty)"), r"\ge": ("[", ",\\infty)")}
+
+
+def undecided(answer: str, gold: str) -> bool | None:
+    """The algebra of a process that has none."""
+    return None
+
+
+def equal(answer: str, gold: str, algebra: Algebra = undecided) -> bool | None:
+    """Whether `answer` equals `gold`, both as LaTeX or in words; None when `algebra` does not know."""
+    try:
+        ours, theirs = (trimmed(merged(read(text))) for text in (answer, gold))
+    except UnreadableError:
+        return answer.strip() == gold.strip() and bool(gold.strip())
+    if not ours:
+        return False
+    if _values(ours) == _values(theirs):
+        return True
+    return _Comparison(algebra).forms(parse(ours), parse(theirs), ours, theirs)
+
+
+def states_another(answer: str, gold: str) -> bool:
+    """Whether the answer is a number and not the one that the ground truth is."""
+    try:
+        a, b = (parse(read(text)) for text in (answer, gold))
+    except UnreadableError:
+        return False
+    return (
+        isinstance(a, Amount) and isinstance(b, Amount) and bool(a.value and b.value) and equal_amounts(a, b) is False
+    )
+
+
+def _values(tokens: Sequence[Token]) -> list[tuple[str, bool]]:
+    # A space between two numbers means something, every other one does not.
+    return [
+        (token.value, token.spaced and token.kind == before.kind == "number")
+        for before, token in zip((Token("", ""), *tokens), tokens, strict=False)
+    ]
+
+
+class _Comparison:
+    """Compares forms; three-valued like `equal`."""
+
+    def __init__(self, algebra: Algebra) -> None:
+        self._algebra = algebra
+
+    def forms(self, a: Form, b: Form, ours: Sequence[Token] = (), theirs: Sequence[Token] = ()) -> bool | None:
+        """Whether an answer `a` equals a ground truth `b`; `ours` and `theirs` are the whole of them as tokens."""
+        if isinstance(a, Relation) and not isinstance(b, Relation):
+            return self._value_of(a, b, strict=False, ours=ours, theirs=theirs)
+        if isinstance(b, Relation) and not isinstance(a, Relation):
+            return self._value_of(b, a, strict=True, ours=theirs, theirs=ours)
+        if isinstance(a, Amount) and isinstance(b, Amount):
+            return self._amounts(a, b)
+        if isinstance(a, Several) or isinstance(b, Several):
+            return self._several(a, b, ours, theirs)
+        if isinstance(a, Relation) and isinstance(b, Relation):
+            return self._relations(a, b)
+        if isinstance(a, Clock) or isinstance(b, Clock):
+            return isinstance(a, Clock) and isinstance(b, Clock) and same_clock(a, b)
+        if isinstance(a, Words) or isinstance(b, Words):
+            return self._words(a, b)
+        if isinstance(a, Based) or isinstance(b, Based):
+            return self._based(a, b)
+        if isinstance(a, Ratio) or isinstance(b, Ratio):
+            return self._ratios(a, b)
+        if isinstance(a, Congruence) or isinstance(b, Congruence):
+            return self._congruences(a, b)
+        if isinstance(a, Mixed) and isinstance(b, Mixed):
+            return self._pieces(a.tokens, b.tokens)
+        return self._whole(ours, theirs)
+
+    def _whole(self, ours: Sequence[Token], theirs: Sequence[Token]) -> bool | None:
+        """By algebra, unless there is text, something left out, or something malformed in one of them."""
+        for tokens in (ours, theirs):
+            if not tokens or any(token.kind == "text" or token.value in (r"\ldots", r"\forall") for token in tokens):
+                return False
+            if not well_formed(tokens):
+                return False
+        return self._algebra(latex(ours), latex(theirs))
+
+    def expressions(self, ours: Tokens, theirs: Tokens) -> bool | None:
+        """Whether two expressions are equal."""
+        a, b = number(ours), number(theirs)
+        if a is not None and b is not None:
+            return equal_numbers(a, b)
+        return True if _values(ours) == _values(theirs) else self._whole(ours, theirs)
+
+    def _amounts(self, a: Amount, b: Amount) -> bool | None:
+        decided = equal_amounts(a, b)
+        if decided is None:
+            return self.expressions(a.tokens, b.tokens)
+        return decided
+
+    def _words(self, a: Form, b: Form) -> bool | None:
+        if isinstance(a, Words) and isinstance(b, Words):
+            return a.text.casefold() == b.text.casefold() if len(b.text) > 1 else a.text == b.text
+        return False
+
+    def _based(self, a: Form, b: Form) -> bool | None:
+        if isinstance(a, Based) and isinstance(b, Based):
+            return a == b
+        based, other = (a, b) if isinstance(a, Based) else (b, a)
+        assert isinstance(based, Based)
+        # A base on one side only counts as left out.
+        return isinstance(other, Amount) and other.unit is None and latex(other.tokens).upper() == based.digits
+
+    def _ratios(self, a: Form, b: Form) -> bool | None:
+        if isinstance(a, Ratio) and isinstance(b, Ratio):
+            if len(a.terms) != len(b.terms):
+                return False
+            left, right = _numbers(a.terms), _numbers(b.terms)
+            if left is None or right is None:
+                return _all(self.forms(x, y) for x, y in zip(a.terms, b.terms, strict=True))
+            return all(x * right[0] == y * left[0] for x, y in zip(left, right, strict=True)) and left[0] != 0
+        ratio, other = (a, b) if isinstance(a, Ratio) else (b, a)
+        assert isinstance(ratio, Ratio)
+        terms = _numbers(ratio.terms)
+        if (
+            not isinstance(other, Amount)
+            or other.unit is not None
+            or other.value is None
+            or terms is None
+            or len(terms) != 2
+        ):
+            return False
+        # `10:1` is not 10.
+        return terms[1] != 0 and other.value.value.denominator > 1 and terms[0] / terms[1] == other.value.value
+
+    def _congruences(self, a: Form, b: Form) -> bool | None:
+        if not (isinstance(a, Congruence) and isinstance(b, Congruence)):
+            return False
+        if a.name and b.name and a.name != b.name:
+            return False
+        moduli = self.forms(a.modulus, b.modulus)
+        numbers = _numbers((a.residue, b.residue, a.modulus))
+        if numbers is not None and numbers[2] != 0:
+            same: bool | None = (numbers[0] - numbers[1]) % numbers[2] == 0
+        else:
+            same = self.forms(a.residue, b.residue)
+        return _all((moduli, same))
+
+    def _value_of(
+        self, relation: Relation, other: Form, *, strict: bool, ours: Sequence[Token], theirs: Sequence[Token]
+    ) -> bool | None:
+        """A relation against what is none: `x = 3` is 3, `5 + 5 = 10` is 10, `x < 3` is an interval."""
+        signs, terms = set(relation.signs), relation.terms
+        if not terms[0] or (isinstance(other, (Words, Mixed, Clock, Congruence)) and signs != {"="}):
+            return False
+        if signs == {r"\approx"} and len(terms) == 2:
+            return self._rounded(relation, other)
+        if signs == {r"\to"}:
+            return len(terms) == 2 and is_name(terms[0]) and self.forms(relation.value, other)
+        if signs == {"="}:
+            if is_name(terms[0]) and len(terms) == 2:
+                return self.forms(relation.value, other)
+            if strict:
+                return self._whole_ordered(ours, theirs, strict)
+            stated = [self._stated(x, y) for x, y in pairwise(terms)]
+            return _all((*stated, self.forms(relation.value, other)))
+        if isinstance(other, (Amount, Several)) and (signs <= _INEQUALITIES or signs == {r"\neq"}):
+            if isinstance(other, Amount) and other.value is not None:
+                return False
+            return self._whole_ordered(_tokens(relation), theirs, strict)
+        return False
+
+    def _whole_ordered(self, ours: Sequence[Token], theirs: Sequence[Token], swapped: bool) -> bool | None:
+        ours, theirs = _without_percent(ours), _without_percent(theirs)
+        return self._whole(theirs, ours) if swapped else self._whole(ours, theirs)
+
+    def _stated(self, left: Tokens, right: Tokens) -> bool | None:
+        """Whether `left = right` may be said: a name for a value, or two equal values."""
+        letters = [token for token in left if token.kind == "letter" and token.value not in ("e", "i")]
+        bare = [token for token, depth in _depths(left) if depth == 0]
+        if letters and not any(token.kind == "number" for token in bare):
+            return True
+        return self.expressions(left, right)
+
+    def _rounded(self, relation: Relation, other: Form) -> bool | None:
+        r"""`\sqrt2 \approx 1.41` is the root of two, and `x \approx 1.41` is 1.41; `3 \approx 4` is nothing."""
+        left, right = parse(relation.terms[0]), relation.value
+        if is_name(relation.terms[0]):
+            return self.forms(right, other)
+        if isinstance(left, Amount) and isinstance(right, Amount) and left.value and right.value:
+            a, b = left.value.value, right.value.value
+            if abs(a - b) * 20 > max(abs(a), abs(b)):
+                return False
+        return self.forms(left, other)
+
+    def _relations(self, a: Relation, b: Relation) -> bool | None:
+        a, b = _upwards(a), _upwards(b)
+        if not a.terms[0] or not b.terms[0]:
+            a, b = (Relation(((), *each.terms[1:]), each.signs, each.value) for each in (a, b))
+        if a.signs == b.signs:
+            if a.signs == ("=",) and is_name(a.terms[0]) and a.terms[0] == b.terms[0]:
+                return self.forms(a.value, b.value)
+            pairs = [
+                x == y or self.expressions(_without_percent(x), _without_percent(y))
+                for x, y in zip(a.terms[:-1], b.terms[:-1], strict=True)
+            ]
+            if _all((*pairs, self.forms(parse(_without_percent(a.terms[-1])), parse(_without_percent(b.terms[-1]))))):
+                return True
+        if not a.terms[0] or (len(a.signs) > 1 and a.signs == b.signs and not _one_variable(a)):
+            return False if not a.terms[0] else _all(pairs)
+        return self._whole(_without_percent(_tokens(a)), _without_percent(_tokens(b)))
+
+    def _several(self, a: Form, b: Form, ours: Sequence[Token], theirs: Sequence[Token]) -> bool | None:
+        if not (isinstance(a, Several) and isinstance(b, Several)):
+            return self._several_and_one(a, b, ours, theirs)
+        names = a.joined == "names", b.joined == "names"
+        if (any(names) and not all(names)) or (a.brackets != b.brackets and {a.brackets, b.brackets} & {"()"}):
+            left, right = _in_order(a), _in_order(b)
+            if left is not None and right is not None and (left, right) != (a, b):
+                return self._ordered(left.items, right.items)
+        kinds = {a.brackets, b.brackets}
+        if "**" in kinds:
+            return kinds == {"**"} and self._ordered(a.items, b.items)
+        if _leaves_out(a) or _leaves_out(b):
+            return len(kinds) == 1 and self._ordered(a.items, b.items)
+        if kinds <= {"", r"\{\}"}:
+            return self._unordered(a.items, b.items, repeated=r"\{\}" not in kinds)
+        if r"\{\}" in kinds or (len(kinds) == 2 and "" not in kinds and (kinds != {"()", "[]"} or len(a.items) == 2)):
+            return False
+        if len(kinds) == 2 and _names(a.items) != _names(b.items):
+            return self._ordered(a.items, b.items)
+        return self._ordered(a.items, b.items)
+
+    def _several_and_one(self, a: Form, b: Form, ours: Sequence[Token], theirs: Sequence[Token]) -> bool | None:
+        several, other = (a, b) if isinstance(a, Several) else (b, a)
+        assert isinstance(several, Several)
+        relations = [item for item in several.items if isinstance(item, Relation)]
+        if several.brackets == "" and len(relations) == len(several.items):
+            union = _union(relations)
+            if union is None:
+                return False
+            one, rest = read(union), theirs if several is a else ours
+            return self._whole(one, rest) if several is a else self._whole(rest, one)
+        if isinstance(other, Amount) and other.value is not None:
+            groups = "".join(token.value for item in several.items if isinstance(item, Amount) for token in item.tokens)
+            # `100,200,300` was read as one number where no spaces stood.
+            return _is_grouped(several) and number([Token("number", groups)]) == other.value
+        if several.brackets in ("**", "") or not isinstance(other, (Amount, Relation)):
+            return False
+        return self._whole(ours, theirs)
+
+    def _ordered(self, ours: Sequence[Form], theirs: Sequence[Form]) -> bool | None:
+        if len(ours) != len(theirs):
+            return False
+        return _all(self.forms(x, y) for x, y in zip(ours, theirs, strict=True))
+
+    def _unordered(self, ours: Sequence[Form], theirs: Sequence[Form], *, repeated: bool) -> bool | None:
+        """Each of ours has its partner among theirs; where `repeated`, each counts as often as it stands."""
+        if repeated and len(ours) != len(theirs):
+            return False
+        left = list(theirs)
+        unknown = False
+        for item in ours:
+            found = None
+            for index, other in enumerate(left if repeated else theirs):
+                verdict = self.forms(item, other)
+                if verdict:
+                    found = index
+                    break
+                unknown = unknown or verdict is None
+            if found is None:
+                return None if unknown else False
+            if repeated:
+                del left[found]
+        if not repeated:
+            back = [_any(self.forms(item, other) for item in ours) for other in theirs]
+            return _all(back)
+        return True
+
+    def _pieces(self, ours: Tokens, theirs: Tokens) -> bool | None:
+        """Words by their letters, numbers by their value, everything else by its sign, in order."""
+        if len(ours) != len(theirs):
+            return False
+        for x, y in zip(ours, theirs, strict=True):
+            if x.kind == y.kind == "number":
+                if not equal_numbers(number([x]) or Number(Fraction(0)), number([y]) or Number(Fraction(1))):
+                    return False
+            elif x.value.casefold() != y.value.casefold():
+                return False
+        return True
+
+
+def _all(verdicts: object) -> bool | None:
+    """Three-valued: False if one is, None if one is not known."""
+    unknown = False
+    for verdict in verdicts:  # type: ignore[attr-defined]
+        if verdict is False:
+            return False
+        unknown = unknown or verdict is None
+    return None if unknown else True
+
+
+def _any(verdicts: object) -> bool | None:
+    unknown = False
+    for verdict in verdicts:  # type: ignore[attr-defined]
+        if verdict:
+            return True
+        unknown = unknown or verdict is None
+    return None if unknown else False
+
+
+def _numbers(forms: Sequence[Form]) -> list[Fraction] | None:
+    values = [
+        form.value.value for form in forms if isinstance(form, Amount) and form.value is not None and not form.unit
+    ]
+    return values if len(values) == len(forms) else None
+
+
+def _depths(tokens: Sequence[Token]) -> list[tuple[Token, int]]:
+    out, depth = [], 0
+    for token in tokens:
+        depth -= token.value in (")", "]", "}")
+        out.append((token, depth))
+        depth += token.value in ("(", "[", "{")
+    return out
+
+
+def _tokens(relation: Relation) -> list[Token]:
+    out = list(relation.terms[0])
+    for sign, term in zip(relation.signs, relation.terms[1:], strict=True):
+        out += [Token("command" if sign.startswith("\\") else "sign", sign), *term]
+    return out
+
+
+def _upwards(relation: Relation) -> Relation:
+    """A chain of greater-than signs turned round."""
+    if not set(relation.signs) <= set(_FLIPPED) or not relation.terms[0]:
+        return relation
+    terms = tuple(reversed(relation.terms))
+    return Relation(terms, tuple(_FLIPPED[sign] for sign in reversed(relation.signs)), parse(terms[-1]))
+
+
+def _one_variable(relation: Relation) -> bool:
+    letters = {token.value for term in relation.terms for token in term if token.kind == "letter"}
+    return len(letters) == 1
+
+
+def _without_percent(tokens: Sequence[Token]) -> Tokens:
+    out: list[Token] = []
+    for token in tokens:
+        if token.value == "%" and out and out[-1].kind == "number":
+            amount = out.pop()
+            out += [Token("command", r"\frac"), Token("sign", "{"), amount, Token("sign", "}")]
+            out += [Token("sign", "{"), Token("number", "100"), Token("sign", "}")]
+        else:
+            out.append(token)
+    return tuple(out)
+
+
+def _names(items: Sequence[Form]) -> list[str]:
+    return [latex(item.terms[0]) if isinstance(item, Relation) and item.signs == ("=",) else "" for item in items]
+
+
+def _in_order(several: Several) -> Several | None:
+    """The values of `x = 1, y = 2` as a tuple, by their names; anything else as it is."""
+    names = _names(several.items)
+    if not all(names) or len(set(names)) < len(names):
+        return several if not any(names) else None
+    items = list(several.items)
+    if several.joined != "names":
+        items = [item for _, item in sorted(zip(names, items, strict=True), key=lambda pair: pair[0])]
+    return Several(tuple(item.value for item in items if isinstance(item, Relation)), "()")
+
+
+def _leaves_out(several: Several) -> bool:
+    return any(isinstance(item, Amount) and any(t.value == r"\ldots" for t in item.tokens) for item in several.items)
+
+
+def _is_grouped(several: Several) -> bool:
+    items = [item.tokens for item in several.items if isinstance(item, Amount) and item.unit is None]
+    digits = all(len(tokens) == 1 and tokens[0].value.isdigit() for tokens in items)
+    return digits and len(items) == len(several.items) and all(len(tokens[0].value) == 3 for tokens in items[1:])
+
+
+def _union(relations: Sequence[Relation]) -> str | None:
+    """The inequalities in one variable as a union of intervals, in LaTeX."""
+    parts: list[str] = []
+    for relation in relations:
+        if len(relation.signs) != 1 or not is_name(relation.terms[0]) or relation.signs[0] not in _SIDES:
+            return None
+        before, behind = _SIDES[relation.signs[0]]
+        parts.append(before + latex(relation.terms[1]) + behind)
+    if len({latex(relation.terms[0]) for relation in relations}) > 1:
+        return None
+    return r"\cup".join(parts)

@@ -14,7 +14,7 @@ from longshort_reward.units import Unit, known_unit, ratio
 
 _CURRENCY_WORDS = frozenset({"usd", "us", "eur", "gbp", "rs", "cny", "rmb", "inr", "jpy", "cad", "aud", "hk"})
 _SIZES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
-_DOZEN = known_unit("dozen")
+_DOZEN, _CENT = known_unit("dozen"), known_unit("cent")
 _OPENING, _CLOSING = frozenset({"(", "[", "{", r"\{"}), frozenset({")", "]", "}", r"\}"})
 
 
@@ -119,10 +119,13 @@ def _currency_in_front(tokens: list[Token]) -> tuple[Unit | None, list[Token]]:
     count = 0
     if tokens and tokens[0].kind == "text" and tokens[0].value.casefold() in _CURRENCY_WORDS:
         count = 1
-        if len(tokens) > 1 and tokens[1].value == ".":
-            count = 2
     elif [token.value for token in tokens[:2]] == ["U", "S"] or [token.value for token in tokens[:2]] == ["R", "s"]:
         count = 2
+    else:
+        letters = next((i for i, token in enumerate(tokens[:4]) if token.kind != "letter" or token.value.islower()), 0)
+        count = letters if letters and tokens[letters].value in CURRENCIES else 0
+    if 0 < count < len(tokens) and tokens[count].value == ".":
+        count += 1
     known = known_unit(tokens[0].value) if count == 1 else None
     if len(tokens) > count and tokens[count].value in CURRENCIES:
         known = known_unit(tokens[count].value)
@@ -156,6 +159,8 @@ def _is_unit_sign(tokens: list[Token], index: int) -> bool:
     amount_ends = before.kind == "number" or before.value in ("}", ")")
     if value in ("°", "%", "'", '"', "¢") or value in CURRENCIES:
         return amount_ends or (value in ("°", "%") and before.kind == "letter")
+    if value in ("k", "M", "m") and index == len(tokens) - 2 and tokens[-1].value == r"\Omega":
+        return amount_ends
     if value == r"\Omega":
         return amount_ends and index == len(tokens) - 1
     return value == r"\mu" and amount_ends and index + 1 < len(tokens) and tokens[index + 1].kind == "text"
@@ -190,7 +195,7 @@ def _summed(amounts: list[Amount]) -> Amount | None:
 def equal_amounts(a: Amount, b: Amount) -> bool | None:
     """Whether two amounts are equal; None when their expressions need algebra (`needs_algebra` says which).
 
-    A unit on one side only counts as left out. A percent sign and `dozen` may also mean their factor then.
+    A unit on one side only counts as left out. A percent sign, `cents` and `dozen` may also mean their factor then.
     """
     if a.unit is not None and b.unit is not None:
         factor = ratio(a.unit, b.unit)
@@ -207,7 +212,7 @@ def equal_amounts(a: Amount, b: Amount) -> bool | None:
         return None
     if equal_numbers(with_unit.value, other.value):
         return True
-    factors = {PERCENT: Fraction(1, 100), _DOZEN: Fraction(12)}
+    factors = {PERCENT: Fraction(1, 100), _CENT: Fraction(1, 100), _DOZEN: Fraction(12)}
     factor = factors.get(with_unit.unit)
     if factor is None:
         return False

@@ -15,8 +15,8 @@ _LONGEST_JOINT = 40
 def last_boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{}` whose braces balance, or None.
 
-    Boxes joined by nothing but a comma or `and`, `or`, and a name (`x =`), are one answer, a list. Of a box in a box the inner one counts
-    if the outer one only introduces it (`\boxed{x = \boxed{6}}`).
+    Boxes joined by nothing but a comma or `and`, `or`, and a name (`x =`), are one answer, a list. Of a box in a box
+    the inner one counts if the outer one only introduces it (`\boxed{x = \boxed{6}}`).
     """
     if "boxed" not in text and "fbox" not in text:
         return None

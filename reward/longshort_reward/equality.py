@@ -101,6 +101,8 @@ class _Comparison:
             return self._congruences(a, b)
         if isinstance(a, Mixed) and isinstance(b, Mixed):
             return self._pieces(a.tokens, b.tokens)
+        if isinstance(a, Mixed) or isinstance(b, Mixed):
+            return False
         return self._whole(ours, theirs)
 
     def _whole(self, ours: Sequence[Token], theirs: Sequence[Token]) -> bool | None:
@@ -225,8 +227,8 @@ class _Comparison:
         if not a.terms[0] or not b.terms[0]:
             a, b = (Relation(((), *each.terms[1:]), each.signs, each.value) for each in (a, b))
         if a.signs == b.signs:
-            if a.signs == ("=",) and is_name(a.terms[0]) and a.terms[0] == b.terms[0]:
-                return self.forms(a.value, b.value)
+            if len(a.signs) == 1 and (sides := _other_sides(a, b)) is not None:
+                return self.forms(*(parse(_without_percent(side)) for side in sides))
             pairs = [
                 x == y or self.expressions(_without_percent(x), _without_percent(y))
                 for x, y in zip(a.terms[:-1], b.terms[:-1], strict=True)
@@ -235,11 +237,15 @@ class _Comparison:
                 return True
         if not a.terms[0] or (len(a.signs) > 1 and a.signs == b.signs and not _one_variable(a)):
             return False if not a.terms[0] else _all(pairs)
+        if a.signs != b.signs:
+            ours, theirs = _interval(a) or _tokens(a), _interval(b) or _tokens(b)
+            return self._whole(_without_percent(ours), _without_percent(theirs))
         return self._whole(_without_percent(_tokens(a)), _without_percent(_tokens(b)))
 
     def _several(self, a: Form, b: Form, ours: Sequence[Token], theirs: Sequence[Token]) -> bool | None:
-        if not (isinstance(a, Several) and isinstance(b, Several)):
-            return self._several_and_one(a, b, ours, theirs)
+        inequalities = _are_inequalities(a), _are_inequalities(b)
+        if not (isinstance(a, Several) and isinstance(b, Several)) or inequalities[0] != inequalities[1]:
+            return self._several_and_one(*((b, a, theirs, ours) if inequalities[1] else (a, b, ours, theirs)))
         names = a.joined == "names", b.joined == "names"
         if (any(names) and not all(names)) or (a.brackets != b.brackets and {a.brackets, b.brackets} & {"()"}):
             left, right = _in_order(a), _in_order(b)
@@ -263,7 +269,7 @@ class _Comparison:
         assert isinstance(several, Several)
         relations = [item for item in several.items if isinstance(item, Relation)]
         if several.brackets == "" and len(relations) == len(several.items):
-            union = _union(relations)
+            union = _union(relations, several.joined)
             if union is None:
                 return False
             one, rest = read(union), theirs if several is a else ours
@@ -359,6 +365,15 @@ def _tokens(relation: Relation) -> list[Token]:
     return out
 
 
+def _interval(relation: Relation) -> list[Token] | None:
+    r"""The interval that `-2 < x \le 2` is."""
+    if len(relation.terms) != 3 or not set(relation.signs) <= {"<", r"\le"} or not is_name(relation.terms[1]):
+        return None
+    brackets = ("(" if relation.signs[0] == "<" else "["), (")" if relation.signs[1] == "<" else "]")
+    opening, comma, closing = (Token("sign", sign) for sign in (brackets[0], ",", brackets[1]))
+    return [opening, *relation.terms[0], comma, *relation.terms[2], closing]
+
+
 def _upwards(relation: Relation) -> Relation:
     """A chain of greater-than signs turned round."""
     if not set(relation.signs) <= set(_FLIPPED) or not relation.terms[0]:
@@ -370,6 +385,14 @@ def _upwards(relation: Relation) -> Relation:
 def _one_variable(relation: Relation) -> bool:
     letters = {token.value for term in relation.terms for token in term if token.kind == "letter"}
     return len(letters) == 1
+
+
+def _other_sides(a: Relation, b: Relation) -> tuple[Tokens, Tokens] | None:
+    """Where one side of both relations is the same name: the other sides."""
+    for name, other in ((0, 1), (1, 0)):
+        if a.terms[name] == b.terms[name] and is_name(a.terms[name]):
+            return a.terms[other], b.terms[other]
+    return None
 
 
 def _without_percent(tokens: Sequence[Token]) -> Tokens:
@@ -399,6 +422,12 @@ def _in_order(several: Several) -> Several | None:
     return Several(tuple(item.value for item in items if isinstance(item, Relation)), "()")
 
 
+def _are_inequalities(form: Form) -> bool:
+    if not isinstance(form, Several) or form.brackets:
+        return False
+    return all(isinstance(item, Relation) and set(item.signs) <= set(_SIDES) for item in form.items)
+
+
 def _leaves_out(several: Several) -> bool:
     return any(isinstance(item, Amount) and any(t.value == r"\ldots" for t in item.tokens) for item in several.items)
 
@@ -409,8 +438,8 @@ def _is_grouped(several: Several) -> bool:
     return digits and len(items) == len(several.items) and all(len(tokens[0].value) == 3 for tokens in items[1:])
 
 
-def _union(relations: Sequence[Relation]) -> str | None:
-    """The inequalities in one variable as a union of intervals, in LaTeX."""
+def _union(relations: Sequence[Relation], joined: str) -> str | None:
+    """The inequalities in one variable as a union of intervals (with `and`, their section), in LaTeX."""
     parts: list[str] = []
     for relation in relations:
         if len(relation.signs) != 1 or not is_name(relation.terms[0]) or relation.signs[0] not in _SIDES:
@@ -419,4 +448,11 @@ def _union(relations: Sequence[Relation]) -> str | None:
         parts.append(before + latex(relation.terms[1]) + behind)
     if len({latex(relation.terms[0]) for relation in relations}) > 1:
         return None
-    return r"\cup".join(parts)
+    if (
+        joined == "and"
+        and len(parts) == 2
+        and {relation.signs[0] in ("<", r"\le") for relation in relations} == {True, False}
+    ):
+        lower, upper = sorted(parts, key=lambda part: part.startswith("(-"))
+        return lower.partition(",")[0] + "," + upper.partition(",")[2]
+    return (r"\cap" if joined == "and" else r"\cup").join(parts)

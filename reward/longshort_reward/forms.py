@@ -42,7 +42,7 @@ class Several:
     items: tuple["Form", ...]
     brackets: str
     joined: str = ","
-    """`or` when the values are alternatives."""
+    """`and` if that is a word between them; `names` if the values are those of a tuple of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,14 @@ def parse(tokens: Sequence[Token], depth: int = 0) -> Form:
     tokens = trimmed(merged(tokens) if depth == 0 else list(tokens))
     if not tokens or depth > _DEEPEST or len(tokens) > 4000 or not well_formed(tokens):
         return Mixed(tuple(tokens))
-    plain = _based(tokens) or read_clock(tokens) or _words(tokens)
+    plain = _remainder(tokens) or _based(tokens) or read_clock(tokens) or _words(tokens)
     if plain is not None:
         return plain
     tokens = _without_and(tokens)
     if (parts := split(tokens)) is not None:
-        return _several(parts, depth)
+        several = _several(parts, depth)
+        both = any(tokens[i].value.casefold() == "and" for i in top_level(tokens))
+        return replace(several, joined="and") if both and isinstance(several, Several) else several
     if (congruence := _congruence(tokens, depth)) is not None:
         return congruence
     if (relation := _relation(tokens, depth)) is not None:
@@ -427,6 +429,7 @@ def _ratio(tokens: list[Token], depth: int) -> Form | None:
 
 
 def _based(tokens: list[Token]) -> Form | None:
+    tokens = _base_below(tokens)
     places = [i for i in top_level(tokens) if tokens[i].value == "_"]
     if len(places) != 1 or tokens[-1].value != "}":
         return None
@@ -449,6 +452,26 @@ def _based(tokens: list[Token]) -> Form | None:
     ):
         return None
     return Based(written.upper().lstrip("0") or "0", named)
+
+
+def _base_below(tokens: list[Token]) -> list[Token]:
+    r"""`52 \text{ base } 8`, `52 (base 8)` and `52_{\text{base } 8}` as `52_{8}`."""
+    place = next((i for i, token in enumerate(tokens) if token.kind == "text" and token.value.casefold() == "base"), 0)
+    digits, base = tokens[:place], [token for token in tokens[place + 1 :] if token.value not in (")", "}")]
+    while digits and digits[-1].value in ("(", "in", "{", "_"):
+        digits.pop()
+    if not digits or len(base) != 1:
+        return tokens
+    return [*digits, Token("sign", "_"), Token("sign", "{"), *base, Token("sign", "}")]
+
+
+def _remainder(tokens: list[Token]) -> Form | None:
+    """`12 R 3`, and `3'`, which may be feet, minutes or a slip."""
+    values = [token.value.casefold() for token in tokens]
+    if len(tokens) == 3 and tokens[0].kind == tokens[2].kind == "number" and values[1] in ("r", "rem", "remainder"):
+        return Mixed((tokens[0], Token("text", "remainder"), tokens[2]))
+    lone = len(tokens) == 2 and values[1] == "'" and tokens[0].kind == "number"
+    return Mixed(tuple(tokens)) if lone else None
 
 
 def _words(tokens: list[Token]) -> Form | None:

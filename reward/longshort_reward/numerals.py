@@ -112,9 +112,8 @@ def _period(tokens: list[Token], position: int, before: str) -> tuple[int, str]:
         return position, digits
     if values[:1] == ["("] and len(values) >= 3 and values[1].isdigit() and values[2] == ")":
         return position + 3, values[1]
-    dots = values[:1] == [r"\ldots"] or values[:3] == [".", ".", "."]
-    if dots and (period := _seen_twice(before.partition(".")[2])):
-        return position + (1 if values[0] == r"\ldots" else 3), period
+    if values[:1] == [r"\ldots"] and (period := _seen_twice(before.partition(".")[2])):
+        return position + 1, period
     return position, ""
 
 

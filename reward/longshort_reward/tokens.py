@@ -130,6 +130,13 @@ class _Scanner:
                 if (power and self.tokens[-1].kind in ("number", "letter")) or (power and self.tokens[-1].value == ")"):
                     self._add("sign", "^")
                 position += 2
+            elif self.text.startswith("...", position):
+                self._add("command", r"\ldots")
+                position += 3
+            elif character == '"' and self._after_number() and any(token.value == "'" for token in self.tokens[-3:]):
+                # Inches behind feet, seconds behind minutes.
+                self.tokens += [Token("sign", "'"), Token("sign", "'")]
+                position += 1
             else:
                 self._add("sign", "'" if character == "`" else character)
                 position += 1
@@ -364,8 +371,8 @@ class _Arranger:
         if token.kind == "number" and digits and len(token.value) > 1:
             self._tokens[position] = Token("number", token.value[1:])
             return [Token("number", token.value[0])], position
-        if token.value == "(" and self._is(position - 1, r"\sqrt"):
-            # A calculator's sqrt(3).
+        if token.value == "(" and (self._is(position - 1, r"\sqrt") or self._is(position - 1, "^")):
+            # A calculator's sqrt(3) and x^(1/2).
             inner, end = self._round(position, depth)
             return inner, end
         out: list[Token] = []

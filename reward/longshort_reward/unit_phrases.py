@@ -48,7 +48,8 @@ class UnitReader:
         token = self._tokens[self._position]
         if token.kind == "text":
             return token.value.casefold() == "and"
-        joins = token.value in (r"\cdot", r"\times", "*", ".", "-") and self.unit is not None and self._text_follows()
+        joins = token.value in (r"\cdot", r"\times", "*", "-") and self.unit is not None
+        joins = (joins or token.value == ".") and self._text_follows()
         return not joins and token.value != "/" and self._sign() is None
 
     def _text_follows(self) -> bool:
@@ -62,6 +63,9 @@ class UnitReader:
             found, self._position = sign
             return self._multiply(found)
         self._position += 1
+        if word == "per" and self._value() == "cent":
+            self._position += 1
+            return self._multiply(PERCENT)
         if token.value == "/" or word in ("per", "每"):
             self._direction = -1
             return self._position < len(self._tokens)
@@ -156,6 +160,8 @@ class UnitReader:
                 return Unit(Fraction(1, 3600 if double else 60), _DEGREE.powers), end
             return (_INCH if double else _FOOT), end
         if value == r"\mu" and (unit := known_unit("u" + after)) is not None:
+            return unit, position + 2
+        if value in ("k", "M", "m") and after == r"\Omega" and (unit := known_unit(value + "Ω")) is not None:
             return unit, position + 2
         if value == r"\Omega":
             return known_unit("Ω") or ONE, position + 1

@@ -144,6 +144,8 @@ _ABROAD = {
         "мин": "min",
     },
 }
+_PLURALS = frozenset({"hr", "lb", "yd", "yr", "kg", "cm", "km", "mo"})
+"""Symbols of two letters that are written with an s: `5 hrs`."""
 SCALES = {
     **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "mn": 10**6},
     **{"mln": 10**6, "bn": 10**9, "lakh": 10**5, "crore": 10**7, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4},
@@ -212,7 +214,9 @@ def known_unit(word: str) -> Unit | None:
 
 def is_unit_word(word: str) -> bool:
     """Whether a word is a unit or a scale word that is known."""
-    return known_unit(word) is not None or word.lower() in SCALES or word in ("sq", "per", "pct")
+    return (
+        known_unit(word) is not None or word.lower() in SCALES or word in ("sq", "cu", "square", "cubic", "per", "pct")
+    )
 
 
 def thing(words: list[str]) -> Unit:

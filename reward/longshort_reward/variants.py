@@ -45,12 +45,9 @@ def in_radians(tokens: Sequence[Token]) -> list[Token]:
     """
     trigonometric = next((i for i, token in enumerate(tokens) if token.value in _TRIGONOMETRIC), None)
     places = [i for i, token in enumerate(tokens) if token.value == "°"]
-    joined = (
-        any(token.value in ("+", "-") or token.value == "}" for token in tokens[1 : places[-1]]) if places else False
-    )
-    if not places or (trigonometric is None and not joined):
-        return list(tokens)
-    if trigonometric is None and places == [len(tokens) - 1] and not any(token.value in "+-" for token in tokens[1:]):
+    last = len(tokens) - (2 if tokens[-1].value in ("C", "F", "K") else 1)
+    alone = places == [last] and not any(token.value in ("+", "-") for token in tokens[1:])
+    if not places or (trigonometric is None and alone):
         return list(tokens)
     if any(token.kind == "text" or token.value == "'" for token in tokens):
         return list(tokens)

@@ -10,6 +10,9 @@ _JOINED = re.compile(
 )
 _INTRODUCES = re.compile(r".*(?:[=:]|\bis)[\s}]*$|\s*$", re.DOTALL)
 _LONGEST_JOINT = 40
+_LONGEST = 4000
+"""A longer content is no answer, so that its boxes need not be looked for."""
+_DEEPEST = 10
 
 
 def last_boxed(text: str) -> str | None:
@@ -62,7 +65,9 @@ def _content(text: str, start: int, end: int, command: int) -> str:
     if text[end + 1 : end + 2] == "{":
         # `\boxed{3}{4}` is no answer; as it stands it equals nothing.
         return content + "}{"
-    while "boxed" in content or "fbox" in content:
+    for _ in range(_DEEPEST):
+        if len(content) > _LONGEST or ("boxed" not in content and "fbox" not in content):
+            break
         inner = _outermost(content)
         if len(inner) != 1 or not _INTRODUCES.match(content[: inner[0][2]]) or content[inner[0][1] + 1 :].strip(" .$"):
             break

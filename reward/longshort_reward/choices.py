@@ -53,7 +53,9 @@ def leading_choice(answer: str, *, named: bool = False) -> str | None:
     if bracketed and not closed:
         return None
     small = tokens[0].value.islower() and not (closed or named)
-    ends = not behind or behind in _BEHIND or (named and tokens[1].kind == "text")
+    said = behind == "is" and len(tokens) > 2 and tokens[2].value in ("correct", "right", "true")
+    spaced = behind == "(" and tokens[1].spaced
+    ends = not behind or behind in _BEHIND or said or spaced or (named and tokens[1].kind == "text")
     return tokens[0].value.upper() if ends and not small else None
 
 

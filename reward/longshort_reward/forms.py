@@ -12,6 +12,7 @@ from longshort_reward.amounts import Amount, Clock, read_amount, read_clock
 from longshort_reward.numerals import merged
 from longshort_reward.tokens import Token, latex
 from longshort_reward.trimming import trimmed
+from longshort_reward.units import singular
 from longshort_reward.variants import in_radians, variants
 
 Tokens = tuple[Token, ...]
@@ -482,7 +483,9 @@ def _words(tokens: list[Token]) -> Form | None:
         kept = [token.value.casefold() for token in tokens if token.value.casefold() not in ("a", "an", "the")]
         if {"and", "or"} & set(kept) and len(kept) > 2:
             return None
-        return Words(" ".join(kept)) if kept else Words(tokens[0].value)
+        if kept == ["empty", "set"]:
+            return Amount((Token("command", r"\emptyset"),), None, None)
+        return Words(" ".join(map(singular, kept))) if kept else Words(tokens[0].value)
     letters = [token.value for token in tokens if token.kind == "letter"]
     if len(letters) == len(tokens) > 1 and not _is_product(letters):
         run = "".join(letters)

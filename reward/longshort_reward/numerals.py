@@ -10,7 +10,18 @@ _OPEN, _CLOSE = Token("sign", "{"), Token("sign", "}")
 
 def merged(tokens: Sequence[Token]) -> list[Token]:
     """The tokens with numbers of several pieces in one."""
-    return _combinations(_repeating(_thousands(list(tokens))))
+    return _combinations(_repeating(_thousands(_scientific(tokens))))
+
+
+def _scientific(tokens: Sequence[Token]) -> list[Token]:
+    """`3x10^8` with a letter for the sign."""
+    values = [token.value for token in tokens]
+    times = {i for i, value in enumerate(values) if value in ("x", "X") and i and _is_power_of_ten(tokens, values, i)}
+    return [Token("command", r"\times") if i in times else token for i, token in enumerate(tokens)]
+
+
+def _is_power_of_ten(tokens: Sequence[Token], values: list[str], place: int) -> bool:
+    return tokens[place - 1].kind == "number" and values[place + 1 : place + 3] == ["10", "^"]
 
 
 def _thousands(tokens: list[Token]) -> list[Token]:

@@ -30,6 +30,7 @@ _COMMAND = re.compile(r"\\(?:operatorname\*|[a-zA-Z]+|.)", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]{1,20})\*?\}(?:\{[lcr|@ ]{0,40}\})?")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,4}(?![\w.]))?|\.\d+")
 _LETTERS = re.compile(r"[a-zA-Z]+|[^\W\d_a-zA-Z]+")
+_LINE_SKIP = re.compile(r"\[\d{1,3}(?:\.\d{1,2})?(?:pt|em|ex|mm|cm)\]")
 _HALF_OF_DAY = re.compile(r"([aApP])\.? ?[mM]\b\.?")
 _ARTICLES = frozenset({"a", "an", "the"})
 _VOWELS = frozenset("aeiouAEIOU")
@@ -107,6 +108,7 @@ class _Scanner:
         self.text = text
         self.tokens: list[Token] = []
         self._spaced = False
+        self._layout = False
         self._ends = _matching_braces(text)
 
     def scan(self, start: int, end: int, *, prose: bool, depth: int) -> None:
@@ -130,6 +132,8 @@ class _Scanner:
                 if (power and self.tokens[-1].kind in ("number", "letter")) or (power and self.tokens[-1].value == ")"):
                     self._add("sign", "^")
                 position += 2
+            elif character == "&" and self._layout:
+                position += 1
             elif self.text.startswith("...", position):
                 self._add("command", r"\ldots")
                 position += 3
@@ -182,8 +186,12 @@ class _Scanner:
             position += 1
         elif name == r"\deg" and self._after_number():
             self._add("sign", "°")
+        elif name == r"\&":
+            self._add("text", "and")
         elif name == r"\\":
             self._add("command", r"\\")
+            skip = _LINE_SKIP.match(self.text, position, end)
+            position = skip.end() if skip else position
         elif name not in PROSE and name not in FONTS:
             value = ALIASES.get(name, name)
             self._add("command" if value.startswith("\\") else "sign", value)
@@ -194,6 +202,7 @@ class _Scanner:
         if found is None:
             return position
         kind = found[1]
+        self._layout = self._layout or kind in LAYOUT
         if kind not in LAYOUT:
             kind = "pmatrix" if kind in MATRICES else kind
             if name == r"\end" and self.tokens and self.tokens[-1].value == r"\\":

@@ -12,12 +12,13 @@ _LEADS = words(
 )
 _NO_LABEL = frozenset({"no", "not", "never", "except", "if", "option", "choice"})
 _DROPPED_SIGNS = frozenset({r"\implies", r"\therefore", r"\to", "=", r"\approx", ":", r"\\", r"\item", ",", ";"})
-_STOPS = frozenset({".", ",", ";", ":", r"\\", r"\square", r"\blacksquare", r"\qedsymbol", r"\qed"})
+_STOPS = frozenset({".", ",", ";", ":", r"\\", r"\square", r"\blacksquare", r"\qedsymbol", r"\qed", r"\checkmark"})
 _REMARKS = words("since because where as which so hence thus therefore 因为 其中")
 _IN_BRACKETS = words(
     "approx approximately approximate where since because about rounded exact exactly exclusive simplified as in "
     "约 近似 其中"
 ) - {"exclusive", "in"}
+_CONDITIONS = frozenset({"<", ">", r"\le", r"\ge", r"\neq", r"\in"})
 
 
 def trimmed(tokens: list[Token]) -> list[Token]:
@@ -89,7 +90,9 @@ def _without_remark(tokens: list[Token]) -> list[Token]:
                 return tokens[: index - 1] if before in (",", ";", ".") else tokens[:index]
     if tokens and tokens[-1].value == ")":
         opening = _opening(tokens)
-        if opening and tokens[opening + 1].kind == "text" and tokens[opening + 1].value.casefold() in _IN_BRACKETS:
+        remark = tokens[opening + 1].kind == "text" and tokens[opening + 1].value.casefold() in _IN_BRACKETS
+        condition = tokens[opening].spaced and any(token.value in _CONDITIONS for token in tokens[opening:])
+        if opening and (remark or condition):
             return tokens[:opening]
     return tokens
 

@@ -221,10 +221,11 @@ def is_unit_word(word: str) -> bool:
 
 def thing(words: list[str]) -> Unit:
     """The unit of a thing that is counted."""
-    return Unit(Fraction(1), (("thing", 1),), frozenset(map(_singular, words)))
+    return Unit(Fraction(1), (("thing", 1),), frozenset(map(singular, words)))
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """A word without the ending of its plural, as far as that can be told."""
     word = word.casefold()
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"

@@ -57,7 +57,7 @@ def number(tokens: Sequence[Token]) -> Number | None:
         return literal
     try:
         value = _Evaluator(tokens).whole()
-    except (_NotANumberError, ZeroDivisionError, OverflowError, RecursionError):
+    except (ValueError, ZeroDivisionError, OverflowError, RecursionError):
         return None
     return Number(value)
 

@@ -28,7 +28,7 @@ from longshort_reward.vocabulary import (
 _DEEPEST = 40
 _COMMAND = re.compile(r"\\(?:operatorname\*|[a-zA-Z]+|.)", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]{1,20})\*?\}(?:\{[lcr|@ ]{0,40}\})?")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,4}(?![\w.]))?|\.\d+")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,4}(?!\w|\.\d))?|\.\d+")
 _LETTERS = re.compile(r"[a-zA-Z]+|[^\W\d_a-zA-Z]+")
 _LINE_SKIP = re.compile(r"\[\d{1,3}(?:\.\d{1,2})?(?:pt|em|ex|mm|cm)\]")
 _HALF_OF_DAY = re.compile(r"([aApP])\.? ?[mM]\b\.?")
@@ -377,7 +377,7 @@ class _Arranger:
         token = self._tokens[position]
         if token.value == "{" and token.kind == "sign":
             return self.until(position + 1, "}", depth + 1)
-        if token.kind == "number" and digits and len(token.value) > 1:
+        if token.kind == "number" and digits and len(token.value) > 1 and token.value.isdigit():
             self._tokens[position] = Token("number", token.value[1:])
             return [Token("number", token.value[0])], position
         if token.value == "(" and (self._is(position - 1, r"\sqrt") or self._is(position - 1, "^")):

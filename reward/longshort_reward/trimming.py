@@ -25,7 +25,7 @@ def trimmed(tokens: list[Token]) -> list[Token]:
     """The tokens of the answer itself."""
     for _ in range(8):
         before = len(tokens)
-        tokens = _without_remark(_without_stops(_without_lead(_without_quotes(tokens))))
+        tokens = _without_remark(_without_lead(_without_stops(_without_quotes(tokens))))
         if len(tokens) == before:
             break
     return tokens
@@ -88,11 +88,10 @@ def _without_remark(tokens: list[Token]) -> list[Token]:
             before = tokens[index - 1].value
             if any(each.kind != "text" for each in tokens[:index]) and not _open(tokens[:index]):
                 return tokens[: index - 1] if before in (",", ";", ".") else tokens[:index]
-    if tokens and tokens[-1].value == ")":
-        opening = _opening(tokens)
+    if tokens and tokens[-1].value == ")" and (opening := _opening(tokens)):
         remark = tokens[opening + 1].kind == "text" and tokens[opening + 1].value.casefold() in _IN_BRACKETS
         condition = tokens[opening].spaced and any(token.value in _CONDITIONS for token in tokens[opening:])
-        if opening and (remark or condition):
+        if remark or condition:
             return tokens[:opening]
     return tokens
 

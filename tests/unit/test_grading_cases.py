@@ -1,4 +1,4 @@
-"""Answers from the field against their ground truths: `grading_cases.jsonl`, made after public reports and relatives.
+"""Answers against their ground truths: `grading_cases.jsonl`, made after public reports, and relatives of them.
 
 A case has `gold`, `boxed` (what stands in the box) or `text` (the whole response), `expected`, its `kind`, and a
 `reason` where the value is arguable. `benchmarks/grading.py` runs the same cases through other graders.
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from longshort_reward import match_answer
 
-LINES = (Path(__file__).parent / "grading_cases.jsonl").read_text().splitlines()
+FILES = ("grading_cases.jsonl", "grading_relatives.jsonl")
+LINES = [line for file in FILES for line in (Path(__file__).parent / file).read_text().splitlines()]
 KINDS: dict[str, list[dict[str, Any]]] = defaultdict(list)
 for line in LINES:
     KINDS[json.loads(line)["kind"]].append(json.loads(line))

@@ -10,13 +10,13 @@ from collections import Counter
 from functools import lru_cache
 
 from longshort_reward import plain
-from longshort_reward.boxes import bare_boxed, last_boxed
-from longshort_reward.choices import choice_in_prose
-from longshort_reward.equality import states_another
 from longshort_reward.grader_pool import GRADERS, Verdict
 from longshort_reward.ground_truth import LONGEST, ground_truth_text
-from longshort_reward.prose import said_answer
 from longshort_reward.protocol import THINK_CLOSE, Closing, Role, parse_trajectory
+from longshort_reward.reading.boxes import bare_boxed, last_boxed
+from longshort_reward.reading.choices import choice_in_prose
+from longshort_reward.reading.equality import states_another
+from longshort_reward.reading.prose import denies, said_answer
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,10 @@ def _judged_prose(text: str, gold: str, timeout_s: float) -> Verdict:
     """A text that may hold more than its answer."""
     if letter := plain.choice(gold):
         return Verdict.MATCH if choice_in_prose(text) == letter else Verdict.DIFFERENT
-    for answer in (text, said_answer(text)):
+    said = said_answer(text)
+    if said is not None and denies(said):
+        return Verdict.DIFFERENT
+    for answer in (text, said):
         if answer is not None and len(answer) <= LONGEST:
             if plain.decide(answer, gold):
                 return Verdict.MATCH

@@ -21,9 +21,9 @@ from typing import Any
 import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from longshort_reward.equality import equal
-from longshort_reward.exactness import differ, identical
 from longshort_reward.limits import WALL_FACTOR
+from longshort_reward.reading.equality import equal
+from longshort_reward.reading.exactness import differ, identical
 
 _MEMORY_BYTES = 4 * 1024**3
 _MATHS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from longshort_reward.boxes import bare_boxed, last_boxed
+from longshort_reward.reading.boxes import bare_boxed, last_boxed
 
 LONGEST = 2000
 _MISSING = frozenset({"nan", "none", "null", "n/a", "<na>", "nat", "nil"})

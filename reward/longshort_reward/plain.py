@@ -7,11 +7,13 @@ less than its tolerance for the same.
 import math
 import re
 
-from longshort_reward.choices import choice, has_several_choices, leading_choice
-from longshort_reward.equality import equal
-from longshort_reward.forms import Words, parse
-from longshort_reward.tokens import UnreadableError, latex, read
-from longshort_reward.trimming import trimmed
+from longshort_reward.reading.choices import choice, has_several_choices, leading_choice
+from longshort_reward.reading.equality import equal
+from longshort_reward.reading.forms import Words
+from longshort_reward.reading.parsing import parse
+from longshort_reward.reading.reader import read
+from longshort_reward.reading.tokens import UnreadableError, latex
+from longshort_reward.reading.trimming import trimmed
 
 __all__ = ["choice", "decide", "is_runaway", "is_words", "leading_choice", "normalise"]
 

@@ -286,9 +286,7 @@ def test_any_text_is_taken(answer: str, gold: str) -> None:
         assert plain.decide(gold, gold) in (True, False)
 
 
-PIECES = (
-    r"\frac \sqrt { } ( ) [ ] \{ \} 1 2 3.5 x y + - = < , ; ^ _ \text{ and } \pm \% \$ $ ° ' : ! | & \\ \pi cm"
-)
+PIECES = r"\frac \sqrt { } ( ) [ ] \{ \} 1 2 3.5 x y + - = < , ; ^ _ \text{ and } \pm \% \$ $ ° ' : ! | & \\ \pi cm"
 MATHEMATICS = st.lists(st.sampled_from(PIECES.split()), max_size=14)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from longshort_reward import match_answer
 from longshort_reward.answer import ground_truth_text
-from longshort_reward.boxes import last_boxed
 from longshort_reward.ground_truth import is_missing, solution_answer
+from longshort_reward.reading.boxes import last_boxed
 
 from verl_longshort.problems.fields import VERL, Schema
 from verl_longshort.problems.reader import AnswerError, read_problem

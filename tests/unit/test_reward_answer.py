@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward import Verdict, answer_failures, judge_answer, match_answer, plain
 from longshort_reward.answer import answer_region, last_boxed
-from longshort_reward.choices import choice_in_prose
-from longshort_reward.equality import states_another
 from longshort_reward.grader_pool import GRADERS, GraderPool
-from longshort_reward.prose import said_answer
+from longshort_reward.reading.choices import choice_in_prose
+from longshort_reward.reading.equality import states_another
+from longshort_reward.reading.prose import said_answer
 
 SAME = [
     ("4", "4"),

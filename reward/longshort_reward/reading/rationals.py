@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from longshort_reward.tokens import Token
+from longshort_reward.reading.tokens import Token
 
 _LONGEST = 6000
 """Decimal digits of the largest number that is computed here."""

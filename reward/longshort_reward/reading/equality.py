@@ -8,30 +8,31 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from longshort_reward.amounts import Amount, Clock, equal_amounts, same_clock
-from longshort_reward.forms import (
-    Based,
-    Congruence,
-    Form,
-    Mixed,
-    Ratio,
-    Relation,
-    Several,
-    Tokens,
-    Words,
-    is_name,
-    parse,
-    well_formed,
+from longshort_reward.reading.amounts import Amount, Clock, equal_amounts, same_clock
+from longshort_reward.reading.forms import Based, Congruence, Form, Mixed, Ratio, Relation, Several, Tokens, Words
+from longshort_reward.reading.lists import in_order, is_grouped, leaves_out, names_of, numbers_of
+from longshort_reward.reading.numerals import merged
+from longshort_reward.reading.parsing import parse
+from longshort_reward.reading.rationals import Number, equal_numbers, number
+from longshort_reward.reading.reader import read
+from longshort_reward.reading.relations import (
+    INEQUALITIES,
+    are_inequalities,
+    depths,
+    interval,
+    one_variable,
+    other_sides,
+    relation_tokens,
+    union,
+    upwards,
+    without_percent,
 )
-from longshort_reward.numerals import merged
-from longshort_reward.rationals import Number, equal_numbers, number
-from longshort_reward.tokens import Token, UnreadableError, latex, read
-from longshort_reward.trimming import trimmed
+from longshort_reward.reading.structure import is_name, well_formed
+from longshort_reward.reading.tokens import Token, UnreadableError, latex
+from longshort_reward.reading.trimming import trimmed
+from longshort_reward.reading.verdicts import all_of, any_of
 
 Algebra = Callable[[str, str], bool | None]
-_FLIPPED = {">": "<", r"\ge": r"\le"}
-_INEQUALITIES = frozenset({"<", ">", r"\le", r"\ge"})
-_SIDES = {"<": ("(-\\infty,", ")"), r"\le": ("(-\\infty,", "]"), ">": ("(", ",\\infty)"), r"\ge": ("[", ",\\infty)")}
 
 
 def undecided(answer: str, gold: str) -> bool | None:
@@ -144,13 +145,13 @@ class _Comparison:
         if isinstance(a, Ratio) and isinstance(b, Ratio):
             if len(a.terms) != len(b.terms):
                 return False
-            left, right = _numbers(a.terms), _numbers(b.terms)
+            left, right = numbers_of(a.terms), numbers_of(b.terms)
             if left is None or right is None:
-                return _all(self.forms(x, y) for x, y in zip(a.terms, b.terms, strict=True))
+                return all_of(self.forms(x, y) for x, y in zip(a.terms, b.terms, strict=True))
             return all(x * right[0] == y * left[0] for x, y in zip(left, right, strict=True)) and left[0] != 0
         ratio, other = (a, b) if isinstance(a, Ratio) else (b, a)
         assert isinstance(ratio, Ratio)
-        terms = _numbers(ratio.terms)
+        terms = numbers_of(ratio.terms)
         if (
             not isinstance(other, Amount)
             or other.unit is not None
@@ -168,12 +169,12 @@ class _Comparison:
         if a.name and b.name and a.name != b.name:
             return False
         moduli = self.forms(a.modulus, b.modulus)
-        numbers = _numbers((a.residue, b.residue, a.modulus))
+        numbers = numbers_of((a.residue, b.residue, a.modulus))
         if numbers is not None and numbers[2] != 0:
             same: bool | None = (numbers[0] - numbers[1]) % numbers[2] == 0
         else:
             same = self.forms(a.residue, b.residue)
-        return _all((moduli, same))
+        return all_of((moduli, same))
 
     def _value_of(
         self, relation: Relation, other: Form, *, strict: bool, ours: Sequence[Token], theirs: Sequence[Token]
@@ -192,21 +193,21 @@ class _Comparison:
             if strict:
                 return self._whole_ordered(ours, theirs, strict)
             stated = [self._stated(x, y) for x, y in pairwise(terms)]
-            return _all((*stated, self.forms(relation.value, other)))
-        if isinstance(other, (Amount, Several)) and (signs <= _INEQUALITIES or signs == {r"\neq"}):
+            return all_of((*stated, self.forms(relation.value, other)))
+        if isinstance(other, (Amount, Several)) and (signs <= INEQUALITIES or signs == {r"\neq"}):
             if isinstance(other, Amount) and other.value is not None:
                 return False
-            return self._whole_ordered(_tokens(relation), theirs, strict)
+            return self._whole_ordered(relation_tokens(relation), theirs, strict)
         return False
 
     def _whole_ordered(self, ours: Sequence[Token], theirs: Sequence[Token], swapped: bool) -> bool | None:
-        ours, theirs = _without_percent(ours), _without_percent(theirs)
+        ours, theirs = without_percent(ours), without_percent(theirs)
         return self._whole(theirs, ours) if swapped else self._whole(ours, theirs)
 
     def _stated(self, left: Tokens, right: Tokens) -> bool | None:
         """Whether `left = right` may be said: a name for a value, or two equal values."""
         letters = [token for token in left if token.kind == "letter" and token.value not in ("e", "i")]
-        bare = [token for token, depth in _depths(left) if depth == 0]
+        bare = [token for token, depth in depths(left) if depth == 0]
         if letters and not any(token.kind == "number" for token in bare):
             return True
         return self.expressions(left, right)
@@ -223,44 +224,45 @@ class _Comparison:
         return self.forms(left, other)
 
     def _relations(self, a: Relation, b: Relation) -> bool | None:
-        a, b = _upwards(a), _upwards(b)
+        a, b = upwards(a), upwards(b)
         if not a.terms[0] or not b.terms[0]:
             a, b = (Relation(((), *each.terms[1:]), each.signs, each.value) for each in (a, b))
         if a.signs == b.signs:
-            if len(a.signs) == 1 and (sides := _other_sides(a, b)) is not None:
-                return self.forms(*(parse(_without_percent(side)) for side in sides))
+            if len(a.signs) == 1 and (sides := other_sides(a, b)) is not None:
+                left, right = sides
+                return self.forms(parse(without_percent(left)), parse(without_percent(right)))
             pairs = [
-                x == y or self.expressions(_without_percent(x), _without_percent(y))
+                x == y or self.expressions(without_percent(x), without_percent(y))
                 for x, y in zip(a.terms[:-1], b.terms[:-1], strict=True)
             ]
-            if _all((*pairs, self.forms(parse(_without_percent(a.terms[-1])), parse(_without_percent(b.terms[-1]))))):
+            if all_of((*pairs, self.forms(parse(without_percent(a.terms[-1])), parse(without_percent(b.terms[-1]))))):
                 return True
-        if not a.terms[0] or (len(a.signs) > 1 and a.signs == b.signs and not _one_variable(a)):
-            return False if not a.terms[0] else _all(pairs)
+        if not a.terms[0] or (len(a.signs) > 1 and a.signs == b.signs and not one_variable(a)):
+            return False if not a.terms[0] else all_of(pairs)
         if a.signs != b.signs:
-            ours, theirs = _interval(a) or _tokens(a), _interval(b) or _tokens(b)
-            return self._whole(_without_percent(ours), _without_percent(theirs))
-        return self._whole(_without_percent(_tokens(a)), _without_percent(_tokens(b)))
+            ours, theirs = interval(a) or relation_tokens(a), interval(b) or relation_tokens(b)
+            return self._whole(without_percent(ours), without_percent(theirs))
+        return self._whole(without_percent(relation_tokens(a)), without_percent(relation_tokens(b)))
 
     def _several(self, a: Form, b: Form, ours: Sequence[Token], theirs: Sequence[Token]) -> bool | None:
-        inequalities = _are_inequalities(a), _are_inequalities(b)
+        inequalities = are_inequalities(a), are_inequalities(b)
         if not (isinstance(a, Several) and isinstance(b, Several)) or inequalities[0] != inequalities[1]:
             return self._several_and_one(*((b, a, theirs, ours) if inequalities[1] else (a, b, ours, theirs)))
         names = a.joined == "names", b.joined == "names"
         if (any(names) and not all(names)) or (a.brackets != b.brackets and {a.brackets, b.brackets} & {"()"}):
-            left, right = _in_order(a), _in_order(b)
+            left, right = in_order(a), in_order(b)
             if left is not None and right is not None and (left, right) != (a, b):
                 return self._ordered(left.items, right.items)
         kinds = {a.brackets, b.brackets}
         if "**" in kinds:
             return kinds == {"**"} and self._ordered(a.items, b.items)
-        if _leaves_out(a) or _leaves_out(b):
+        if leaves_out(a) or leaves_out(b):
             return len(kinds) == 1 and self._ordered(a.items, b.items)
         if kinds <= {"", r"\{\}"}:
             return self._unordered(a.items, b.items, repeated=r"\{\}" not in kinds)
         if r"\{\}" in kinds or (len(kinds) == 2 and "" not in kinds and (kinds != {"()", "[]"} or len(a.items) == 2)):
             return False
-        if len(kinds) == 2 and _names(a.items) != _names(b.items):
+        if len(kinds) == 2 and names_of(a.items) != names_of(b.items):
             return self._ordered(a.items, b.items)
         return self._ordered(a.items, b.items)
 
@@ -269,15 +271,15 @@ class _Comparison:
         assert isinstance(several, Several)
         relations = [item for item in several.items if isinstance(item, Relation)]
         if several.brackets == "" and len(relations) == len(several.items):
-            union = _union(relations, several.joined)
-            if union is None:
+            united = union(relations, several.joined)
+            if united is None:
                 return False
-            one, rest = read(union), theirs if several is a else ours
+            one, rest = read(united), theirs if several is a else ours
             return self._whole(one, rest) if several is a else self._whole(rest, one)
         if isinstance(other, Amount) and other.value is not None:
             groups = "".join(token.value for item in several.items if isinstance(item, Amount) for token in item.tokens)
             # `100,200,300` was read as one number where no spaces stood.
-            return _is_grouped(several) and number([Token("number", groups)]) == other.value
+            return is_grouped(several) and number([Token("number", groups)]) == other.value
         if several.brackets in ("**", "") or not isinstance(other, (Amount, Relation)):
             return False
         return self._whole(ours, theirs)
@@ -285,7 +287,7 @@ class _Comparison:
     def _ordered(self, ours: Sequence[Form], theirs: Sequence[Form]) -> bool | None:
         if len(ours) != len(theirs):
             return False
-        return _all(self.forms(x, y) for x, y in zip(ours, theirs, strict=True))
+        return all_of(self.forms(x, y) for x, y in zip(ours, theirs, strict=True))
 
     def _unordered(self, ours: Sequence[Form], theirs: Sequence[Form], *, repeated: bool) -> bool | None:
         """Each of ours has its partner among theirs; where `repeated`, each counts as often as it stands."""
@@ -306,8 +308,8 @@ class _Comparison:
             if repeated:
                 del left[found]
         if not repeated:
-            back = [_any(self.forms(item, other) for item in ours) for other in theirs]
-            return _all(back)
+            back = [any_of(self.forms(item, other) for item in ours) for other in theirs]
+            return all_of(back)
         return True
 
     def _pieces(self, ours: Tokens, theirs: Tokens) -> bool | None:
@@ -321,138 +323,3 @@ class _Comparison:
             elif x.value.casefold() != y.value.casefold():
                 return False
         return True
-
-
-def _all(verdicts: object) -> bool | None:
-    """Three-valued: False if one is, None if one is not known."""
-    unknown = False
-    for verdict in verdicts:  # type: ignore[attr-defined]
-        if verdict is False:
-            return False
-        unknown = unknown or verdict is None
-    return None if unknown else True
-
-
-def _any(verdicts: object) -> bool | None:
-    unknown = False
-    for verdict in verdicts:  # type: ignore[attr-defined]
-        if verdict:
-            return True
-        unknown = unknown or verdict is None
-    return None if unknown else False
-
-
-def _numbers(forms: Sequence[Form]) -> list[Fraction] | None:
-    values = [
-        form.value.value for form in forms if isinstance(form, Amount) and form.value is not None and not form.unit
-    ]
-    return values if len(values) == len(forms) else None
-
-
-def _depths(tokens: Sequence[Token]) -> list[tuple[Token, int]]:
-    out, depth = [], 0
-    for token in tokens:
-        depth -= token.value in (")", "]", "}")
-        out.append((token, depth))
-        depth += token.value in ("(", "[", "{")
-    return out
-
-
-def _tokens(relation: Relation) -> list[Token]:
-    out = list(relation.terms[0])
-    for sign, term in zip(relation.signs, relation.terms[1:], strict=True):
-        out += [Token("command" if sign.startswith("\\") else "sign", sign), *term]
-    return out
-
-
-def _interval(relation: Relation) -> list[Token] | None:
-    r"""The interval that `-2 < x \le 2` is."""
-    if len(relation.terms) != 3 or not set(relation.signs) <= {"<", r"\le"} or not is_name(relation.terms[1]):
-        return None
-    brackets = ("(" if relation.signs[0] == "<" else "["), (")" if relation.signs[1] == "<" else "]")
-    opening, comma, closing = (Token("sign", sign) for sign in (brackets[0], ",", brackets[1]))
-    return [opening, *relation.terms[0], comma, *relation.terms[2], closing]
-
-
-def _upwards(relation: Relation) -> Relation:
-    """A chain of greater-than signs turned round."""
-    if not set(relation.signs) <= set(_FLIPPED) or not relation.terms[0]:
-        return relation
-    terms = tuple(reversed(relation.terms))
-    return Relation(terms, tuple(_FLIPPED[sign] for sign in reversed(relation.signs)), parse(terms[-1]))
-
-
-def _one_variable(relation: Relation) -> bool:
-    letters = {token.value for term in relation.terms for token in term if token.kind == "letter"}
-    return len(letters) == 1
-
-
-def _other_sides(a: Relation, b: Relation) -> tuple[Tokens, Tokens] | None:
-    """Where one side of both relations is the same name: the other sides."""
-    for name, other in ((0, 1), (1, 0)):
-        if a.terms[name] == b.terms[name] and is_name(a.terms[name]):
-            return a.terms[other], b.terms[other]
-    return None
-
-
-def _without_percent(tokens: Sequence[Token]) -> Tokens:
-    out: list[Token] = []
-    for token in tokens:
-        if token.value == "%" and out and out[-1].kind == "number":
-            amount = out.pop()
-            out += [Token("command", r"\frac"), Token("sign", "{"), amount, Token("sign", "}")]
-            out += [Token("sign", "{"), Token("number", "100"), Token("sign", "}")]
-        else:
-            out.append(token)
-    return tuple(out)
-
-
-def _names(items: Sequence[Form]) -> list[str]:
-    return [latex(item.terms[0]) if isinstance(item, Relation) and item.signs == ("=",) else "" for item in items]
-
-
-def _in_order(several: Several) -> Several | None:
-    """The values of `x = 1, y = 2` as a tuple, by their names; anything else as it is."""
-    names = _names(several.items)
-    if not all(names) or len(set(names)) < len(names):
-        return several if not any(names) else None
-    items = list(several.items)
-    if several.joined != "names":
-        items = [item for _, item in sorted(zip(names, items, strict=True), key=lambda pair: pair[0])]
-    return Several(tuple(item.value for item in items if isinstance(item, Relation)), "()")
-
-
-def _are_inequalities(form: Form) -> bool:
-    if not isinstance(form, Several) or form.brackets:
-        return False
-    return all(isinstance(item, Relation) and set(item.signs) <= set(_SIDES) for item in form.items)
-
-
-def _leaves_out(several: Several) -> bool:
-    return any(isinstance(item, Amount) and any(t.value == r"\ldots" for t in item.tokens) for item in several.items)
-
-
-def _is_grouped(several: Several) -> bool:
-    items = [item.tokens for item in several.items if isinstance(item, Amount) and item.unit is None]
-    digits = all(len(tokens) == 1 and tokens[0].value.isdigit() for tokens in items)
-    return digits and len(items) == len(several.items) and all(len(tokens[0].value) == 3 for tokens in items[1:])
-
-
-def _union(relations: Sequence[Relation], joined: str) -> str | None:
-    """The inequalities in one variable as a union of intervals (with `and`, their section), in LaTeX."""
-    parts: list[str] = []
-    for relation in relations:
-        if len(relation.signs) != 1 or not is_name(relation.terms[0]) or relation.signs[0] not in _SIDES:
-            return None
-        before, behind = _SIDES[relation.signs[0]]
-        parts.append(before + latex(relation.terms[1]) + behind)
-    if len({latex(relation.terms[0]) for relation in relations}) > 1:
-        return None
-    if (
-        joined == "and"
-        and len(parts) == 2
-        and {relation.signs[0] in ("<", r"\le") for relation in relations} == {True, False}
-    ):
-        lower, upper = sorted(parts, key=lambda part: part.startswith("(-"))
-        return lower.partition(",")[0] + "," + upper.partition(",")[2]
-    return (r"\cap" if joined == "and" else r"\cup").join(parts)

@@ -1,18 +1,14 @@
-r"""An answer as tokens: numbers, letters, words, commands, signs, whatever font, size and spacing they are set in.
+"""Reads an answer from left to right into numbers, letters, words, commands and signs, in linear time.
 
-Reading is linear in the length of the answer. Afterwards every argument stands in braces (`\frac\pi2`), groups that
-only group are gone, words are told from products of letters, and `latex` writes the tokens back for math-verify.
+Fonts, sizes and spacing are left out; words are told from products of letters.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
-from longshort_reward.characters import plain_characters
-from longshort_reward.units import is_unit_word
-from longshort_reward.vocabulary import (
+from longshort_reward.reading.tokens import Token, UnreadableError
+from longshort_reward.reading.units import is_unit_word
+from longshort_reward.reading.vocabulary import (
     ALIASES,
-    ARGUMENTS,
     CONSTANTS,
     DROPPED_WITH_ARGUMENT,
     FONTS,
@@ -26,57 +22,33 @@ from longshort_reward.vocabulary import (
 )
 
 _DEEPEST = 40
+
+
 _COMMAND = re.compile(r"\\(?:operatorname\*|[a-zA-Z]+|.)", re.DOTALL)
+
+
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]{1,20})\*?\}(?:\{[lcr|@ ]{0,40}\})?")
+
+
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,4}(?!\w|\.\d))?|\.\d+")
+
+
 _LETTERS = re.compile(r"[a-zA-Z]+|[^\W\d_a-zA-Z]+")
+
+
 _LINE_SKIP = re.compile(r"\[\d{1,3}(?:\.\d{1,2})?(?:pt|em|ex|mm|cm)\]")
+
+
 _HALF_OF_DAY = re.compile(r"([aApP])\.? ?[mM]\b\.?")
+
+
 _ARTICLES = frozenset({"a", "an", "the"})
+
+
 _VOWELS = frozenset("aeiouAEIOU")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One piece of an answer."""
-
-    kind: str
-    """`number`, `letter`, `text` (a word), `command` or `sign`."""
-    value: str
-    spaced: bool = False
-    """Whether white space stands before it."""
-
-
-class UnreadableError(ValueError):
-    """The answer is no well-formed text: braces do not match, or are nested too deeply."""
-
-
-def read(answer: str) -> list[Token]:
-    """The tokens of an answer.
-
-    Raises UnreadableError.
-    """
-    scanner = _Scanner(_without_dollars(plain_characters(answer)))
-    scanner.scan(0, len(scanner.text), prose=False, depth=0)
-    return _arranged(scanner.tokens)
-
-
-def latex(tokens: Sequence[Token]) -> str:
-    """The tokens as LaTeX."""
-    written: list[str] = []
-    for token in tokens:
-        value = {"°": r"^{\circ}", "%": r"\%", "$": r"\$"}.get(token.value, token.value)
-        if token.kind == "text":
-            value = rf"\text{{ {token.value} }}"
-        elif (written and written[-1][-1].isalnum() and written[-1].startswith("\\") and value[0].isalnum()) or (
-            written and token.kind == "number" and written[-1][-1].isdigit()
-        ):
-            value = " " + value
-        written.append(value)
-    return "".join(written)
-
-
-def _without_dollars(text: str) -> str:
+def without_dollars(text: str) -> str:
     """Unescaped dollar signs are delimiters of mathematics in pairs, and otherwise a currency before a number."""
     if "$" not in text:
         return text
@@ -101,7 +73,7 @@ def _without_dollars(text: str) -> str:
     return "".join(pieces)
 
 
-class _Scanner:
+class Scanner:
     """Reads a text from left to right; `tokens` grows."""
 
     def __init__(self, text: str) -> None:
@@ -310,132 +282,3 @@ def _matching_braces(text: str) -> dict[int, int]:
     if opened:
         raise UnreadableError("a brace is never closed")
     return ends
-
-
-def _arranged(tokens: Sequence[Token]) -> list[Token]:
-    arranger = _Arranger(tokens)
-    arranged, rest = arranger.until(0, None, 0)
-    if rest != len(tokens):
-        raise UnreadableError("a brace closes that never opened")
-    return arranged
-
-
-_OPEN, _CLOSE = Token("sign", "{"), Token("sign", "}")
-
-
-class _Arranger:
-    """Puts every argument into braces and takes away the other braces."""
-
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self._tokens = list(tokens)
-
-    def until(self, position: int, closing: str | None, depth: int) -> tuple[list[Token], int]:
-        """What stands before the next `closing` of this level, arranged, and where the reading ended."""
-        if depth > 2 * _DEEPEST:
-            raise UnreadableError("nested too deeply")
-        out: list[Token] = []
-        while position < len(self._tokens):
-            token = self._tokens[position]
-            if token.value == "}" and token.kind == "sign":
-                if closing != "}":
-                    raise UnreadableError("a brace closes that never opened")
-                return _without_over(out), position + 1
-            if token.value == closing == "]":
-                return out, position + 1
-            position = self._one(token, position, out, depth)
-        if closing is not None:
-            raise UnreadableError("a brace is never closed")
-        return _without_over(out), position
-
-    def _one(self, token: Token, position: int, out: list[Token], depth: int) -> int:
-        if token == replace(_OPEN, spaced=token.spaced):
-            inner, position = self.until(position + 1, "}", depth + 1)
-            _append_group(out, token, inner)
-            return position
-        if token.value in ("^", "_") and token.kind == "sign":
-            log = bool(out) and out[-1].value == r"\log"
-            argument, position = self._argument(position + 1, depth, digits=log and token.value == "_")
-            _append_script(out, token, argument)
-            return position
-        count = ARGUMENTS.get(token.value, 0) if token.kind == "command" else 0
-        position += 1
-        out.append(token)
-        if token.value == r"\sqrt" and self._is(position, "["):
-            index, position = self.until(position + 1, "]", depth + 1)
-            out += [Token("sign", "["), *index, Token("sign", "]")]
-        for _ in range(count):
-            argument, position = self._argument(position, depth, digits=token.value in (r"\frac", r"\binom"))
-            out += [_OPEN, *argument, _CLOSE]
-        return position
-
-    def _is(self, position: int, value: str) -> bool:
-        return position < len(self._tokens) and self._tokens[position].value == value
-
-    def _argument(self, position: int, depth: int, *, digits: bool) -> tuple[list[Token], int]:
-        if position >= len(self._tokens) or depth > 2 * _DEEPEST:
-            raise UnreadableError("an argument is missing")
-        token = self._tokens[position]
-        if token.value == "{" and token.kind == "sign":
-            return self.until(position + 1, "}", depth + 1)
-        if token.kind == "number" and digits and len(token.value) > 1 and token.value.isdigit():
-            self._tokens[position] = Token("number", token.value[1:])
-            return [Token("number", token.value[0])], position
-        if token.value == "(" and (self._is(position - 1, r"\sqrt") or self._is(position - 1, "^")):
-            # A calculator's sqrt(3) and x^(1/2).
-            inner, end = self._round(position, depth)
-            return inner, end
-        out: list[Token] = []
-        if token.value in ("-", "+"):
-            out.append(token)
-            position += 1
-            if position >= len(self._tokens):
-                raise UnreadableError("an argument is missing")
-            token = self._tokens[position]
-        if token.value in ("}", "^", "_"):
-            raise UnreadableError("an argument is missing")
-        return out, self._one(token, position, out, depth + 1)
-
-    def _round(self, position: int, depth: int) -> tuple[list[Token], int]:
-        out: list[Token] = []
-        level = 0
-        while position < len(self._tokens):
-            token = self._tokens[position]
-            level += {"(": 1, ")": -1}.get(token.value, 0)
-            if level == 0:
-                return out[1:], position + 1
-            if token.value == "}":
-                break
-            position = self._one(token, position, out, depth + 1)
-        raise UnreadableError("a bracket is never closed")
-
-
-def _append_group(out: list[Token], opening: Token, inner: list[Token]) -> None:
-    if [token.value for token in inner] == [","]:
-        # `9{,}500`: the comma belongs to the number.
-        out.append(Token("sign", "{,}"))
-        return
-    if inner:
-        out.append(replace(inner[0], spaced=inner[0].spaced or opening.spaced))
-        out += inner[1:]
-
-
-def _append_script(out: list[Token], sign: Token, argument: list[Token]) -> None:
-    values = "".join(token.value for token in argument)
-    if sign.value == "^" and values in (r"\circ", "o", "°"):
-        out.append(Token("sign", "°", sign.spaced))
-    elif sign.value == "^" and set(values) == {"'"}:
-        out += argument
-    elif sign.value == "^" and values in ("st", "nd", "rd", "th") and out and out[-1].kind == "number":
-        pass
-    else:
-        out += [sign, _OPEN, *argument, _CLOSE]
-
-
-def _without_over(tokens: list[Token]) -> list[Token]:
-    for name, command in ((r"\over", r"\frac"), (r"\choose", r"\binom")):
-        places = [index for index, token in enumerate(tokens) if token.value == name]
-        if len(places) == 1:
-            place = places[0]
-            top, bottom = tokens[:place], tokens[place + 1 :]
-            return [Token("command", command), _OPEN, *top, _CLOSE, _OPEN, *bottom, _CLOSE]
-    return tokens

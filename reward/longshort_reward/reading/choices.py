@@ -2,8 +2,9 @@
 
 import re
 
-from longshort_reward.tokens import Token, UnreadableError, read
-from longshort_reward.trimming import trimmed
+from longshort_reward.reading.reader import read
+from longshort_reward.reading.tokens import Token, UnreadableError
+from longshort_reward.reading.trimming import trimmed
 
 _LETTERS = frozenset("ABCDEFGHIJ")
 _BRACKETS = {"(": ")", "[": "]"}
@@ -70,15 +71,18 @@ def choice_in_prose(text: str) -> str | None:
     """The letter that a text without a box settles on: behind its last `answer`, else the last that it names."""
     tail = text[-_TAIL:]
     cues = list(_CUE.finditer(tail))
+    if len(text) <= _SHORT and has_several_choices(text):
+        return None
     mentions = _MENTION.findall(tail)
     if not cues and len(text) <= _SHORT and len(set(mentions)) <= 1 and (letter := leading_choice(text)):
         return letter
     if cues:
         said = tail[cues[-1].end() :].lstrip(' :：是为*"$').split("\n", 1)[0]
         sentence = re.split(r"[.。;](?:\s|$)|,", said, maxsplit=1)[0]
-        if (letter := leading_choice(sentence.strip(' *"$'), named=True)) is not None:
+        several = has_several_choices(sentence)
+        if not several and (letter := leading_choice(sentence.strip(' *"$'), named=True)) is not None:
             return letter
-        if _UNDECIDED.search(sentence):
+        if several or _UNDECIDED.search(sentence):
             return None
     return mentions[-1] if mentions else None
 

@@ -3,8 +3,8 @@ r"""Reads the unit behind a number: `cm`, `\text{ square meters}`, `km/h`, `m\,s
 from collections.abc import Sequence
 from fractions import Fraction
 
-from longshort_reward.tokens import Token
-from longshort_reward.units import ALTERING, ONE, SCALES, Unit, known_unit, thing
+from longshort_reward.reading.tokens import Token
+from longshort_reward.reading.units import ALTERING, ONE, SCALES, Unit, known_unit, thing
 
 _MOST_WORDS = 8
 _MOST_TOKENS = 32

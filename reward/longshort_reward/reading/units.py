@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from longshort_reward.vocabulary import words as listed
+from longshort_reward.reading.vocabulary import words as listed
 
 Powers = tuple[tuple[str, int], ...]
 

@@ -1,8 +1,8 @@
 """What stands around an answer and is not part of it: introductions, labels, quotation marks, stops, remarks."""
 
-from longshort_reward.tokens import Token
-from longshort_reward.units import ALTERING
-from longshort_reward.vocabulary import words
+from longshort_reward.reading.tokens import Token
+from longshort_reward.reading.units import ALTERING
+from longshort_reward.reading.vocabulary import words
 
 _LEADS = words(
     "answer final so therefore thus hence is are was we get have obtain find which gives equals equal about "

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from longshort_reward.tokens import Token
+from longshort_reward.reading.tokens import Token
 
 _OPEN, _CLOSE = Token("sign", "{"), Token("sign", "}")
 

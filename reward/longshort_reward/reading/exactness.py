@@ -9,11 +9,12 @@ from fractions import Fraction
 from typing import Any
 
 import sympy
+from sympy.core.relational import Relational
 
-from longshort_reward.rationals import Number, equal_numbers
+from longshort_reward.reading.rationals import Number, equal_numbers
 
 _DIGITS = 60
-_CLOSE = sympy.Float("1e-45")
+_CLOSE, _NEAR = sympy.Float("1e-45"), sympy.Float("1e-5")
 
 _PLACES = tuple(sympy.Rational(*place) for place in ((17, 7), (-23, 9), (5, 13), (-4, 11), (41, 3), (-37, 5)))
 _CANNOT = (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError)
@@ -27,6 +28,13 @@ def differ(a: Any, b: Any, *, places: Sequence[int]) -> bool:
     """
     if isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr):
         return _differ(a, b, places)
+    if isinstance(a, Relational) and isinstance(b, Relational):
+        sides = (a.lhs, a.rhs, b.lhs, b.rhs)
+        return (
+            not places
+            and all(isinstance(side, sympy.Expr) for side in sides)
+            and _nearly_proportional(a.lhs - a.rhs, b.lhs - b.rhs)
+        )
     if isinstance(a, sympy.FiniteSet) and isinstance(b, sympy.FiniteSet):
         return any(all(differ(x, y, places=places) for y in b.args) for x in a.args)
     if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase):
@@ -85,6 +93,20 @@ def _differ(a: sympy.Expr, b: sympy.Expr, places: Sequence[int]) -> bool:
         if bool(abs(distance) <= size * _CLOSE):
             return False
         return not (places and _rounded(left, right, min(places)))
+    except _CANNOT:
+        return False
+
+
+def _nearly_proportional(a: sympy.Expr, b: sympy.Expr) -> bool:
+    """Whether one side is nearly, and not exactly, the same multiple of the other everywhere: rounded away."""
+    ratios = []
+    try:
+        for place in _PLACES[:3]:
+            x, y = (sympy.N(side.subs(_values(a, b, place)).doit(), _DIGITS, maxn=400) for side in (a, b))
+            if not (x.is_finite and y.is_finite) or y == 0 or x == 0:
+                return False
+            ratios.append(x / y)
+        return any(bool(_CLOSE < abs(ratio / ratios[0] - 1) < _NEAR) for ratio in ratios[1:])
     except _CANNOT:
         return False
 

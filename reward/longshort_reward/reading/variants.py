@@ -3,7 +3,7 @@ r"""Plus-minus signs written out, and degrees in trigonometry as radians."""
 from collections.abc import Sequence
 from itertools import product
 
-from longshort_reward.tokens import Token
+from longshort_reward.reading.tokens import Token
 
 _MOST = 3
 _TRIGONOMETRIC = frozenset("\\" + name for name in ["sin", "cos", "tan", "cot", "sec", "csc"])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from longshort_reward.rationals import Number, equal_numbers, number
-from longshort_reward.tokens import Token
-from longshort_reward.unit_phrases import CURRENCIES, PERCENT, UnitReader
-from longshort_reward.units import Unit, known_unit, ratio
+from longshort_reward.reading.rationals import Number, equal_numbers, number
+from longshort_reward.reading.tokens import Token
+from longshort_reward.reading.unit_phrases import CURRENCIES, PERCENT, UnitReader
+from longshort_reward.reading.units import Unit, known_unit, ratio
 
 _CURRENCY_WORDS = frozenset({"usd", "us", "eur", "gbp", "rs", "cny", "rmb", "inr", "jpy", "cad", "aud", "hk"})
 _SIZES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}

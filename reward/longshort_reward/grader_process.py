@@ -16,6 +16,7 @@ import re
 import resource
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 import sympy
@@ -26,7 +27,10 @@ from longshort_reward.reading.equality import equal
 from longshort_reward.reading.exactness import differ, identical
 
 _MEMORY_BYTES = 4 * 1024**3
-_MATHS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+_IN_PROSE = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+# Units are read before (`reading.amounts`); here `m` is a variable.
+_PLAIN = replace(_IN_PROSE[0].normalization_config, units=False)
+_ALONE = (LatexExtractionConfig(boxed_match_priority=0, normalization_config=_PLAIN), ExprExtractionConfig())
 _OBJECTS = (sympy.Basic, sympy.MatrixBase)
 _DECIMAL = re.compile(r"\d*\.(\d+)")
 
@@ -40,11 +44,11 @@ def compare(answer: str, gold: str, *, boxed: bool) -> bool:
     """
     if boxed:
         return bool(equal(answer, gold, _algebra))
-    return _same(_parse(rf"\boxed{{{gold}}}"), _parse(answer), answer, gold)
+    return _same(_parse(rf"\boxed{{{gold}}}", _IN_PROSE), _parse(answer, _IN_PROSE), answer, gold)
 
 
 def _algebra(answer: str, gold: str) -> bool:
-    return _same(_parse(rf"\boxed{{{gold}}}"), _parse(rf"\boxed{{{answer}}}"), answer, gold)
+    return _same(_parse(rf"\boxed{{{gold}}}", _ALONE), _parse(rf"\boxed{{{answer}}}", _ALONE), answer, gold)
 
 
 def _same(expected: list[Any], found: list[Any], answer: str, gold: str) -> bool:
@@ -55,8 +59,8 @@ def _same(expected: list[Any], found: list[Any], answer: str, gold: str) -> bool
     return ours is None or theirs is None or not differ(ours, theirs, places=places)
 
 
-def _parse(text: str) -> list[Any]:
-    found: list[Any] = parse(text, _MATHS, parsing_timeout=None)
+def _parse(text: str, kinds: tuple[Any, ...]) -> list[Any]:
+    found: list[Any] = parse(text, kinds, parsing_timeout=None)
     return found
 
 

@@ -42,6 +42,7 @@ _LINE_SKIP = re.compile(r"\[\d{1,3}(?:\.\d{1,2})?(?:pt|em|ex|mm|cm)\]")
 _HALF_OF_DAY = re.compile(r"([aApP])\.? ?[mM]\b\.?")
 
 
+_ORDINALS = frozenset({"st", "nd", "rd", "th"})
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -201,15 +202,21 @@ class Scanner:
         if not self.tokens:
             return False
         last = self.tokens[-1]
-        if last.kind == "number" or last.value in ("}", ")", "$", "°", r"\mu"):
+        if last.kind == "number" or last.value in ("}", ")", "$", "°", r"\mu", r"\pi"):
             return True
         if last.value in ("/", r"\cdot", r"\times", "*", "-", ".") and len(self.tokens) > 1:
             last = self.tokens[-2]
         return last.kind == "text" and is_unit_word(last.value)
 
-    def _behind_unit(self) -> bool:
-        """Whether a unit and a slash stand last."""
-        return len(self.tokens) > 1 and self.tokens[-1].value == "/" and self.tokens[-2].kind == "text"
+    def _single_unit_may_follow(self) -> bool:
+        """Whether a bare letter may be a unit: behind a number and a space, or in `m/s`; else it is a variable."""
+        if len(self.tokens) > 1 and self.tokens[-1].value == "/" and self.tokens[-2].kind == "text":
+            return True
+        amount = bool(self.tokens) and (self.tokens[-1].kind in ("number", "text") or self.tokens[-1].value == r"\mu")
+        return self._spaced and amount and self._after_number()
+
+    def _behind_number(self) -> bool:
+        return not self._spaced and bool(self.tokens) and self.tokens[-1].kind == "number"
 
     def _letters(self, found: re.Match[str], end: int, prose: bool) -> int:
         run = found.group()
@@ -220,7 +227,9 @@ class Scanner:
         ):
             self._add("text", half[1].lower() + "m")
             return half.end()
-        if not run.isascii():
+        if run in _ORDINALS and self._behind_number():
+            pass  # `10th` is 10
+        elif not run.isascii():
             self._add("text", run)
         elif prose:
             unit = self._after_number() and is_unit_word(run)
@@ -231,7 +240,7 @@ class Scanner:
             self._add("command", CONSTANTS[run])
         elif run in FUNCTIONS:
             self._add("command", "\\" + run)
-        elif len(run) == 1 and (self._spaced or self._behind_unit()) and self._after_number() and is_unit_word(run):
+        elif len(run) == 1 and self._single_unit_may_follow() and is_unit_word(run):
             self._add("text" if _ends_item(self.text, found.end()) else "letter", run)
         else:
             for letter in run:

@@ -10,7 +10,7 @@ _LEADS = words(
     "our my correct required desired solution that there will should must ans ≈ "
     "答案 答案是 答案为 约 约为 大约 大约是 等于 为 是 共 共有 故 所以 因此 则 得 即 结果 结果是 最终答案 最终答案是 解"
 )
-_NO_LABEL = frozenset({"no", "not", "never", "except", "if", "option", "choice"})
+_NO_LABEL = frozenset({"no", "not", "never", "except", "if", "option", "choice", "nor", "neither", "than", "cannot"})
 _DROPPED_SIGNS = frozenset({r"\implies", r"\therefore", r"\to", "=", r"\approx", ":", r"\\", r"\item", ",", ";"})
 _STOPS = frozenset({".", ",", ";", ":", r"\\", r"\square", r"\blacksquare", r"\qedsymbol", r"\qed", r"\checkmark"})
 _REMARKS = words("since because where as which so hence thus therefore 因为 其中")
@@ -62,7 +62,8 @@ def _without_lead(tokens: list[Token]) -> list[Token]:
         ends_label = tokens[words].value in (":", "=")
         if ends_label and not _NO_LABEL & set(label) and words + 1 < len(tokens):
             return tokens[words + 1 :]
-        if all(word in _LEADS for word in label) and tokens[words].value not in (
+        says = label[-1] in ("is", "are", "equals", "be") and not _NO_LABEL & set(label)
+        if (says or all(word in _LEADS for word in label)) and tokens[words].value not in (
             "<",
             ">",
             r"\le",

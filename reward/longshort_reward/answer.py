@@ -13,7 +13,7 @@ from longshort_reward import plain
 from longshort_reward.grader_pool import GRADERS, Verdict
 from longshort_reward.ground_truth import LONGEST, ground_truth_text
 from longshort_reward.protocol import THINK_CLOSE, Closing, Role, parse_trajectory
-from longshort_reward.reading.boxes import bare_boxed, last_boxed
+from longshort_reward.reading.boxes import bare_boxed, last_boxed, opens_box
 from longshort_reward.reading.choices import choice_in_prose
 from longshort_reward.reading.equality import states_another
 from longshort_reward.reading.prose import denies, said_answer
@@ -30,14 +30,14 @@ def match_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
 
     The final answer is the content of the last complete `\boxed{}`. In a joint trajectory the box must stand
     in the last turn and that turn must close with `</answer>`; a text that only thinks is read behind its
-    last `</think>`; a text without tags is read as a whole. Without a box, math-verify looks for an answer
-    near the end, in the latter two kinds only.
+    last `</think>`; a text without tags is read as a whole. In the latter two kinds an answer may also stand
+    in prose, behind `the answer is` or near the end; not if a box was opened and cut off.
 
     Args:
         text: the whole response, or the answer alone.
         ground_truth: LaTeX, words, a choice letter, or a number.
-        timeout_s: limit of one comparison; one that takes longer does not match and is counted
-            (`answer_failures`), the first one with a warning.
+        timeout_s: limit of one comparison in seconds of processor time; one that takes longer does not match
+            and is counted (`answer_failures`), the first one with a warning.
 
     Raises:
         TypeError, ValueError: a ground truth that is no answer, such as None, "" or a whole solution.
@@ -55,7 +55,7 @@ def judge_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
         box = bare_boxed(region)
     if box is not None:
         return _judged_answer(box, gold, timeout_s)
-    if joint or not region.strip():
+    if joint or not region.strip() or opens_box(region):
         return Verdict.DIFFERENT
     return _judged_prose(region, gold, timeout_s)
 
@@ -114,7 +114,9 @@ def final_answer(text: str) -> str | None:
     Where the box may stand is as in `match_answer`. An answer in prose has no box and is not returned, though
     `match_answer` may accept it.
     """
-    return last_boxed(answer_region(text)[0])
+    region, joint = answer_region(text)
+    box = last_boxed(region)
+    return box if box is not None or joint else bare_boxed(region)
 
 
 def _asked(answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:

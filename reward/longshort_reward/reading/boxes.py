@@ -3,6 +3,7 @@ r"""Finds `\boxed{}` in a text, in time linear in its length whatever the text i
 import re
 
 _PIECES = re.compile(r"(\\(?:boxed|fbox)\s*\{)|\\.|([{}])", re.DOTALL)
+_OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BARE = re.compile(r"\\boxed\s*(-?\d+(?:\.\d+)?|[A-Za-z0-9]|\\[a-zA-Z]+)(?![{\w])")
 _JOINED = re.compile(
     r"[\s$]*(?:[,;]|[,;]?[\s$]*(?:\\(?:text|quad|qquad)\s*\{?\s*)?(?:and|or)(?:\s*\})?)[\s$]*"
@@ -40,6 +41,11 @@ def bare_boxed(text: str) -> str | None:
     r"""The argument of the last `\boxed` without braces: `\boxed 5`; None if there is none."""
     found = _BARE.findall(text)
     return str(found[-1]) if found else None
+
+
+def opens_box(text: str) -> bool:
+    """Whether a box is opened in a text, complete or not."""
+    return _OPENING.search(text) is not None
 
 
 def _outermost(text: str) -> list[tuple[int, int, int]]:

@@ -1,11 +1,11 @@
 """Keeps training data apart from what is held out: benchmarks by name, and any other file or data set."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.rejected import RejectedError
+from verl_longshort.base.seeds import derived_bytes
 from verl_longshort.problems.benchmarks import BENCHMARKS, find_files, load_benchmark
 from verl_longshort.problems.fields import ANSWER, SOLUTION, find_schema
 from verl_longshort.problems.overlap import KnownProblems, words
@@ -81,4 +81,4 @@ def refuse_known(text: str, known: KnownProblems, reason: str) -> None:
 
 def random_rank(text: str, seed: int) -> str:
     """A number for a problem, as text, by which problems are in random order."""
-    return hashlib.sha256(f"{seed}/{' '.join(words(text))}".encode()).hexdigest()
+    return derived_bytes(seed, " ".join(words(text))).hex()

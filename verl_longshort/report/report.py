@@ -114,7 +114,7 @@ def _tiles(group: Group | None, runs: int) -> list[Tile]:
     about = f"{base}: {number(tokens.mean)}, {percent(saved, 0)}\u00a0% saved"
     return [
         Tile("The pair", group.name, chosen if group.is_chosen else "after the most rounds that were evaluated"),
-        Tile("Right answers", percent(group.accuracy.mean), f"{base}: {percent(accuracy.mean)}\u00a0%", unit="%"),
+        Tile("Accuracy", percent(group.accuracy.mean), f"{base}: {percent(accuracy.mean)}\u00a0%", unit="%"),
         Tile("Tokens per answer", number(group.tokens.mean), about),
         Tile("Accuracy-efficiency score", signed(group.score.mean if group.score else None), against),
     ]

@@ -56,7 +56,7 @@ def _pictures(table: DataTable, number: int) -> Markup:
     drawn = [
         (_draw, table.groups, f"{table.data}: everything", f"{marks} Up and to the left is better."),
         (_draw, rounds, f"{table.data}: the rounds", f"{marks} The line follows the training."),
-        (_draw_budgets, table.groups, f"{table.data}: right within a budget", budgets),
+        (_draw_budgets, table.groups, f"{table.data}: accuracy within a token budget", budgets),
     ]
     pictures = [
         captioned(
@@ -88,7 +88,7 @@ def _draw(groups: Sequence[Group], title: str, axes: Axes) -> None:
         _draw_group(axes, group, points[group.name])
     axes.set_title(title)
     axes.set_xlabel("tokens per answer")
-    axes.set_ylabel("right, %")
+    axes.set_ylabel("accuracy, %")
     _name(axes, points)
 
 
@@ -157,7 +157,7 @@ def _draw_budgets(groups: Sequence[Group], title: str, axes: Axes) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(title)
     axes.set_xlabel("token budget")
-    axes.set_ylabel("right, %")
+    axes.set_ylabel("accuracy, %")
     legend_below(axes)
 
 

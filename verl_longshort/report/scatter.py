@@ -52,7 +52,7 @@ def _pictures(table: DataTable, number: int) -> Markup:
     several = max(len(group.lines) for group in table.groups) > 1
     marks = "Small dots are runs, large ones means." if several else "Bars are 95 % intervals over problems."
     rounds = [group for group in table.groups if group.rounds is not None]
-    budgets = "Share of answers that are right and have at most so many tokens."
+    budgets = "Share of answers that are correct and have at most so many tokens."
     drawn = [
         (_draw, table.groups, f"{table.data}: everything", f"{marks} Up and to the left is better."),
         (_draw, rounds, f"{table.data}: the rounds", f"{marks} The line follows the training."),

@@ -219,3 +219,25 @@ def test_a_new_benchmark_is_one_entry(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_file_of_an_unknown_benchmark_is_refused() -> None:
     with pytest.raises(UserError, match=r"longshort\.benchmark_files\.aime42 = x: unknown benchmark"):
         load("benchmarks=[aime24]", "benchmark_files.aime42=x")
+
+
+def test_a_field_of_ones_own_may_have_the_name_of_verls(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    write_rows(path, [{"prompt": "2+2?", "result": 4}])
+    (benchmark,) = load(f"data={path}", "fields.problem=prompt", "fields.answer=result")
+    assert (benchmark.problems[0].text, benchmark.problems[0].ground_truth) == ("2+2?", "4")
+
+
+def test_the_first_row_may_lack_its_answer(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    first = {"problem": "1+1?", "answer": None, "solution": r"It is \boxed{2}."}
+    write_rows(path, [first, {"problem": "2+2?", "answer": "4", "solution": "see above"}])
+    (benchmark,) = load(f"data={path}")
+    assert [problem.ground_truth for problem in benchmark.problems] == ["2", "4"]
+
+
+def test_what_else_a_row_has_may_be_of_any_type(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    write_rows(path, [{"problem": "2+2?", "answer": 4, "extra_info": "from a book"}])
+    (benchmark,) = load(f"data={path}")
+    assert benchmark.problems[0].extra == {}

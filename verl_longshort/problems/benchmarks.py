@@ -84,7 +84,7 @@ class BenchmarkFile:
     path: Path | None
     """None: it is fetched from the Hub."""
     schema: Schema | None = None
-    """None: found by the fields of the first row."""
+    """None: found by the fields that the rows have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def load_benchmark(file: BenchmarkFile, *, template: str, option_seed: int, limi
     path, origin = _locate(file)
     rows = read_records(path, key=file.key, columns=())
     _check_size(file, path, len(rows))
-    schema = _schema(file, path, rows[0])
+    schema = _schema(file, path, rows)
     problems: list[Problem] = []
     for index, row in enumerate(rows[:limit]):
         try:
@@ -201,7 +201,9 @@ def _locate(file: BenchmarkFile) -> tuple[Path, dict[str, Any]]:
     return path, {"name": file.name, **where, "sha256": _digest(path)}
 
 
-def _schema(file: BenchmarkFile, path: Path, row: Record) -> Schema:
+def _schema(file: BenchmarkFile, path: Path, rows: Sequence[Record]) -> Schema:
+    # The first row decides which fields there are; where it is empty, a later one shows what a field holds.
+    row = {name: next((row[name] for row in rows if row.get(name) is not None), None) for name in rows[0]}
     schema = file.schema or find_schema(row)
     found = ", ".join(map(str, row)) or "none"
     if schema is None:

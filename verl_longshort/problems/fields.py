@@ -50,9 +50,9 @@ def is_chat(value: object) -> bool:
 
 def find_schema(row: Record) -> Schema | None:
     """The names that a row uses for its problem and its answer; None when the table has none for one of the two."""
-    if VERL.fields <= row.keys():
-        return VERL
     problem, answer, solution = (field_name(row, names) for names in (PROBLEM, ANSWER, SOLUTION))
+    if VERL.fields <= row.keys() and (is_chat(row[VERL.problem]) or problem is None):
+        return VERL
     if problem is None or (answer is None and solution is None):
         return None
     wrong = WRONG_ANSWERS if all(row.get(name) is not None for name in WRONG_ANSWERS) else ()

@@ -65,7 +65,8 @@ def read_problem(
         AnswerError: the answer is missing, or is none.
         RowError: anything else is missing or wrong.
     """
-    question, answer = problem_text(row, schema.problem), _answer(row, schema)
+    question = user_message(row.get(schema.problem)) if schema == VERL else _text(row, schema.problem)
+    answer = _answer(row, schema)
     options: tuple[str, ...] = ()
     if schema.wrong:
         shuffled = [answer, *(_text(row, name) for name in schema.wrong)]
@@ -76,7 +77,9 @@ def read_problem(
         question, answer = _with_options(question, options), LETTERS[options.index(answer)]
     subject, level = field_name(row, SUBJECT), field_name(row, LEVEL)
     digits = None if level is None else re.search(r"\d+", str(row[level]))
-    kept = {name: row[name] for name in _EXTRA if row.get(name) is not None}
+    extra = {name: row[name] for name in _EXTRA if row.get(name) is not None}
+    if isinstance(row.get("extra_info"), Mapping):
+        extra |= row["extra_info"]
     return Problem(
         source=source,
         index=index,
@@ -85,18 +88,15 @@ def read_problem(
         options=options,
         subject=None if subject is None else str(row[subject]),
         level=int(digits.group()) if digits else None,
-        extra={**kept, **(row.get("extra_info") or {})},
+        extra=extra,
     )
 
 
-def problem_text(row: Record, name: str | None = None) -> str:
-    """The problem of a row, under `name` or else under the first known name that the row has.
-
-    Raises RowError when there is no text.
-    """
-    if name == VERL.problem or (name is None and is_chat(row.get(VERL.problem))):
+def problem_text(row: Record) -> str:
+    """The problem of a row, which may have no answer. Raises RowError when there is no text."""
+    if is_chat(row.get(VERL.problem)):
         return user_message(row[VERL.problem])
-    name = name or field_name(row, PROBLEM)
+    name = field_name(row, PROBLEM)
     if name is None:
         found = ", ".join(sorted(map(str, row))) or "none"
         raise RowError(f"has no text under {' or '.join(PROBLEM)} (its fields: {found})")

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,16 @@ class PairRun:
         }
 
     def to_end(self) -> Finished:
-        """Run until it ends by itself."""
+        """Run until it ends by itself; the output of its processes comes before that of its console."""
         log = self.folder / f"log.{time.monotonic_ns()}.txt"
-        return run_command(self.command(), log=log, timeout_s=TIMEOUT_S, environment=self.environment())
+        before = set(self.logs())
+        done = run_command(self.command(), log=log, timeout_s=TIMEOUT_S, environment=self.environment())
+        printed = "".join(file.read_text(errors="replace") for file in self.logs() if file not in before)
+        return replace(done, output=f"{printed}\n{done.output}")
+
+    def logs(self) -> list[Path]:
+        """The log of each start."""
+        return sorted((self.checkpoints / "logs").glob("train.*.log"))
 
     def killed_at(self, moment: str) -> None:
         """Run until `moment`, then `kill -9` every process of the run."""

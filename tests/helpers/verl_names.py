@@ -110,6 +110,8 @@ TOUCHES: dict[str, list[Touch]] = {
         called(ROLLOUT, "get_rollout_class", "rollout_name mode"),
         called("verl.trainer.ppo.v1", "register_trainer", "name"),
         called("verl.trainer.ppo.v1", "get_trainer_cls", "name"),
+        attribute("verl.utils.tokenizer.continuous_token_wiring", "logger"),
+        attribute("transfer_queue.utils.common", "logger"),
     ],
     "trainer/pair_trainer.py": [
         *overridden(
@@ -125,6 +127,7 @@ TOUCHES: dict[str, list[Touch]] = {
             _start_profiling="",
             _stop_profiling="",
             step="metrics timing_raw",
+            on_train_begin="",
             on_step_end="",
             on_validate_end="",
             _save_checkpoint="",
@@ -142,7 +145,13 @@ TOUCHES: dict[str, list[Touch]] = {
         called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),
     ],
     "trainer/single_trainer.py": [
-        *overridden(TRAINER, "PPOTrainer", _build_replay_buffer="", on_step_end=""),
+        *overridden(
+            TRAINER,
+            "PPOTrainer",
+            _build_replay_buffer="",
+            on_train_begin="",
+            _compute_metrics="batch metrics timing_raw global_steps epoch",
+        ),
     ],
     "trainer/policy_trainer.py": [
         *overridden(

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.harness import read_metrics
+from helpers.harness import Finished, read_metrics
 from helpers.pair_runs import PairRun
 from longshort_reward.protocol import ROLES, Role
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.metrics_files import metrics_files
+from verl_longshort.data.training_trajectories import read_steps
 
 pytestmark = pytest.mark.integration
 
@@ -44,12 +45,14 @@ def metrics_of(run: PairRun) -> dict[int, dict]:
 def test_a_mixed_schedule(speakers, tmp_path):
     schedule = ["long", "short", "both"]
     run = PairRun(folder=tmp_path, models=speakers, overrides=[f"longshort.schedule=[{','.join(schedule)}]"])
-    run.to_end().expect_success()
+    done = run.to_end().expect_success()
     learned_as_scheduled(run, schedule)
     rows_are_sound(run, per_step=16)
+    console_is_for_people(run, done)
 
     metrics = metrics_of(run)
     assert sorted(metrics) == [1, 2, 3]
+    sampled_is_written(run, schedule, metrics)
     assert "long/actor/kl_loss" in metrics[1]
     assert "short/actor/kl_loss" not in metrics[1]
     for name in (
@@ -75,6 +78,37 @@ def test_a_mixed_schedule(speakers, tmp_path):
     assert all((Path(best["models"][role]) / "config.json").exists() for role in ROLES)
     for role in ROLES:
         exported(run.checkpoints, role, speakers[role])
+
+
+def console_is_for_people(run: PairRun, done: Finished) -> None:
+    """A line per step, validation and checkpoint, and the rest in the log: warnings, progress bars, 150 metrics."""
+    (log,) = run.logs()
+    console = done.output.removeprefix(log.read_text(errors="replace")).strip().splitlines()
+    assert console[0] == f"Log: {log}"
+    kinds = [line.split()[0] for line in console[1:]]
+    assert kinds == ["starting", *["step", "checkpoint", "validation"] * 3, "best"]
+    for name in ("accuracy", "tokens", "reward", "rethink", "left"):
+        assert name in console[2]
+    printed = log.read_text(errors="replace")
+    assert "critic/score/mean" in printed
+    assert printed.count("No model-specific Continuous Token builder") == 1
+
+
+def sampled_is_written(run: PairRun, schedule: list[str], metrics: dict[int, dict]) -> None:
+    """Four groups of each step, with the advantages of those who learned, and in no time."""
+    logged = list(read_steps(run.checkpoints))
+    for step, learner in enumerate(schedule, start=1):
+        own = [one for one in logged if one.step == step]
+        assert [(one.group, one.session) for one in own] == [
+            (group, session) for group in range(4) for session in range(4)
+        ]
+        assert all(one.turns and one.ground_truth for one in own)
+        assert sum(one.correct for one in own) / 16 == pytest.approx(metrics[step]["pair/accuracy"])
+        for role in ROLES:
+            rewards = [one.rewards[role] for one in own]
+            assert sum(r.total for r in rewards) / 16 == pytest.approx(metrics[step][f"{role}/reward/total"])
+            assert all((r.advantage is not None) == (learner in (role, "both")) for r in rewards if not r.neutral)
+        assert metrics[step]["timing_s/log_trajectories"] < 0.2
 
 
 def exported(checkpoints: Path, role: Role, start: Path) -> None:

@@ -2,9 +2,9 @@
 
 
 class RunDiedError(Exception):
-    """A run ended because a node or a process of it died.
+    """A run ended before its time: a node or a process of it died, or something in it went wrong.
 
-    The message says what died, what was going on and how to resume.
+    The message says what, and where known what was going on and how to resume.
     """
 
 

@@ -2,7 +2,8 @@
 
 A stage calls `report` from any of its processes; `LONGSHORT_PROGRESS` names the file. The recipe launcher sets it
 and polls the file with `read`. A stage that is run by hand is shown by `shown`, which does both: a bar with the time
-left on a terminal, a plain line now and then elsewhere. Without the variable `report` does nothing.
+left on a terminal, a plain line now and then elsewhere. Without the variable `report` does nothing. What a stage says
+besides (`base/console.py`) is shown above the bar, or between the lines.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from verl_longshort.base.console import SaidLines
+
 VARIABLE = "LONGSHORT_PROGRESS"
 POLL_S = 0.5
 LINE_S = 10.0
+SAYING_LINE_S = 60.0
+"""The same for a stage that says things: a line of progress only after it has been silent for so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,61 +89,80 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def shown(name: str, console: Console | None = None) -> Iterator[None]:
-    """Show on stderr how far the stage `name` is while the body runs.
+def shown(name: str, console: Console | None = None, *, said: Path | None = None) -> Iterator[None]:
+    """Show how far the stage `name` is while the body runs, on stderr or `console`.
 
-    Does nothing where somebody else shows it: a recipe launcher has set the variable.
+    Lines that are appended to the file `said` are shown as well. The progress is not where somebody else shows it:
+    a recipe launcher has set the variable.
     """
-    if os.environ.get(VARIABLE):
+    elsewhere = bool(os.environ.get(VARIABLE))
+    if elsewhere and said is None:
         yield
         return
     console = console or Console(file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="longshort-progress-") as folder:
         file = Path(folder) / "progress.json"
-        os.environ[VARIABLE] = str(file)
+        if not elsewhere:
+            os.environ[VARIABLE] = str(file)
+        # where a launcher shows the progress, `file` stays empty
+        show = _show_bar if console.is_terminal and not elsewhere else _show_lines
         ended = threading.Event()
-        show = _show_bar if console.is_terminal else _show_lines
-        thread = threading.Thread(target=show, args=(name, file, console, ended), name="progress", daemon=True)
+        given = (name, file, SaidLines(said) if said else None, console, ended)
+        thread = threading.Thread(target=show, args=given, name="progress", daemon=True)
         thread.start()
         try:
             yield
         finally:
             ended.set()
             thread.join()
-            del os.environ[VARIABLE]
+            if not elsewhere:
+                del os.environ[VARIABLE]
 
 
-def _reports(file: Path, ended: threading.Event) -> Iterator[tuple[Progress, float, float | None]]:
-    """The last report every now and then until `ended`, with the seconds passed and left."""
-    pace, begin = Pace(), time.monotonic()
-    while not ended.wait(POLL_S):
+def _reports(
+    file: Path, said: SaidLines | None, ended: threading.Event
+) -> Iterator[tuple[list[str], Progress | None, float, float | None]]:
+    """What was said since the last look, and the last report with the seconds passed and left, until `ended`."""
+    pace, begin, last = Pace(), time.monotonic(), False
+    while not last:
+        last = ended.wait(POLL_S)
         now, passed = read(file), time.monotonic() - begin
-        if now is not None:
-            yield now, passed, pace.seconds_left(passed, now.fraction)
+        yield said.new() if said else [], now, passed, pace.seconds_left(passed, now.fraction) if now else None
 
 
-def _show_bar(name: str, file: Path, console: Console, ended: threading.Event) -> None:
+def _show_bar(name: str, file: Path, said: SaidLines | None, console: Console, ended: threading.Event) -> None:
     columns = (
         *(TextColumn(name), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.description}"),
     )
-    with Bars(*columns, console=console, transient=True) as bars:
+    # where the console is captured, what Python's streams get belongs in the log
+    above = said is None
+    with Bars(*columns, console=console, transient=True, redirect_stdout=above, redirect_stderr=above) as bars:
         task = bars.add_task("", total=None, left="")
-        for now, _, left in _reports(file, ended):
-            about = "" if left is None else f"~{clock(left)} left"
-            total = now.total if now.fraction is not None else None
-            bars.update(task, total=total, completed=now.done, description=now.message, left=about)
+        for lines, now, _, left in _reports(file, said, ended):
+            _print(console, lines)
+            if now is not None:
+                about = "" if left is None else f"~{clock(left)} left"
+                total = now.total if now.fraction is not None else None
+                bars.update(task, total=total, completed=now.done, description=now.message, left=about)
 
 
-def _show_lines(name: str, file: Path, console: Console, ended: threading.Event) -> None:
-    said: Progress | None = None
-    last = time.monotonic()
-    for now, passed, left in _reports(file, ended):
-        if now == said or time.monotonic() - last < LINE_S:
+def _show_lines(name: str, file: Path, said: SaidLines | None, console: Console, ended: threading.Event) -> None:
+    shown: Progress | None = None
+    last, every = time.monotonic(), SAYING_LINE_S if said else LINE_S
+    for lines, now, passed, left in _reports(file, said, ended):
+        _print(console, lines)
+        if lines:
+            last = time.monotonic()
+        if now is None or now == shown or ended.is_set() or time.monotonic() - last < every:
             continue
-        said, last = now, time.monotonic()
+        shown, last = now, time.monotonic()
         share = "" if now.fraction is None else f" {now.fraction:.0%}"
         about = "" if left is None else f", about {clock(left)} left"
-        text = f"{name}{share} {now.message}; {clock(passed)} so far{about}"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _print(console, [f"{name}{share} {now.message}; {clock(passed)} so far{about}"])
+
+
+def _print(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,12 +8,14 @@ and asked what it requires. So no stage knows of dry runs, help texts or progres
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import click
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from verl_longshort.base.console import captured, next_log
 from verl_longshort.base.dry_run import dry_run
 from verl_longshort.base.progress import shown
 from verl_longshort.base.requirements import Requirements
@@ -45,6 +47,10 @@ class Stage(ABC, Generic[SettingsT, InputsT]):
         and their expected number.
         """
         return None  # type: ignore[return-value]
+
+    def log(self, settings: SettingsT) -> Path | None:
+        """File for all that the work's processes print; None: they print what a person should read."""
+        return None
 
     @abstractmethod
     def requirements(self, settings: SettingsT, inputs: InputsT) -> Requirements:
@@ -111,6 +117,10 @@ class TrainingStage(Stage[TrainingSettings, None]):
         """Read from the configuration."""
         return self.required(settings.config)
 
+    def log(self, settings: TrainingSettings) -> Path | None:
+        """In `logs/` beside the checkpoints."""
+        return next_log(Path(settings.config.trainer.default_local_dir) / "logs", self.name)
+
     def run(self, settings: TrainingSettings, inputs: None, console: Console) -> None:
         """Train."""
         self.train(settings.config, settings.overrides)
@@ -125,5 +135,8 @@ def execute(stage: Stage[Any, Any], console: Console | None = None, **arguments:
     inputs = stage.inputs(settings)
     if (dry := dry_run()) is not None:
         dry.finish(stage.requirements(settings, inputs))
-    with shown(stage.name):
-        return stage.run(settings, inputs, console or Console())
+    if (log := stage.log(settings)) is None:
+        with shown(stage.name):
+            return stage.run(settings, inputs, console or Console())
+    with captured(log) as apart, shown(stage.name, apart.console, said=apart.said):
+        return stage.run(settings, inputs, apart.console)

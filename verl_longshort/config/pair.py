@@ -13,7 +13,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import DEFAULT_PROMPTS, RolePrompts
 from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from verl_longshort.core.environment import Limits
 from verl_longshort.core.schedule import Schedule
@@ -58,6 +58,16 @@ class RewardSettings(RewardWeights):
     answer_timeout_s: Seconds
 
 
+def _count_or_all(value: Any) -> Any:
+    if value != "all" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise SettingError("", value, "must be a whole number from 0 on, or all")
+    return None if value == "all" else value
+
+
+LoggedGroups = Annotated[int | None, BeforeValidator(_count_or_all)]
+"""How many groups of a step are logged; None, written `all`: every one."""
+
+
 class PairSettings(Settings):
     """The `longshort` block of a pair's training; the per-policy verl overrides are handed through."""
 
@@ -68,6 +78,7 @@ class PairSettings(Settings):
     pools: Annotated[Pools, Remedy("use shared or separate")]
     rollout_timeout_s: Seconds
     keep_checkpoints: PositiveInt | None
+    log_groups: LoggedGroups
     policies: Any = None
     policy_configs: Any = None
 

@@ -13,7 +13,7 @@ from longshort_reward.settings import Remedy, Seconds, SettingError, Settings
 from omegaconf import DictConfig
 from pydantic import Strict, model_validator
 
-from verl_longshort.config.pair import RewardSettings, plain_dict, with_ramp_ends
+from verl_longshort.config.pair import LoggedGroups, RewardSettings, plain_dict, with_ramp_ends
 from verl_longshort.core.single_model import SingleMode
 
 
@@ -39,6 +39,7 @@ class SingleSettings(Settings):
     token_budget: Annotated[int, Strict(), Ge(2), Remedy("set a whole number of 2 or more")]
     reward: SingleRewardSettings
     rollout_timeout_s: Seconds
+    log_groups: LoggedGroups
 
     @model_validator(mode="before")
     @classmethod

@@ -73,6 +73,11 @@ class Schedule:
         counts = {role: sum(role in r.learners for r in done) for role in ROLES}
         return f"L{counts[Role.LONG]}S{counts[Role.SHORT]}"
 
+    def round_name(self, step: int) -> str:
+        """The round of `step` in the paper's notation: `L2` is the long policy's second, `L1+S1` the first of both."""
+        begun = self.rounds[: self.round_of(step) + 1]
+        return "+".join(f"{r.value[0].upper()}{sum(r in b.learners for b in begun)}" for r in self.learners(step))
+
     def agrees_with(self, rounds: Sequence[str], steps_per_round: int, step: int) -> bool:
         """Whether a run that stopped after `step` under another schedule can go on under this one."""
         begun = -(-step // self.steps_per_round)

@@ -15,6 +15,7 @@ from verl_longshort.report.importance.statistics import compute
 from verl_longshort.report.page import Section, asset, fragment, number, percent, render, signed
 from verl_longshort.report.results import Group, Spread, grid_section, headline, results_section
 from verl_longshort.report.run_dir import Run, read_runs
+from verl_longshort.report.sampled import sampled_section
 from verl_longshort.report.scatter import scatter_section
 from verl_longshort.report.trajectories import trajectories_section
 
@@ -31,9 +32,9 @@ class Tile(NamedTuple):
 def report(folders: Sequence[Path], *, out: Path, base: str | None, trajectories: int, seed: int) -> None:
     """Write the report of the runs in `folders` to `out`.
 
-    `base` is the evaluation that AES is relative to; None: see `choose_bases`. At most `trajectories` of them
-    go into the viewer, sampled with `seed`. Raises UserError before anything is written when a folder is no run
-    or has no such evaluation.
+    `base` is the evaluation that AES is relative to; None: see `choose_bases`. At most `trajectories` of the evaluations
+    and as many of training go into the page, chosen with `seed`. Raises UserError before anything is written when a
+    folder is no run or has no such evaluation.
     """
     write_text(out, report_page(read_runs(folders, base), trajectories=trajectories, seed=seed))
 
@@ -49,6 +50,7 @@ def report_page(runs: Sequence[Run], *, trajectories: int, seed: int) -> str:
         grid_section(runs),
         curves_section(runs),
         trajectories_section(runs, limit=trajectories, seed=seed, first=first),
+        sampled_section(runs, limit=trajectories, seed=seed),
         importance_section(runs),
         facts_section(runs),
     ]

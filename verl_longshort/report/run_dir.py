@@ -15,6 +15,7 @@ from verl_longshort.base.metrics_files import metrics_files
 from verl_longshort.base.progress import VARIABLE
 from verl_longshort.base.run_record import DONE, Marker, RunRecord, read_marker, read_record
 from verl_longshort.core.schedule import Schedule
+from verl_longshort.data.training_trajectories import FOLDER as TRAJECTORIES
 from verl_longshort.evaluation.metrics import Interval
 from verl_longshort.report.evaluations import Evaluation, choose_bases, find_evaluations
 from verl_longshort.report.training_log import TrainingLog, read_training_log
@@ -43,6 +44,8 @@ class Run:
     log: TrainingLog | None
     controls: Mapping[str, TrainingLog]
     """Training of single models, by the name of their folder."""
+    sampled: Mapping[str, Path]
+    """Folders that hold trajectories of training: the pair's under "", those of single models under their names."""
     schedule: Schedule | None
     step: int | None
     """Of the last complete checkpoint."""
@@ -116,6 +119,7 @@ def _read_run(root: Path, label: str, record: RunRecord | None, base: str | None
         bases=bases,
         log=read_training_log(pair),
         controls={folder.name: log for folder in others if (log := read_training_log(folder))},
+        sampled=_sampled(root, pair),
         schedule=schedule,
         step=step,
         choice=_choice(store, schedule),
@@ -143,6 +147,12 @@ def _pair_folder(root: Path) -> Path:
         if (folder / TRACKER).exists() or metrics_files(folder):
             return folder
     return root / "pair"
+
+
+def _sampled(root: Path, pair: Path) -> dict[str, Path]:
+    folders = sorted({file.parent.parent for file in root.rglob(f"{TRAJECTORIES}/step_*.jsonl")})
+    folders.sort(key=lambda folder: folder != pair)
+    return {"" if folder == pair else folder.name: folder for folder in folders}
 
 
 def _choice(store: CheckpointStore, schedule: Schedule | None) -> Choice | None:

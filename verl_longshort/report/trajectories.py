@@ -40,7 +40,13 @@ def trajectories_section(runs: Sequence[Run], *, limit: int, seed: int, first: s
     names = [one.name for run in runs for one in run.evaluations]
     context = {
         "sample": sample,
-        "seed": seed,
+        "source": DATA_ID,
+        "what": "trajectories",
+        "selection": f"all answers to a random sample of problems, seed {seed}",
+        "none": "No trajectories: this run has no evaluation.",
+        "more": "",
+        "by": "evaluation",
+        "order": "as evaluated",
         "evaluations": sample.data["evaluations"],
         "stops": sample.data["stops"],
         "turns": sorted({len(row["turns"]) for row in sample.data["rows"]}),

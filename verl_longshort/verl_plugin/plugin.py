@@ -7,6 +7,7 @@ level only, so the error is kept here, and `raise_load_error` raises it.
 """
 
 import importlib
+import logging
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -14,6 +15,7 @@ from types import ModuleType
 import wrapt
 from longshort_reward.errors import UserError
 
+from verl_longshort.base.console import Once, say_warnings
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 
 ENTRY_POINT = "longshort"
@@ -67,7 +69,14 @@ WHEN_IMPORTED = {
 """Module of verl -> what to register once it is imported."""
 
 
+REPEATING = ("verl.utils.tokenizer.continuous_token_wiring", "transfer_queue.utils.common")
+"""Loggers that say the same thing for every trajectory or every request."""
+
+
 try:
+    say_warnings()
+    for name in REPEATING:
+        logging.getLogger(name).addFilter(Once())
     importlib.import_module(f"{_PACKAGE}.platform.cpu")
     for module, register in WHEN_IMPORTED.items():
         wrapt.register_post_import_hook(register, module)

@@ -1,9 +1,6 @@
-(() => {
-  "use strict";
-  const source = document.getElementById("trajectory-data");
-  if (!source) return;
-  const { evaluations, problems, rows, first } = JSON.parse(source.textContent);
-  const root = document.getElementById("viewer");
+"use strict";
+for (const root of document.querySelectorAll(".viewer[data-source]")) (() => {
+  const { evaluations, problems, rows, first } = JSON.parse(document.getElementById(root.dataset.source).textContent);
   const form = root.querySelector("form");
   const list = root.querySelector(".list");
   const count = root.querySelector(".count");

@@ -135,7 +135,7 @@ class SingleAgentLoop(AgentLoopBase):
             metrics=AgentLoopMetrics(**timing),
             extra_fields={
                 **weight_versions([answer.extra.get("global_steps")], int(sample["global_steps"]) - 1),
-                "text": answer.text,
+                "record": answer_record(user_message(sample["raw_prompt"]), answer),
                 "reward_extra_info": facts,
             },
         )
@@ -167,6 +167,18 @@ def answer_facts(answer: SingleAnswer, mode: SingleMode, correct: bool) -> dict[
         "tokens": float(answer.tokens),
         "answered": float(answer.answered),
         "stop_reason": answer.stop_reason.value,
+    }
+
+
+def answer_record(problem: str, answer: SingleAnswer) -> dict[str, Any]:
+    """A single model's answer as plain JSON values, with the keys of `Trajectory.to_record`."""
+    return {
+        "problem": problem,
+        "turns": [{"role": "single", "text": answer.text, "tokens": answer.tokens, "fault": None}],
+        "stop_reason": str(answer.stop_reason),
+        "fault_role": None,
+        "tokens": {"single": answer.tokens},
+        "rethinks": 0,
     }
 
 

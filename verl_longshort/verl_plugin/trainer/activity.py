@@ -1,7 +1,7 @@
 """What a run is doing at the moment, in a file next to its checkpoints.
 
 `{root}/activity.json` is for people who watch a run, and for the report on a run that died: by then the process
-that knew is gone.
+that knew is gone. The same is the message of the run's progress.
 """
 
 import json
@@ -13,8 +13,10 @@ from typing import Any
 from longshort_reward.protocol import Role
 
 from verl_longshort.base.files import write_json
+from verl_longshort.base.progress import report
 
 FILE = "activity.json"
+STARTING = "starting"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,11 @@ class ActivityFile:
         """Say what begins."""
         activity = Activity(step=step, total=self._total, doing=doing, ranks=self._ranks)
         write_json(self._path, asdict(activity), indent=None)
+        if step and doing != STARTING:
+            report(step - 1, self._total, f"step {step}/{self._total}: {doing}")
+        else:
+            # no part of the steps, so the time left does not count it
+            report(0, 0, doing)
 
 
 def read(root: str | Path) -> Activity | None:

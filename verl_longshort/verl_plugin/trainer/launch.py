@@ -1,12 +1,15 @@
 """Starts a training run, of a pair or of a single model, its control: compose, check, hand over to verl."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from longshort_reward.protocol import Role
 from omegaconf import DictConfig, open_dict
 
+from verl_longshort.base.checkpoint import CheckpointStore
+from verl_longshort.base.console import say
 from verl_longshort.base.metrics_files import number_metrics_file
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import Pools, settings_of
@@ -18,6 +21,8 @@ PAIR_CONFIG = "longshort_trainer"
 SINGLE_CONFIG = "single_trainer"
 # verl's configuration of a reward model server; nothing reads it while there is none
 UNUSED = ("reward.reward_model",)
+LAST_LINES_S = 1.0
+"""How long Ray may take to forward a line that a process printed; it sleeps half as long when a driver exits."""
 
 
 def checked_config(overrides: Sequence[str]) -> DictConfig:
@@ -65,6 +70,9 @@ def train(config: DictConfig, overrides: Sequence[str]) -> None:
     }
     pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
     run_verl(config, pools=pools, models=models, command=("longshort", "train", *overrides))
+    best = CheckpointStore(config.trainer.default_local_dir).read_best()
+    if best:
+        say(f"best pair: step {best['best']['step']}, {best['models']['long']} and {best['models']['short']}")
 
 
 def train_single(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -86,6 +94,7 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
         UserError: the Ray cluster is not what the run needs, or as a process of the run raised it.
         RunDiedError: a node or a process of the run died.
     """
+    import ray
     from ray.exceptions import RayError
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
@@ -110,3 +119,6 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
         raise cluster.no_connection(config, error) from error
     finally:
         runner.stop_watching()
+        # what the processes printed last is on its way to the log
+        time.sleep(LAST_LINES_S)
+        ray.shutdown()

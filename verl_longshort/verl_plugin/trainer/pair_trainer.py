@@ -18,17 +18,19 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
 
 from verl_longshort.base.checkpoint import PairState, Validation
-from verl_longshort.base.progress import report
+from verl_longshort.base.console import say
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.verl_plugin.rollout.clients import PairClient
-from verl_longshort.verl_plugin.trainer.activity import ActivityFile
+from verl_longshort.verl_plugin.trainer.activity import STARTING, ActivityFile
+from verl_longshort.verl_plugin.trainer.console import PAIR, StepLines, say_checkpoint, say_validation
 from verl_longshort.verl_plugin.trainer.group_reward import pair_metrics, reward_rows, role_metrics, weight_metrics
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
 from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
 from verl_longshort.verl_plugin.trainer.preflight import resume_point
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import joined, own_tokens, read_extra_fields, split_by_role, write_rewards
+from verl_longshort.verl_plugin.trainer.sampled import log_step
 from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl
 
 Policy = PolicyTrainer | FrozenPolicy
@@ -46,6 +48,7 @@ class PairTrainer(PPOTrainerSync):
         self.settings = settings_of(config)
         self.schedule = self.settings.schedule
         self.activity = ActivityFile(config.trainer.default_local_dir, self.schedule.total_steps)
+        self._lines = StepLines(self.schedule.total_steps)
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
         self._validated: Validation | None = None
         self._start: Validation | None = None
@@ -71,7 +74,9 @@ class PairTrainer(PPOTrainerSync):
         self._init_dataloader()
         self._init_dump_executor()
         self._load_checkpoint()
-        self.activity.now(self.global_steps, "starting")
+        self.activity.now(self.global_steps, STARTING)
+        about = f"resuming after step {self.global_steps} of" if self.global_steps else "starting"
+        say(f"{about} {self.schedule.total_steps} steps: loading the policies and starting their engines")
         pools = None
         if self.settings.pools is Pools.SHARED:
             nodes = [self.config.trainer.n_gpus_per_node] * self.config.trainer.nnodes
@@ -182,8 +187,6 @@ class PairTrainer(PPOTrainerSync):
         with marked_timer("update_weights", self.timing_raw, color="red"):
             for policy in self.policies.values():
                 policy.sync(self.global_steps)
-        round_name = self.schedule.rounds[self.schedule.round_of(self.global_steps)]
-        report(self.global_steps, self.schedule.total_steps, f"RL round {round_name}")
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
@@ -198,6 +201,39 @@ class PairTrainer(PPOTrainerSync):
             times = {**timing, "gen": timing_raw["gen"], "step": timing_raw["step"]}
             policy._compute_metrics(rows, own, times, global_steps=global_steps, epoch=epoch)
             metrics.update({f"{role}/{name}": value for name, value in own.items()})
+        with marked_timer("log_trajectories", timing_raw, color="green"):
+            log_step(
+                self.store.root,
+                batch,
+                [rows for rows, _ in self._learned.values()],
+                count=self.settings.log_groups,
+                weights=self.settings.weights,
+                step=global_steps,
+                round_name=self.schedule.round_name(global_steps),
+            )
+        metrics["timing_s/log_trajectories"] = timing_raw["log_trajectories"]
+        self._say(metrics, timing_raw)
+
+    # ---- the console -------------------------------------------------------------------------------
+
+    def on_train_begin(self) -> None:
+        """Say what the validation before the first step gave; from here on steps are timed."""
+        super().on_train_begin()
+        self._lines.begin(self.global_steps - 1)
+        self._say_validation()
+
+    def _say(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> None:
+        step = self.global_steps
+        self._lines.step(step, metrics, PAIR, self.schedule.round_name(step))
+        if "save_checkpoint" in timing_raw:
+            say_checkpoint(self.store.pair_folder(step), timing_raw["save_checkpoint"])
+        if "testing" in timing_raw:
+            self._say_validation()
+
+    def _say_validation(self) -> None:
+        if self._validated is not None:
+            known = self.store.read_best()
+            say_validation(self._validated, Validation(**known["best"]) if known else None)
 
     # ---- validation --------------------------------------------------------------------------------
 

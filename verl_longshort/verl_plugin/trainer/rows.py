@@ -58,5 +58,18 @@ def own_tokens(batch: KVBatchMeta) -> int:
     return sum(int(mask.sum()) for mask in _column(batch, "response_mask"))
 
 
+def read_ground_truths(batch: KVBatchMeta) -> list[str]:
+    """The correct answer to each row's problem."""
+    return [str(getattr(value, "data", value)["ground_truth"]) for value in _column(batch, "reward_model")]
+
+
+def read_advantages(batch: KVBatchMeta) -> dict[str, float]:
+    """Key -> mean advantage over the tokens that the row taught with, 0 without any; of rows that were learned from."""
+    fields = ["advantages", "response_mask"]
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+    columns = zip(batch.keys, data["advantages"], data["response_mask"], strict=True)
+    return {key: float((row * mask).sum() / mask.sum().clamp(min=1)) for key, row, mask in columns}
+
+
 def _column(batch: KVBatchMeta, field: str) -> Any:
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[field])[field]

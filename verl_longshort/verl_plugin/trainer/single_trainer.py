@@ -5,17 +5,19 @@ reward in place when its group is complete: the length term compares the answers
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
 from longshort_reward import RewardWeights
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
-from verl_longshort.base.progress import report
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.verl_plugin.trainer.console import SINGLE, StepLines
 from verl_longshort.verl_plugin.trainer.group_reward import reward_rows, single_metrics, weight_metrics
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, write_rewards
+from verl_longshort.verl_plugin.trainer.sampled import log_step
 
 
 class RewardingReplayBuffer(WatchedReplayBuffer):
@@ -47,13 +49,29 @@ class SingleTrainer(PPOTrainerSync):
             # PPOTrainer takes every mode that is not called "sync" for an asynchronous one
             config.trainer.v1.trainer_mode = "sync"
         self.settings = single_settings_of(config)
+        self._lines = StepLines(self.settings.steps)
         super().__init__(config)
 
     def _build_replay_buffer(self) -> RewardingReplayBuffer:
         settings = self.settings
         return RewardingReplayBuffer(self, timeout_s=settings.rollout_timeout_s, weights=settings.weights)
 
-    def on_step_end(self) -> None:
-        """Give the engine its weights and say how far the run is."""
-        super().on_step_end()
-        report(self.global_steps, self.settings.steps, "RL of a single model")
+    def on_train_begin(self) -> None:
+        """From here on steps are timed."""
+        super().on_train_begin()
+        self._lines.begin(self.global_steps - 1)
+
+    def _compute_metrics(
+        self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
+        settings = self.settings
+        log_step(
+            Path(self.config.trainer.default_local_dir),
+            batch,
+            [batch],
+            count=settings.log_groups,
+            weights=settings.weights,
+            step=global_steps,
+        )
+        self._lines.step(global_steps, metrics, SINGLE)

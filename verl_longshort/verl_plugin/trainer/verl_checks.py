@@ -5,7 +5,10 @@ checks what verl asserts in its workers; `check_dataclasses` does the first half
 verl, no CUDA.
 """
 
+import io
+import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from hydra.errors import HydraException
 from longshort_reward.errors import UserError
@@ -32,9 +35,11 @@ def check_by_verl(config: DictConfig, key: str) -> None:
     from verl.utils.config import validate_config
 
     try:
-        reference, critic = need_reference_policy(config), need_critic(config)
-        # the critic's part loads its model, which need not exist yet when a run is only planned
-        validate_config(config=config, use_reference_policy=reference, use_critic=critic and not planning())
+        # it prints that all is well, and warns of the critic that GRPO does not have
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+            reference, critic = need_reference_policy(config), need_critic(config)
+            # the critic's part loads its model, which need not exist yet when a run is only planned
+            validate_config(config=config, use_reference_policy=reference, use_critic=critic and not planning())
     except (AssertionError, ValueError) as error:
         raise UserError(key, "refused by verl", str(error)) from error
 

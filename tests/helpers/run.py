@@ -163,3 +163,57 @@ def write_facts(root: Path, seed: int) -> None:
         "last_started": "2026-01-02T03:04:05+00:00",
     }
     (root / "run.json").write_text(json.dumps(facts))
+
+
+def write_sampled(
+    folder: Path, *, steps: int = 3, problems: int = 2, sessions: int = 2, text: str = "okay", single: bool = False
+) -> None:
+    """Trajectories that a training run logged: the same problems in every step, the long role learning in the first."""
+    for step in range(1, steps + 1):
+        lines = []
+        for group in range(problems):
+            for session in range(sessions):
+                lines.append(sampled(step, group, session, text=text, single=single))
+        file = folder / "trajectories" / f"step_{step}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def sampled(step: int, group: int, session: int, *, text: str, single: bool) -> dict[str, Any]:
+    """One of them; only the first of a group is correct."""
+    mode = "long_cot" if single else "pair"
+    turns = [
+        {"role": role, "text": words.format(text=text), "tokens": tokens + step, "fault": None}
+        for role, words, tokens in TURNS[mode]
+    ]
+    tokens: dict[str, int] = {}
+    for turn in turns:
+        tokens[turn["role"]] = tokens.get(turn["role"], 0) + turn["tokens"]
+    correct = session == 0
+    terms = {"em": float(correct), "fm": 1.0, "lm": 0.25}
+    rewards = {
+        role: {
+            "total": float(correct) + 0.1,
+            "terms": terms,
+            "neutral": False,
+            "advantage": 0.7 if single or (role == "long" and step == 1) else None,
+        }
+        for role in tokens
+    }
+    return {
+        "step": step,
+        "round": "" if single else "L1" if step == 1 else "S1",
+        "problem_id": f"p{group}",
+        "problem": f"what is sampled {group} ?",
+        "ground_truth": str(group),
+        "group": group,
+        "session": session,
+        "turns": turns,
+        "tokens": tokens,
+        "correct": correct,
+        "stop_reason": "answered",
+        "fault_role": None,
+        "rethinks": 0 if single else 1,
+        "weights": {"em": 1.0, "fm": 0.1, "lm": 0.2},
+        "rewards": rewards,
+    }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.run import EVIL, PROBLEMS, make_run, write_evaluation
+from helpers.run import EVIL, PROBLEMS, make_run, write_evaluation, write_sampled
 
 from verl_longshort.base.files import write_text
 from verl_longshort.report.page import asset, render
@@ -184,6 +184,39 @@ def test_what_a_model_wrote_does_not_run(opened: Page) -> None:
     assert EVIL in entry.locator("pre").inner_text()
     assert opened.evaluate("window.hacked") is None
     assert opened.locator("main img").count() == 0
+
+
+def test_training_step_by_step_beside_the_evaluations(browser: Any, tmp_path: Path) -> None:
+    """1000 trajectories: opens with the last step, shows one problem across steps, leaves the other viewer alone."""
+    root = make_run(tmp_path / "run")
+    write_sampled(root / "pair", steps=25, problems=4, sessions=10, text=EVIL)
+    report([root], out=root / "report.html", base=None, trajectories=3000, seed=0)
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, offline=True)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((root / "report.html").as_uri())
+    viewer, other = page.locator("#sampled"), page.locator("#trajectories .count")
+    before = other.inner_text()
+    count = viewer.locator(".count")
+    assert count.inner_text().startswith("1–20 of 40 · 10.0 % correct")
+    assert viewer.locator(".entry .name").first.inner_text() == "step 25 · S1"
+    viewer.locator("select[name=evaluation]").select_option(label="step 1 · L1")
+    page.wait_for_timeout(250)
+    entry = viewer.locator(".entry").first
+    entry.locator("summary").click()
+    entry.locator(".turn").first.wait_for()
+    foot = entry.locator(".foot").inner_text()
+    assert "advantage long 0.7" in foot
+    assert "reward short 1.1" in foot
+    entry.get_by_role("button", name="All answers to this problem").click()
+    page.wait_for_timeout(250)
+    assert "of 250 " in count.inner_text()
+    assert viewer.locator(".entry .name").first.inner_text() == "step 1 · L1"
+    assert other.inner_text() == before
+    assert page.evaluate("window.hacked") is None
+    assert complaints == []
+    page.close()
 
 
 def test_it_can_be_used_from_the_keyboard(opened: Page) -> None:

@@ -32,7 +32,7 @@ class Tile(NamedTuple):
 def report(folders: Sequence[Path], *, out: Path, base: str | None, trajectories: int, seed: int) -> None:
     """Write the report of the runs in `folders` to `out`.
 
-    `base` is the evaluation that AES is relative to; None: see `choose_bases`. At most `trajectories` of the evaluations
+    `base` is the evaluation that AES is relative to; None: see `choose_bases`. At most `trajectories` of evaluations
     and as many of training go into the page, chosen with `seed`. Raises UserError before anything is written when a
     folder is no run or has no such evaluation.
     """

@@ -1,6 +1,6 @@
 """`longshort sft`."""
 
-from verl_longshort.base.stage import TrainingStage
+from verl_longshort.base.stage import TrainingSettings, TrainingStage
 from verl_longshort.verl_plugin.trainer.requirements import sft_requirements
 from verl_longshort.verl_plugin.trainer.sft import checked_config, fine_tune
 
@@ -12,3 +12,6 @@ class SftStage(TrainingStage):
     checked_config = staticmethod(checked_config)
     required = staticmethod(sft_requirements)
     train = staticmethod(fine_tune)
+
+    def log(self, settings: TrainingSettings) -> None:
+        """Its folder is gone in the end."""

@@ -4,10 +4,12 @@
 the key under which the user gave the path, in seconds and before any heavy import.
 """
 
+import codecs
 import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +22,24 @@ from verl_longshort.base.dry_run import absolute, dry_run, is_planned
 Record = dict[str, Any]
 Item = TypeVar("Item")
 KINDS = "a .jsonl, .json, .parquet or .csv file"
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+}
+_OTHER_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+"""What Python's `surrogateescape` makes of a byte that is not UTF-8."""
+_LONGEST_FIELD = 2**31 - 1
+"""Characters of a field of a CSV file; the module's own limit is 131,072."""
 
 
 class Records(list[Item]):
@@ -77,7 +97,8 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    # Half a character becomes `\\udXXX`, which JSON reads as the same.
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         if durable:
             file.flush()
@@ -196,30 +217,109 @@ def _check_hub(name: str, key: str) -> None:
         raise UserError(key, name, f"neither a folder nor a model the hub gives ({reason})") from error
 
 
-def _read(file: Path, key: str) -> list[Record]:
-    if file.suffix == ".parquet":
-        from pyarrow import parquet
-        from pyarrow.lib import ArrowInvalid
+class LineError(ValueError):
+    """A line of a file that is no record; the message says why."""
 
-        try:
-            return parquet.read_table(file).to_pylist()
-        except ArrowInvalid as error:
-            raise UserError(key, file, f"is not a parquet file ({error}): write it again") from error
+
+def text_lines(file: Path, *, key: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, with their numbers from 1.
+
+    Raises UserError naming `key`, file and line for a compressed file and for one that is not UTF-8.
+    """
+    check_plain(file, key=key)
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                _check_bytes(line, key, f"{file}, line {number}")
+                yield number, line
+
+
+def parse_record(line: str) -> Record:
+    """The JSON object in a line. Raises LineError when there is none."""
+    try:
+        record = json.loads(line)
+    # ValueError: also a number of thousands of digits; RecursionError: thousands of brackets
+    except (ValueError, RecursionError) as error:
+        raise LineError(f"is not JSON ({getattr(error, 'msg', error)}): write the file again") from error
+    if not isinstance(record, dict):
+        raise LineError("is not a JSON object: one record per line is expected")
+    return record
+
+
+def check_plain(file: Path, *, key: str) -> None:
+    """Raise UserError when a file is compressed, or a text in another encoding than UTF-8."""
+    with file.open("rb") as content:
+        head = content.read(8)
+    for magic, name in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise UserError(key, file, f"is compressed ({name}): unpack it and give {KINDS}")
+    for mark, name in _OTHER_ENCODINGS.items():
+        if head.startswith(mark):
+            raise UserError(key, f"{file}, line 1", f"is {name}, not UTF-8: convert it (iconv -f {name} -t UTF-8)")
+
+
+def _check_bytes(text: str, key: str, where: str) -> None:
+    escaped = _ESCAPED_BYTE.search(text)
+    if escaped is not None:
+        byte = ord(escaped.group()) - 0xDC00
+        remedy = "convert the file, such as by iconv -f LATIN1 -t UTF-8"
+        raise UserError(key, where, f"is not UTF-8 (byte 0x{byte:02x}): {remedy}")
+
+
+def _read(file: Path, key: str) -> list[Record]:
+    check_plain(file, key=key)
+    if file.suffix == ".parquet":
+        return _read_parquet(file, key)
     if file.suffix == ".jsonl":
         return _read_jsonl(file, key)
     if file.suffix == ".json":
         return _read_json(file, key)
     if file.suffix == ".csv":
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            return list(csv.DictReader(lines))
+        return _read_csv(file, key)
     raise UserError(key, file, f"unknown kind '{file.suffix}': give {KINDS}")
+
+
+def _read_parquet(file: Path, key: str) -> list[Record]:
+    from pyarrow import parquet
+    from pyarrow.lib import ArrowException
+
+    try:
+        table = parquet.read_table(file)
+    except (ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(key, file, f"is not a parquet file ({reason}): write it again") from error
+    try:
+        return table.to_pylist()
+    except ValueError as error:  # a text that is not UTF-8, a time that Python cannot hold
+        for index in range(table.num_rows):
+            try:
+                table.slice(index, 1).to_pylist()
+            except ValueError as first:
+                raise UserError(key, f"{file}, record {index + 1}", f"cannot be read ({first}): correct it") from error
+        raise
+
+
+def _read_csv(file: Path, key: str) -> list[Record]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    records: list[Record] = []
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            for record in reader:
+                _check_bytes("".join(map(str, record.values())), key, f"{file}, line {reader.line_num}")
+                records.append(record)
+        except csv.Error as error:
+            raise UserError(key, f"{file}, line {reader.line_num}", f"is not CSV ({error}): correct it") from error
+    return records
 
 
 def _read_json(file: Path, key: str) -> list[Record]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        # Many a .json file of the hub holds one record per line.
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
+        # Many a .json file of the hub holds one record per line; where it is neither, this names the line.
+        return _read_jsonl(file, key)
+    if isinstance(content, dict):
         return _read_jsonl(file, key)
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise UserError(key, file, "must hold a JSON list of objects, or one object per line")
@@ -228,15 +328,9 @@ def _read_json(file: Path, key: str) -> list[Record]:
 
 def _read_jsonl(file: Path, key: str) -> list[Record]:
     records = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(key, file, f"line {number} is not JSON ({error.msg}): write the file again") from error
-            if not isinstance(record, dict):
-                raise UserError(key, file, f"line {number} is not a JSON object: one record per line is expected")
-            records.append(record)
+    for number, line in text_lines(file, key=key):
+        try:
+            records.append(parse_record(line))
+        except LineError as error:
+            raise UserError(key, file, f"line {number} {error}") from error
     return records

@@ -8,21 +8,22 @@ from typing import Any
 
 from longshort_reward.errors import UserError
 
-from verl_longshort.base.files import Record
+from verl_longshort.base.files import LineError, Record, parse_record
 
 
 class RecordFile:
     """The records of a command, those that an earlier, killed run finished included.
 
     `notes` are written into the header of a new file and not compared later. Raises UserError when the file
-    was written with another header.
+    was written with another header, and for a line that holds no record.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], *, notes: dict[str, Any] | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         header = json.loads(json.dumps(header))
         self.records = _resume(path, header) if path.exists() else []
-        self._file = path.open("a", encoding="utf-8")
+        # Half a character becomes `\\udXXX`, which JSON reads as the same.
+        self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
         if self._file.tell() == 0:
             self._write({**header, **(notes or {})})
 
@@ -50,13 +51,17 @@ class RecordFile:
 
 
 def read_record_file(path: Path) -> tuple[dict[str, Any], list[Record]]:
-    """Header and records of a file that nobody is writing. Raises UserError when it is missing or empty."""
+    """Header and records of a file that nobody is writing.
+
+    Raises UserError when it is missing or empty, and for a line that is broken.
+    """
     if not path.is_file():
         raise UserError("records", path, "no such file: run longshort eval first")
     lines = _complete_lines(path)
     if not lines:
         raise UserError("records", path, "is empty: run longshort eval first")
-    return json.loads(lines[0]), [json.loads(line) for line in lines[1:]]
+    header, *records = _parsed(path, lines)
+    return header, records
 
 
 def _resume(path: Path, header: dict[str, Any]) -> list[Record]:
@@ -65,12 +70,28 @@ def _resume(path: Path, header: dict[str, Any]) -> list[Record]:
     os.truncate(path, sum(map(len, lines)))
     if not lines:
         return []
-    before = json.loads(lines[0])
+    before, *records = _parsed(path, lines)
     changed = [key for key in header if not _same(before.get(key), header[key], path)]
     if changed:
         was, now = before.get(changed[0]), header[changed[0]]
         raise UserError(f"longshort.{changed[0]}", now, f"{path} was made with {was}: remove it or choose another name")
-    return [json.loads(line) for line in lines[1:]]
+    return records
+
+
+def _parsed(path: Path, lines: list[bytes]) -> list[Record]:
+    """Header and records. Raises UserError naming a line that is broken, as a full disk or a power cut leaves them."""
+    parsed = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = parse_record(line.decode())
+            if number > 1 and "id" not in record:
+                raise LineError("has no id")
+        except (UnicodeDecodeError, LineError) as error:
+            reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).partition(":")[0]
+            remedy = "remove the file" if number == 1 else "remove the line; what it held is done again"
+            raise UserError("records", f"{path}, line {number}", f"{reason}: {remedy}") from error
+        parsed.append(record)
+    return parsed
 
 
 def _same(before: Any, now: Any, file: Path) -> bool:

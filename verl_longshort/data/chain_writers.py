@@ -15,6 +15,7 @@ chat template opens `<think>` do not write that tag themselves. Of the rows of a
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,15 +24,15 @@ from longshort_reward.answer import last_boxed
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, THINK_CLOSE, THINK_OPEN
 
+from verl_longshort.base.characters import half_character
 from verl_longshort.base.files import Record
-from verl_longshort.base.rejected import RejectedError
+from verl_longshort.base.rejected import Rejected, RejectedError
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.llm.client import RefusedError
 from verl_longshort.llm.task_client import TaskClient
-from verl_longshort.problems.fields import field_name
-from verl_longshort.problems.held_out import text_of
+from verl_longshort.problems.fields import ASSISTANTS, RowError, field_name, joined_parts
 from verl_longshort.problems.overlap import words
-from verl_longshort.problems.reader import Problem
+from verl_longshort.problems.reader import Problem, problem_text
 from verl_longshort.problems.sources import Source, load_source
 
 _KEY = "longshort.chains"
@@ -51,8 +52,8 @@ class Written:
 
     reasoning: str
     """What it thought; empty when the thinking did not end."""
-    answer: str
-    """What it said then; may be empty."""
+    answer: str | None
+    """What it said then; None where there is only the chain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +63,26 @@ class FileWriter:
     source: Source
     rows: dict[tuple[str, ...], int]
     """By the words of the row's problem."""
+    aside: list[Rejected]
+    """Rows whose problem cannot be read."""
     answer_timeout_s: float
 
     @classmethod
     def load(cls, file: str, answer_timeout_s: float) -> "FileWriter":
-        """Read all rows. Raises UserError for one without a problem or without a chain."""
+        """Read all rows. Raises UserError for one without a field for the chain, and when no row has a problem."""
         source = load_source(file, key=_KEY)
         rows: dict[tuple[str, ...], int] = {}
+        aside: list[Rejected] = []
         for index in range(len(source.rows)):
-            written_in_row(source.rows[index], key=_KEY, where=source.where(index))
-            rows.setdefault(words(text_of(source, index, key=_KEY)), index)
-        return cls(source=source, rows=rows, answer_timeout_s=answer_timeout_s)
+            with suppress(RejectedError):
+                written_in_row(source.rows[index], key=_KEY, where=source.where(index))
+            try:
+                rows.setdefault(words(problem_text(source.rows[index])), index)
+            except RowError as error:
+                aside.append(Rejected(id=f"{source.name}#{index + 1}", reason="no problem", detail=str(error)))
+        if not rows:
+            raise UserError(_KEY, source.where(0), f"{aside[0].detail}; nor has any other row a problem")
+        return cls(source=source, rows=rows, aside=aside, answer_timeout_s=answer_timeout_s)
 
     async def __call__(self, problem: Problem) -> Record:
         """See `Writer`; the file has the problem."""
@@ -145,9 +155,16 @@ def written_in_row(row: Mapping[str, Any], *, key: str, where: str) -> list[Writ
     """The solutions in a row of a file, in its order.
 
     Raises:
-        UserError: the row has none of the fields above.
+        UserError: the row has none of the fields above, or its messages are no list.
+        RejectedError: what a field holds is no text.
     """
-    found = list(_found(row))
+    if (chat := field_name(row, _CHATS)) is not None and not _is_chat(row[chat]):
+        remedy = f"'{chat}' is {type(row[chat]).__name__}, not a list of messages: give [{{role, content}}, ...]"
+        raise UserError(key, where, remedy)
+    try:
+        found = list(_found(row))
+    except RowError as error:
+        raise RejectedError("no chain for this problem", str(error)) from error
     if not found:
         fields = ", ".join(sorted(map(str, row))) or "none"
         raise UserError(key, where, f"has no chain under {', '.join(_KNOWN)} (its fields: {fields})")
@@ -167,36 +184,46 @@ def chain_of(written: Written) -> str:
     Where the thinking itself has no `\boxed{}`, the one of the answer is added as a last step.
 
     Raises:
-        RejectedError: the thinking did not end, or there is a protocol tag in it.
+        RejectedError: the thinking did not end, there is half a character or a protocol tag in it, or neither it nor
+            the answer has a box: that answer was cut.
     """
     if not written.reasoning:
-        raise RejectedError("the thinking does not end", written.answer[-80:])
+        raise RejectedError("the thinking does not end", (written.answer or "")[-80:])
+    if (half := half_character(written.reasoning)) is not None:
+        raise RejectedError("half a character in the chain", f"{half}: the text was cut inside it")
     tags = [tag for tag in TAGS if tag in written.reasoning]
     if tags:
         raise RejectedError("a protocol tag in the chain", tags[0])
-    box = last_boxed(written.answer)
-    if last_boxed(written.reasoning) is not None or box is None:
+    if written.answer is None or last_boxed(written.reasoning) is not None:
         return written.reasoning
+    box = last_boxed(written.answer)
+    if box is None or half_character(box) is not None:
+        raise RejectedError("the answer is cut", f"no \\boxed{{}} in it: {written.answer[-80:]}")
     return f"{written.reasoning}\n\nThe final answer is \\boxed{{{box}}}."
 
 
 def _found(row: Mapping[str, Any]) -> Iterator[Written]:
     if row.get("chain"):
-        yield Written(reasoning=str(row["chain"]).strip(), answer="")
+        yield Written(reasoning=joined_parts(row["chain"], "chain").strip(), answer=None)
     elif reasoning := _first(row, _REASONING):
         yield Written(reasoning=reasoning.strip(), answer=_first(row, _ANSWERS) or "")
-    elif isinstance(row.get("generations"), Sequence):
-        yield from (read_written(str(text)) for text in row["generations"])
+    elif isinstance(row.get("generations"), Sequence) and not isinstance(row["generations"], str):
+        yield from (read_written(joined_parts(text or "", "generations")) for text in row["generations"])
     elif text := _first(row, _TEXTS):
         yield read_written(text)
     elif (chat := field_name(row, _CHATS)) is not None:
         yield from _of_chat(row[chat])
 
 
+def _is_chat(messages: Any) -> bool:
+    listed = isinstance(messages, Sequence) and not isinstance(messages, str)
+    return listed and all(isinstance(message, Mapping) for message in messages)
+
+
 def _of_chat(messages: Sequence[Mapping[str, Any]]) -> Iterator[Written]:
     for message in reversed(messages):
-        if message.get("role", message.get("from")) in ("assistant", "gpt"):
-            content = str(message.get("content") or message.get("value") or "")
+        if str(message.get("role") or message.get("from")).lower() in ASSISTANTS:
+            content = joined_parts(message.get("content") or message.get("value") or "", "content")
             reasoning = _first(message, _REASONING)
             yield (Written(reasoning=reasoning.strip(), answer=content) if reasoning else read_written(content))
             return
@@ -204,4 +231,4 @@ def _of_chat(messages: Sequence[Mapping[str, Any]]) -> Iterator[Written]:
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     name = next((name for name in names if row.get(name)), None)
-    return None if name is None else str(row[name])
+    return None if name is None else joined_parts(row[name], name)

@@ -35,6 +35,8 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     written = None if settings.chains is None else FileWriter.load(settings.chains, settings.answer_timeout_s)
     problems, aside = sample(settings, known, written)
+    if written is not None and settings.source:
+        aside += written.aside
     if not problems:
         raise UserError(_KEY, settings.source or settings.chains, f"no problem can be used{_first(aside)}")
 
@@ -67,7 +69,7 @@ def sample(
     before = KnownProblems(settings.similarity)
     for source, index in _in_random_order(settings, written):
         try:
-            problem = training_problem(source, index, key=_KEY)
+            problem = training_problem(source, index)
             if written is not None and words(problem.text) not in written.rows:
                 continue
             refuse_known(problem.text, known, "held out")

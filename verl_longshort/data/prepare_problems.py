@@ -34,7 +34,7 @@ def prepare_problems(settings: TrainingProblemSettings, console: Console) -> Non
     train, alike = _apart(rest, val, settings.similarity)
     dropped += alike
     if not train or len(val) < settings.val_problems:
-        remedy = f"must leave problems to train on; {len(problems)} of {read} can be used"
+        remedy = f"must leave problems to train on; {len(problems)} of {read} can be used{_first(dropped)}"
         raise UserError("longshort.val_problems", settings.val_problems, remedy)
     folder = settings.output_dir
     for split, part in (("train", train), ("val", val)):
@@ -60,7 +60,7 @@ def _read(settings: TrainingProblemSettings, known: KnownProblems) -> tuple[list
     rows = [(source, index) for source in sources for index in range(len(source.rows))][: settings.limit]
     for done, (source, index) in enumerate(rows, start=1):
         try:
-            problem = training_problem(source, index, key="longshort.source")
+            problem = training_problem(source, index)
             refuse_known(problem.text, known, "held out")
             # What is nearly the same may be trained on twice; from validation it is kept apart later.
             if (same := taken.same(problem.text)) is not None:
@@ -91,6 +91,13 @@ def _apart(
         except RejectedError as error:
             dropped.append(Rejected.by(error, problem.id))
     return kept, dropped
+
+
+def _first(dropped: Sequence[Rejected]) -> str:
+    if not dropped:
+        return ""
+    source, _, number = dropped[0].id.rpartition("#")
+    return f"; the first one dropped, {source}, record {number}: {dropped[0].reason}, {dropped[0].detail}"
 
 
 def _row(problem: Problem, index: int, data_source: str, split: str) -> Record:

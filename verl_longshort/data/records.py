@@ -27,7 +27,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from verl_longshort.base.dry_run import is_planned
-from verl_longshort.base.files import Record, Records, read_records
+from verl_longshort.base.files import LineError, Record, Records, parse_record, read_records, text_lines
 
 Filled = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -205,13 +205,16 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[Ch
     if not file.is_file():
         raise UserError(key, path, "no such file: give the path of a .jsonl file")
     records: dict[str, ChainT] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                record = _read_line(line, model, key, where := f"{file}, line {number}")
-                if record.id in records:
-                    raise UserError(key, where, f"the id {record.id!r} is there twice: give each its own")
-                records[record.id] = record
+    for number, line in text_lines(file, key=key):
+        where = f"{file}, line {number}"
+        try:
+            content = parse_record(line)
+        except LineError as error:
+            raise UserError(key, where, str(error)) from error
+        record = _validated(_with_id(content), model, key, where)
+        if record.id in records:
+            raise UserError(key, where, f"the id {record.id!r} is there twice: give each its own")
+        records[record.id] = record
     if not records:
         raise UserError(key, path, "has no records: run the stage that writes it again")
     return Records(records.values())
@@ -250,17 +253,11 @@ def _validated(record: Record, model: type[RecordT], key: str, where: str) -> Re
         raise UserError(key, where, reason) from error
 
 
-def _read_line(line: str, model: type[ChainT], key: str, where: str) -> ChainT:
-    try:
-        record: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(key, where, f"is not JSON ({error.msg}): write the file again") from error
-    if not isinstance(record, dict):
-        raise UserError(key, where, "is not a JSON object: one record per line is expected")
-    if "id" not in record:
-        content = json.dumps([record.get("problem"), record.get("chain")])
-        record = {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **record}
-    return _validated(record, model, key, where)
+def _with_id(record: Record) -> Record:
+    if "id" in record:
+        return record
+    content = json.dumps([record.get("problem"), record.get("chain")])
+    return {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **record}
 
 
 def _trajectory(record: Record, where: str) -> Trajectory:

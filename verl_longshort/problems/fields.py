@@ -1,4 +1,5 @@
-"""What data sets call the fields of a row: the one table of names, for training data, benchmarks and chains alike.
+"""What data sets call the fields of a row, and what the content of a message says: for training data, benchmarks and
+chains alike.
 
 A data set whose names are missing here needs one more name below, nothing else. `docs/evaluation.md` shows the table.
 """
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from verl_longshort.base.characters import half_character
 from verl_longshort.base.files import Record
 
 PROBLEM = ("problem", "question", "Problem", "Question")
@@ -15,6 +17,12 @@ SOLUTION = ("solution", "Solution", "generated_solution")
 WRONG_ANSWERS = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 SUBJECT = ("subject", "type", "problem_type", "problem_source")
 LEVEL = ("level",)
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of the parts of a content that are text: of chat completions, and of OpenAI's responses."""
+
+
+class RowError(ValueError):
+    """A row that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,10 @@ VERL = Schema(problem="prompt", answer="reward_model")
 """Rows of verl's RL data: the prompt is a list of messages, the answer `reward_model.ground_truth`."""
 
 
+ASSISTANTS = frozenset({"assistant", "gpt", "model", "bot", "chatgpt", "ai"})
+"""What a chat calls its model."""
+
+
 def field_name(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """The first of `names` under which the row has something."""
     return next((name for name in names if row.get(name) is not None), None)
@@ -57,3 +69,49 @@ def find_schema(row: Record) -> Schema | None:
         return None
     wrong = WRONG_ANSWERS if all(row.get(name) is not None for name in WRONG_ANSWERS) else ()
     return Schema(problem=problem, answer=answer, solution=solution, wrong=wrong)
+
+
+def content_text(content: object, name: str = "content") -> str:
+    """The text of a message's content, or of a problem; see `joined_parts`.
+
+    Raises:
+        RowError: there is no text, half a character in it, or a part that is none, such as an image.
+    """
+    text = "" if content is None else joined_parts(content, name)
+    if not text.strip():
+        raise RowError(f"'{name}' is missing or empty")
+    if (half := half_character(text)) is not None:
+        raise RowError(f"'{name}' holds half a character ({half}): the text was cut inside it")
+    return text
+
+
+def joined_parts(content: object, name: str) -> str:
+    """A content as text: a text, or a list of parts, each a text or `{"type": "text", "text": ...}`.
+
+    A line break joins two parts that no white space parts. Raises RowError, naming the field `name`, for anything
+    else, such as an image.
+    """
+    if isinstance(content, str):
+        return content
+    parts = [content] if isinstance(content, Mapping) else content
+    if not isinstance(parts, Sequence) or isinstance(parts, bytes | bytearray):
+        raise RowError(f"'{name}' is not a text")
+    text = ""
+    for part in parts:
+        said = _part_text(part, name)
+        glued = text and said and not (text[-1].isspace() or said[0].isspace())
+        text += "\n" + said if glued else said
+    return text
+
+
+def _part_text(part: object, name: str) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise RowError(f"'{name}' is not a text: it holds a part that is none ({type(part).__name__})")
+    kind = part.get("type") or "text"
+    if kind not in _TEXT_PARTS:
+        raise RowError(f"'{name}' holds a part of the type {kind!r:.40}: only text can be read")
+    if not isinstance(part.get("text"), str):
+        raise RowError(f"'{name}' holds a part without text")
+    return str(part["text"])

@@ -47,25 +47,24 @@ def text_of(source: Source, index: int, *, key: str) -> str:
         raise UserError(key, source.where(index), f"{error}") from error
 
 
-def training_problem(source: Source, index: int, *, key: str) -> Problem:
+def training_problem(source: Source, index: int) -> Problem:
     """Row `index` of a source, to train on.
 
     Raises:
-        UserError: the row has no problem, or neither answer nor solution.
-        RejectedError: its answer cannot be found or is none.
+        RejectedError: its problem or its answer cannot be found or is none.
     """
-    row, where = source.rows[index], source.where(index)
+    row = source.rows[index]
     schema = find_schema(row)
-    if schema is None:
-        text_of(source, index, key=key)
-        names, found = " or ".join((*ANSWER, *SOLUTION)), ", ".join(sorted(map(str, row)))
-        raise UserError(key, where, f"has no answer under {names} (its fields: {found})")
     try:
+        if schema is None:
+            problem_text(row)
+            names, found = " or ".join((*ANSWER, *SOLUTION)), ", ".join(sorted(map(str, row)))
+            raise AnswerError(f"has no answer under {names} (its fields: {found})")
         problem = read_problem(row, schema, source=source.name, index=index)
     except AnswerError as error:
         raise RejectedError("no final answer", str(error)) from error
     except RowError as error:
-        raise UserError(key, where, f"{error}: correct the row") from error
+        raise RejectedError("no problem", str(error)) from error
     answer = problem.ground_truth
     if len(answer) > _LONGEST_ANSWER:
         raise RejectedError("a final answer that is none", f"{len(answer)} characters: {answer[:60]}")

@@ -16,6 +16,7 @@ _DROPPED = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|text|mathrm|mbox
 _FRACTIONS = re.compile(r"\\[dt]frac(?![a-zA-Z])")
 _WORD = re.compile(r"\\?[a-z]+|\d+(?:\.\d+)?|[^\sa-z\d]")
 _PUNCTUATION = frozenset(".,;:?!'\"`\\")
+_WITHOUT_WIDTH = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _SHINGLE = 2
 
 
@@ -39,7 +40,7 @@ class Match:
 
 def words(text: str) -> tuple[str, ...]:
     """What matters of a problem's text: lower-case words, numbers and operators, without layout."""
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = _WITHOUT_WIDTH.sub("", unicodedata.normalize("NFKC", text)).lower()
     text = _DROPPED.sub(" ", _FRACTIONS.sub(r"\\frac", text))
     return tuple(word for word in _WORD.findall(text) if word not in _PUNCTUATION)
 

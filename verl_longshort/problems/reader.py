@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longshort_reward.ground_truth import ground_truth_text, is_missing, solution_answer
+from pydantic_core import to_jsonable_python
 
+from verl_longshort.base.characters import half_character, whole_characters
 from verl_longshort.base.files import Record
-from verl_longshort.problems.fields import LEVEL, PROBLEM, SUBJECT, VERL, Schema, field_name, is_chat
+from verl_longshort.problems.fields import LEVEL, PROBLEM, SUBJECT, VERL, Schema, content_text, field_name, is_chat
+from verl_longshort.problems.fields import RowError as RowError
 
 LETTERS = "ABCDEFGHIJ"
 _EXTRA = ("id", "ID", "unique_id", "Record ID", "subject", "level", "Subdomain", "High-level domain", "url")
@@ -44,10 +47,6 @@ class Problem:
         return f"{self.source}#{self.index + 1}"
 
 
-class RowError(ValueError):
-    """A row that cannot be used; the message says why."""
-
-
 class AnswerError(RowError):
     """A row whose problem can be used and whose answer cannot."""
 
@@ -65,11 +64,15 @@ def read_problem(
         AnswerError: the answer is missing, or is none.
         RowError: anything else is missing or wrong.
     """
-    question = user_message(row.get(schema.problem)) if schema == VERL else _text(row, schema.problem)
+    question = (
+        user_message(row.get(schema.problem))
+        if schema == VERL
+        else content_text(row.get(schema.problem), schema.problem).strip()
+    )
     answer = _answer(row, schema)
     options: tuple[str, ...] = ()
     if schema.wrong:
-        shuffled = [answer, *(_text(row, name) for name in schema.wrong)]
+        shuffled = [answer, *(content_text(row.get(name), name).strip() for name in schema.wrong)]
         if len(set(shuffled)) < len(shuffled):
             raise RowError("has the same option twice")
         random.Random(f"{option_seed}/{source}/{index}").shuffle(shuffled)
@@ -80,13 +83,15 @@ def read_problem(
     extra = {name: row[name] for name in _EXTRA if row.get(name) is not None}
     if isinstance(row.get("extra_info"), Mapping):
         extra |= row["extra_info"]
+    # Times and decimals of a parquet file become text, bytes base64: the records are JSON.
+    extra = to_jsonable_python(extra, bytes_mode="base64", fallback=str)
     return Problem(
         source=source,
         index=index,
         text=template.replace("{problem}", question),
         ground_truth=answer,
         options=options,
-        subject=None if subject is None else str(row[subject]),
+        subject=None if subject is None else whole_characters(str(row[subject])),
         level=int(digits.group()) if digits else None,
         extra=extra,
     )
@@ -100,11 +105,11 @@ def problem_text(row: Record) -> str:
     if name is None:
         found = ", ".join(sorted(map(str, row))) or "none"
         raise RowError(f"has no text under {' or '.join(PROBLEM)} (its fields: {found})")
-    return _text(row, name)
+    return content_text(row[name], name).strip()
 
 
 def user_message(messages: Any) -> str:
-    """The content of the last user message of a chat: the problem, in verl's rows.
+    """The content of the last user message of a chat: the problem, in verl's rows; see `content_text`.
 
     Raises RowError when there is none.
     """
@@ -112,22 +117,26 @@ def user_message(messages: Any) -> str:
         said = [message["content"] for message in messages if message["role"] == "user"]
     except (KeyError, TypeError) as error:
         raise RowError("needs prompt = [{role: user, content}]") from error
-    if not said or not isinstance(said[-1], str) or not said[-1].strip():
+    if not said or said[-1] is None or said[-1] == "":
         raise RowError("has no user message in its prompt: the problem goes there")
-    return str(said[-1])
+    return content_text(said[-1], "prompt")
 
 
 def _answer(row: Record, schema: Schema) -> str:
     try:
         if schema == VERL:
-            return answer_text(_verl_answer(row), "reward_model.ground_truth")
-        if schema.answer is not None and not is_missing(row.get(schema.answer)):
-            return answer_text(row[schema.answer], schema.answer)
-        return ground_truth_text(_boxed(row, schema))
+            answer = answer_text(_verl_answer(row), "reward_model.ground_truth")
+        elif schema.answer is not None and not is_missing(row.get(schema.answer)):
+            answer = answer_text(row[schema.answer], schema.answer)
+        else:
+            answer = ground_truth_text(_boxed(row, schema))
     except AnswerError:
         raise
     except ValueError as error:
         raise AnswerError(str(error)) from error
+    if (half := half_character(answer)) is not None:
+        raise AnswerError(f"holds half a character ({half}) in its answer: the text was cut inside it")
+    return answer
 
 
 def _verl_answer(row: Record) -> Any:
@@ -157,15 +166,6 @@ def answer_text(value: Any, name: str) -> str:
         if isinstance(value, str) and value.strip("# \n"):
             raise
         raise ValueError(f"'{name}' is {value!r:.80}; it must be a number or a text with one final answer") from error
-
-
-def _text(row: Record, name: str) -> str:
-    value = row.get(name)
-    if value is not None and not isinstance(value, str):
-        raise RowError(f"'{name}' is not a text")
-    if not value or not value.strip():
-        raise RowError(f"'{name}' is missing or empty")
-    return value.strip()
 
 
 def _with_options(question: str, options: Sequence[str]) -> str:

@@ -66,14 +66,18 @@ def read_record_file(path: Path) -> tuple[dict[str, Any], list[Record]]:
 
 def _resume(path: Path, header: dict[str, Any]) -> list[Record]:
     lines = _complete_lines(path)
+    if len(lines) < 2:
+        # A header alone says nothing of records: the file is begun again.
+        lines = []
     # A line without its end is what a killed process was writing.
     os.truncate(path, sum(map(len, lines)))
     if not lines:
         return []
     before, *records = _parsed(path, lines)
-    changed = [key for key in header if not _same(before.get(key), header[key], path)]
+    # A key that earlier versions did not write stands for an empty block.
+    changed = [key for key in header if not _same(before.get(key, {}), header[key], path)]
     if changed:
-        was, now = before.get(changed[0]), header[changed[0]]
+        was, now = before.get(changed[0], {}), header[changed[0]]
         raise UserError(f"longshort.{changed[0]}", now, f"{path} was made with {was}: remove it or choose another name")
     return records
 

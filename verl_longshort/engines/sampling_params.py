@@ -79,17 +79,21 @@ def _invalid(key: str, value: object, remedy: str) -> ValueError:
     return ValueError(f"sampling key {key} is {value!r}: {remedy}")
 
 
+class TooLongError(ValueError):
+    """A prompt that leaves no room for what may be generated."""
+
+
 def tokens_allowed(params: SamplingParams, prompt_tokens: int, max_model_len: int, *, request_id: str) -> int:
     """How many tokens a request may generate: `max_tokens`, or what the model has room for.
 
-    Raises ValueError when there is no prompt or `max_tokens` does not fit behind it.
+    Raises ValueError when there is no prompt, TooLongError when `max_tokens` does not fit behind it.
     """
     if prompt_tokens == 0:
         raise ValueError(f"request {request_id}: prompt_ids is empty; give at least one token")
     room = max_model_len - prompt_tokens
     if (params.max_tokens or 1) > room:
         sizes = f"{prompt_tokens} prompt tokens and max_tokens {params.max_tokens}"
-        raise ValueError(
+        raise TooLongError(
             f"request {request_id}: {sizes} exceed the model length of {max_model_len}; "
             "shorten the prompt or lower max_tokens"
         )

@@ -16,6 +16,7 @@ from longshort_reward.protocol import ROLES
 
 from verl_longshort import __version__
 from verl_longshort.base.concurrency import run_bounded
+from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.files import Record, write_json
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
@@ -23,11 +24,13 @@ from verl_longshort.base.seeds import derived_seed
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.trajectory import Generate, Participant
 from verl_longshort.engines.factory import open_engine
+from verl_longshort.engines.sampling_params import TooLongError
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
 from verl_longshort.evaluation.grading import MARKERS, grade
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import ChatSolver, PairSolver, SingleSolver, Solver
 from verl_longshort.evaluation.summary import Summary, summarise
+from verl_longshort.llm.client import RefusedError
 from verl_longshort.llm.endpoint import CompletionEndpoint, EndpointClient
 from verl_longshort.llm.server import Server
 from verl_longshort.llm.settings import api_key
@@ -69,6 +72,10 @@ def evaluate(settings: EvaluationSettings) -> Summary:
     return summary
 
 
+REFUSED = "refused"
+"""Stop reason of a problem that the model can never answer, such as one that does not fit its context."""
+_MOST_REFUSED = 8
+"""So many, and none answered: then it is the request, not the problem."""
 Model = tuple[Tokenizer, Generate]
 """A model of the evaluation, in this process or behind an endpoint."""
 
@@ -84,9 +91,21 @@ class Task:
 
 def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile) -> None:
     total = len(file.records) + len(tasks)
+    answered = any(record["stop_reason"] != REFUSED for record in file.records)
+    refused: list[Record] = []
 
     def keep(record: Record) -> None:
-        file.append(record)
+        nonlocal answered
+        answered = answered or record["stop_reason"] != REFUSED
+        if not answered:
+            # It may be no problem of this problem: kept only once another one is answered.
+            refused.append(record)
+            if len(refused) == _MOST_REFUSED:
+                raise _all_refused(refused)
+            return
+        for held in (*refused, record):
+            file.append(held)
+        refused.clear()
         correct = sum(done["correct"] for done in file.records)
         count = len(file.records)
         report(count, total, f"{count}/{total} answers, {correct / count:.1%} correct")
@@ -96,7 +115,7 @@ def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile)
             solver = _solver(settings, models, connections)
             await run_bounded(
                 tasks,
-                lambda task: _answer(task, solver, settings.answer_timeout_s),
+                lambda task: _answer(task, solver, settings.mode.model_roles, settings.answer_timeout_s),
                 keep,
                 # Both engines of a pair are kept busy while the other one speaks.
                 limit=settings.max_num_seqs * len(settings.mode.model_roles),
@@ -105,11 +124,22 @@ def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile)
 
     with ExitStack() as engines:
         asyncio.run(solve(_load(settings, engines)))
+    if refused:
+        raise _all_refused(refused)
 
 
-async def _answer(task: Task, solver: Solver, timeout_s: float) -> Record:
+def _all_refused(refused: Sequence[Record]) -> UnavailableError:
+    first = refused[0]
+    return UnavailableError(f"the model refused a problem, and answered none: {first['id']}, {first['refusal']}")
+
+
+async def _answer(task: Task, solver: Solver, roles: Sequence[str], timeout_s: float) -> Record:
     started = time.monotonic()
-    answer = await solver(task.problem.text, seed=task.seed)
+    try:
+        answer = await solver(task.problem.text, seed=task.seed)
+    except (RefusedError, TooLongError) as error:
+        nothing = {"turns": [], "text": "", "tokens": dict.fromkeys(roles, 0), "rethinks": 0}
+        answer = {"problem": task.problem.text, **nothing, "stop_reason": REFUSED, "refusal": str(error)}
     seconds = time.monotonic() - started
     grading = await asyncio.to_thread(grade, task.problem, answer["text"], timeout_s=timeout_s)
     return {
@@ -148,6 +178,7 @@ def _solver(settings: EvaluationSettings, models: Mapping[str, Model], connectio
         "concurrency": settings.max_num_seqs,
         "timeout_s": settings.endpoint.timeout_s,
         "attempts": settings.endpoint.attempts,
+        "names": dict(settings.endpoint.request_names),
         "key": "longshort.endpoint",
     }
     if settings.base_urls and settings.mode is Mode.PLAIN:

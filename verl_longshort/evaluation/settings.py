@@ -14,7 +14,8 @@ from verl_longshort.base.files import absolute_model, model_identity, model_sett
 from verl_longshort.config.pair import EnvironmentSettings
 from verl_longshort.core.environment import Limits
 from verl_longshort.engines.factory import EngineSettings
-from verl_longshort.llm.settings import api_key
+from verl_longshort.llm.endpoint import renamed
+from verl_longshort.llm.settings import RequestNames, api_key
 from verl_longshort.problems.settings import ProblemSettings
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -57,6 +58,7 @@ class EndpointSettings(Settings):
     api_key_env: str | None = None
     timeout_s: Seconds
     attempts: PositiveInt
+    request_names: RequestNames = RequestNames()
 
     @model_validator(mode="after")
     def _key_exists(self) -> Self:
@@ -150,7 +152,7 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
         return {
             **{key: getattr(self, key) for key in own},
             **self.problem_header(),
-            **(self.engine_header() if self.runs_here else {}),
+            **(self.engine_header() if self.runs_here else {"request_names": renamed(self.endpoint.request_names)}),
             "mode": str(self.mode),
             "models": models,
             "limits": vars(self.limits),

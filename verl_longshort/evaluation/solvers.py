@@ -15,19 +15,21 @@ from typing import Any, Protocol
 
 from longshort_reward.protocol import ANSWER_CLOSE, THINK_CLOSE, THINK_OPEN, Role
 
-from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.files import Record
 from verl_longshort.core.environment import Environment
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.single_model import SingleMode, solve_alone
 from verl_longshort.core.trajectory import Generate, Participant, run_trajectory
 from verl_longshort.evaluation.settings import EvaluationSettings
-from verl_longshort.llm.client import ChatSampling, RefusedError
+from verl_longshort.llm.client import ChatSampling
 from verl_longshort.llm.endpoint import SEEDS, EndpointClient, counted
 
 
 class Solver(Protocol):
-    """Solves one problem; `seed` decides what is sampled."""
+    """Solves one problem; `seed` decides what is sampled.
+
+    Raises RefusedError or TooLongError for a problem that its model can never answer.
+    """
 
     async def __call__(self, problem: str, *, seed: int) -> Record: ...
 
@@ -92,13 +94,9 @@ class ChatSolver:
             max_tokens=self.settings.limits.token_budget,
             seed=seed % SEEDS,
         )
-        try:
-            (reply,) = await self.client.ask([*system, {"role": "user", "content": problem}], sampling)
-        except RefusedError as error:
-            raise UnavailableError(f"the endpoint refused a problem: {error}") from error
+        (reply,) = await self.client.ask([*system, {"role": "user", "content": problem}], sampling)
         reasoning = f"{THINK_OPEN}\n{reply.reasoning}\n{THINK_CLOSE}\n\n" if reply.reasoning else ""
-        finished = "stop" if reply.complete else "length"
-        return _single_record(problem, reasoning + reply.text, counted(reply.tokens), finished)
+        return _single_record(problem, reasoning + reply.text, counted(reply.tokens), reply.finish_reason)
 
 
 def _single_record(problem: str, text: str, tokens: int, finish_reason: str) -> Record:

@@ -121,7 +121,7 @@ def _figures(benchmarks: Sequence[Groups], timeout_s: float) -> Figures:
         pass_at={k: by_problem(partial(_pass_at, k)) for k in _ks(samples)},
         majority=by_problem(partial(majority, timeout_s=timeout_s)) if samples > 1 else None,
         tokens=mean(*(columns(groups)[1] for groups in benchmarks)),
-        tokens_by_role={role: average(lambda r, role=role: r["tokens"][role]) for role in roles},  # type: ignore[misc]
+        tokens_by_role={role: average(lambda r, role=role: r["tokens"].get(role, 0)) for role in roles},  # type: ignore[misc]
         tokens_right=_tokens_where(benchmarks, correct=True),
         tokens_wrong=_tokens_where(benchmarks, correct=False),
         turns=average(lambda record: len(record["turns"])),

@@ -40,7 +40,7 @@ class Reply:
 
     text: str
     finish_reason: str
-    """"stop": complete; "length": truncated at `max_tokens`; an endpoint may have others."""
+    """"stop": complete; "length": truncated at `max_tokens`; "content_filter"; an endpoint may have others."""
     tokens: int | None
     """Generated tokens, or None when the endpoint does not say (it counts all samples together)."""
     reasoning: str = ""
@@ -49,7 +49,7 @@ class Reply:
     @property
     def complete(self) -> bool:
         """Whether the model itself ended the reply."""
-        return self.finish_reason == "stop"
+        return self.finish_reason not in ("length", "content_filter")
 
 
 class LLMClient(Protocol):

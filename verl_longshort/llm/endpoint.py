@@ -6,18 +6,23 @@
   since tokens are half of every result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from verl_longshort.base.characters import whole_characters
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.core.trajectory import Generation
-from verl_longshort.llm.client import ChatSampling, Message, RefusedError, Reply
+from verl_longshort.llm.client import ChatSampling, Message, Reply
+from verl_longshort.llm.finish import ABORTED, END_OF_TEXT, FILTERED, LENGTH, STOP_STRING, finish_reason, plain_word
 from verl_longshort.llm.server import Server
+from verl_longshort.problems.fields import joined_parts
 
 SEEDS = 2**31
 """Some servers take 32 signed bits."""
+_THINKING = ("thinking", "reasoning")
+"""Types of the parts of a content that are reasoning."""
 
 
 class EndpointClient:
@@ -32,12 +37,14 @@ class EndpointClient:
 
     def __init__(self, base_url: str, *, model: str, key: str = "longshort.llm", **options: Any) -> None:
         self._model = model
+        other = renamed((options.get("names") or {}).items())
+        self._renamed = {"request_names": other} if other else {}
         self._server = Server(base_url, key=key, **options)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Model and address; see `LLMClient`."""
-        return {"model": self._model, "base_url": self._server.base_url}
+        """Model and address, and other names of parameters; see `LLMClient`."""
+        return {"model": self._model, "base_url": self._server.base_url, **self._renamed}
 
     async def ask(self, messages: Sequence[Message], sampling: ChatSampling) -> list[Reply]:
         """See `LLMClient`. A server that gives fewer samples than it was asked for is asked for the rest."""
@@ -53,7 +60,8 @@ class EndpointClient:
                 "n": missing,
                 "seed": sampling.seed + len(replies),
             }
-            replies += (await self._server.post("chat/completions", body, _replies))[:missing]
+            read = partial(_replies, wanted=missing, max_tokens=sampling.max_tokens)
+            replies += await self._server.post("chat/completions", body, read)
         return replies
 
     async def aclose(self) -> None:
@@ -61,27 +69,43 @@ class EndpointClient:
         await self._server.aclose()
 
 
-def _replies(completion: Any) -> list[Reply]:
-    choices = completion["choices"]
-    tokens = (completion.get("usage") or {}).get("completion_tokens") if len(choices) == 1 else None
+def renamed(names: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
+    """Those names of parameters that differ from ours."""
+    return {key: name for key, name in names if name != key}
+
+
+def _replies(completion: Any, *, wanted: int, max_tokens: int) -> list[Reply]:
+    choices = completion["choices"][:wanted]
     if not choices:
         raise ValueError("a chat completion without choices")
-    return [_reply(choice, tokens) for choice in choices]
+    # What a server generated beyond the one reply that it was asked for counts as that reply's.
+    tokens = (completion.get("usage") or {}).get("completion_tokens") if len(choices) == 1 else None
+    return [_reply(choice, tokens, max_tokens) for choice in choices]
 
 
-def _reply(choice: Mapping[str, Any], tokens: int | None) -> Reply:
+def _reply(choice: Mapping[str, Any], tokens: int | None, max_tokens: int) -> Reply:
     message = choice["message"]
+    reason = finish_reason(choice.get("finish_reason"), tokens=tokens, max_tokens=max_tokens)
+    if reason == ABORTED:
+        raise ValueError("the server gave up the reply")
     # A model that was truncated while it still reasoned has no content.
-    text = message.get("content") or ""
-    if not isinstance(text, str):
-        raise TypeError(f"content is {type(text).__name__}, not text")
+    content = message.get("content") or ""
+    thinking: list[Any] = []
+    if not isinstance(content, str | Mapping):
+        thinking = [part for part in content if isinstance(part, Mapping) and part.get("type") in _THINKING]
+        content = [part for part in content if part not in thinking]
+    # Two names that vLLM and SGLang use when they are configured to separate the reasoning; others have parts.
+    apart = message.get("reasoning_content") or message.get("reasoning") or [_thought(part) for part in thinking]
     return Reply(
-        text=text,
-        finish_reason=str(choice.get("finish_reason") or "unknown"),
+        text=whole_characters(joined_parts(content, "content")),
+        finish_reason=reason,
         tokens=tokens,
-        # Two names that vLLM and SGLang use when they are configured to separate the reasoning.
-        reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
+        reasoning=whole_characters(joined_parts(apart, "reasoning")),
     )
+
+
+def _thought(part: Mapping[str, Any]) -> str:
+    return joined_parts(part.get("thinking") or part.get("reasoning") or part.get("text") or "", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,7 @@ class CompletionEndpoint:
     model: str
 
     async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
-        """The continuation of a prompt, as text. Raises UnavailableError when the server does not give one."""
+        """The continuation of a prompt, as text. Raises what `Server.post` raises."""
         body = {
             **sampling,
             "model": self.model,
@@ -102,10 +126,8 @@ class CompletionEndpoint:
             # servers that do not know it say what they stopped at.
             "include_stop_str_in_output": True,
         }
-        try:
-            return await self.server.post("completions", body, partial(_generation, stop=sampling["stop"]))
-        except RefusedError as error:
-            raise UnavailableError(f"{self.server.base_url} refused a prompt: {error}") from error
+        read = partial(_generation, stop=sampling["stop"], max_tokens=sampling["max_tokens"])
+        return await self.server.post("completions", body, read)
 
 
 def counted(tokens: Any) -> int:
@@ -115,21 +137,29 @@ def counted(tokens: Any) -> int:
     return tokens
 
 
-def _generation(content: Any, stop: Sequence[str]) -> Generation:
-    choice = content["choices"][0]
-    text, reason = choice["text"], choice["finish_reason"]
-    if reason == "stop" and not any(tag in text for tag in stop):
-        reported = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
-        if not reported:
-            raise UnavailableError(
-                "the endpoint does not say which stop string ended a turn; serve the model with vLLM or SGLang"
-            )
-        # Anything else is the end of text, which is no closing tag.
-        text += next((tag for tag in reported if tag in stop), "")
-    usage = content.get("usage") or {}
+def _generation(content: Any, stop: Sequence[str], max_tokens: int) -> Generation:
+    choice, usage = content["choices"][0], content.get("usage") or {}
+    text, given = choice["text"] or "", choice.get("finish_reason")
+    reason = finish_reason(given, tokens=usage.get("completion_tokens"), max_tokens=max_tokens)
+    if reason == ABORTED:
+        raise ValueError("the server gave up the turn")
+    if reason != LENGTH and not any(tag in text for tag in stop) and plain_word(given) not in END_OF_TEXT:
+        text += _stop_string(choice, stop)
     return Generation(
         logprobs=None,
-        finish_reason="stop" if reason == "stop" else "length",
-        text=text,
+        finish_reason={LENGTH: "length", FILTERED: "aborted"}.get(reason, "stop"),
+        text=whole_characters(text),
         text_tokens=counted(usage.get("completion_tokens")),
+    )
+
+
+def _stop_string(choice: Mapping[str, Any], stop: Sequence[str]) -> str:
+    """The stop string that ended a turn, which the server left out; "" for the end of the text."""
+    reported = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
+    if reported:
+        return next((tag for tag in reported if tag in stop), "")
+    if plain_word(choice.get("finish_reason")) in STOP_STRING and len(stop) == 1:
+        return stop[0]
+    raise UnavailableError(
+        "the endpoint does not say which stop string ended a turn; serve the model with vLLM or SGLang"
     )

@@ -49,6 +49,8 @@ class Server:
         timeout_s: seconds for one request from sending to the last byte.
         attempts: how often one request is sent at most.
         backoff_s: unit of the waits between attempts.
+        names: what the server calls the parameters of a request; None leaves one out. Those that are not here keep
+            their names.
         key: the block of settings that describes the server, for errors.
     """
 
@@ -61,6 +63,7 @@ class Server:
         timeout_s: float,
         attempts: int,
         backoff_s: float = 1.0,
+        names: Mapping[str, str | None] | None = None,
         key: str,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -68,6 +71,7 @@ class Server:
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._backoff = wait_random_exponential(multiplier=backoff_s, max=_LONGEST_WAIT_S)
+        self._names = names or {}
         self._key = key
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
@@ -87,8 +91,10 @@ class Server:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts), wait=self._wait, retry=retry_if_exception_type(_PassingError)
         )
+        named = {self._names.get(key, key): value for key, value in body.items()}
+        named.pop(None, None)
         try:
-            return await retrying(self._attempt, path, body, read)
+            return await retrying(self._attempt, path, named, read)
         except RetryError as error:
             last = error.last_attempt.exception()
             raise UnavailableError(
@@ -119,7 +125,9 @@ class Server:
         if status in _PASSING or status >= 500:
             raise _PassingError(f"status {status}: {shown}", _retry_after(response))
         if status in _REFUSING:
-            raise RefusedError(f"status {status}: {shown}")
+            mentioned = next((name for name in self._names if name in body and name in response.text), None)
+            remedy = f"; {self._key}.request_names.{mentioned} renames it or leaves it out" if mentioned else ""
+            raise RefusedError(f"status {status}: {shown}{remedy}")
         if status != httpx.codes.OK:
             remedy = f"check {self._key}.base_url, the model's name and the API key"
             raise UnavailableError(f"{response.url}: status {status}: {shown}; {remedy}")

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from longshort_reward.settings import PositiveInt, Remedy, SettingError
+from longshort_reward.settings import PositiveInt, Remedy, SettingError, Settings
 from pydantic import Field, Strict, model_validator
 from typing_extensions import Self
 
@@ -29,6 +29,18 @@ _Count = Annotated[int, Strict(), Field(ge=1), Remedy("must be a whole number ab
 _Finite = Field(allow_inf_nan=False)
 
 
+class RequestNames(Settings):
+    """What an endpoint calls the parameters of a request; None leaves one out (`config/request_names/default.yaml`)."""
+
+    temperature: str | None = "temperature"
+    top_p: str | None = "top_p"
+    max_tokens: str | None = "max_tokens"
+    n: str | None = "n"
+    seed: str | None = "seed"
+    stop: str | None = "stop"
+    include_stop_str_in_output: str | None = "include_stop_str_in_output"
+
+
 class LLMSettings(EngineSettings):
     """Which model is asked, and how. A command's settings hold it as `llm: LLMSettings`.
 
@@ -43,6 +55,7 @@ class LLMSettings(EngineSettings):
     base_url: str | None = None
     """None: the model is a folder and runs in this process."""
     api_key_env: str | None = None
+    request_names: RequestNames = RequestNames()
     temperature: Annotated[float, Strict(), Field(ge=0), _Finite, Remedy("give 0 for greedy or a positive number")] = (
         0.1
     )
@@ -88,6 +101,7 @@ class LLMSettings(EngineSettings):
                 concurrency=self.concurrency,
                 timeout_s=self.timeout_s,
                 attempts=self.request_attempts,
+                names=dict(self.request_names),
             )
         from verl_longshort.llm.in_process import EngineClient
 

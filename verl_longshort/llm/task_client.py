@@ -89,8 +89,8 @@ class TaskClient:
                 sampling = replace(self.sampling, seed=seed)
                 (reply,) = await self.cache.ask(self.client, record_id, chat, sampling)
                 if not reply.complete:
-                    limit = f"it may have {sampling.max_tokens} tokens at most"
-                    raise BadReplyError(f"the reply was cut ({reply.finish_reason}); {limit}")
+                    limit = f"; it may have {sampling.max_tokens} tokens at most" * (reply.finish_reason == "length")
+                    raise BadReplyError(f"the reply was cut ({reply.finish_reason}){limit}")
                 return read(reply.text)
             except RefusedError as error:
                 raise NoReplyError(f"refused: {error}") from error

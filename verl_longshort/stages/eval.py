@@ -6,7 +6,7 @@ from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.engines.factory import generating, local_engine
-from verl_longshort.evaluation.runner import evaluate
+from verl_longshort.evaluation.runner import REFUSED, evaluate
 from verl_longshort.evaluation.settings import EvaluationSettings
 from verl_longshort.evaluation.summary import Summary
 from verl_longshort.llm.settings import ENDPOINT
@@ -53,4 +53,7 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
             highlight=False,
             soft_wrap=True,
         )
+        if refused := summary.stop_reasons.get(REFUSED, 0):
+            said = f"{refused} refused by the model, which count as incorrect: {settings.records_file} says why"
+            console.print(f"{summary.name}: {said}", highlight=False, soft_wrap=True)
         return summary

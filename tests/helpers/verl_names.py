@@ -134,6 +134,8 @@ TOUCHES: dict[str, list[Touch]] = {
             _load_checkpoint="",
             _compute_metrics="batch metrics timing_raw global_steps epoch",
             _val_metrics_update=None,
+            _log_rollout_data="batch timing_raw rollout_data_dir",
+            _dump_generations="inputs outputs gts scores reward_extra_infos_dict dump_path",
         ),
         called(TRAINER, "PPOTrainer._init_tokenizer", "self"),
         called(TRAINER, "PPOTrainer._init_dump_executor", "self"),

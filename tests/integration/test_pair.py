@@ -1,5 +1,6 @@
 """The real trainer on two tiny models with their own tokenizers: who learns, and from what."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,13 @@ def metrics_of(run: PairRun) -> dict[int, dict]:
 
 def test_a_mixed_schedule(speakers, tmp_path):
     schedule = ["long", "short", "both"]
-    run = PairRun(folder=tmp_path, models=speakers, overrides=[f"longshort.schedule=[{','.join(schedule)}]"])
+    overrides = [
+        f"longshort.schedule=[{','.join(schedule)}]",
+        "algorithm.rollout_correction.rollout_is=token",
+        f"trainer.rollout_data_dir={tmp_path / 'sampled'}",
+        f"trainer.validation_data_dir={tmp_path / 'validated'}",
+    ]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
     done = run.to_end().expect_success()
     learned_as_scheduled(run, schedule)
     rows_are_sound(run, per_step=16)
@@ -53,6 +60,9 @@ def test_a_mixed_schedule(speakers, tmp_path):
     metrics = metrics_of(run)
     assert sorted(metrics) == [1, 2, 3]
     sampled_is_written(run, schedule, metrics)
+    importance_weights_are_there(schedule, metrics)
+    for folder in (tmp_path / "sampled", tmp_path / "validated"):
+        roles_have_their_own_tokenizers(folder)
     assert "long/actor/kl_loss" in metrics[1]
     assert "short/actor/kl_loss" not in metrics[1]
     for name in (
@@ -109,6 +119,27 @@ def sampled_is_written(run: PairRun, schedule: list[str], metrics: dict[int, dic
             assert sum(r.total for r in rewards) / 16 == pytest.approx(metrics[step][f"{role}/reward/total"])
             assert all((r.advantage is not None) == (learner in (role, "both")) for r in rewards if not r.neutral)
         assert metrics[step]["timing_s/log_trajectories"] < 0.2
+
+
+def importance_weights_are_there(schedule: list[str], metrics: dict[int, dict]) -> None:
+    """Of every learner, and 1 where engine and actor agree."""
+    for step, learner in enumerate(schedule, start=1):
+        for role in ROLES:
+            key = f"{role}/rollout_corr/rollout_is_mean"
+            assert (key in metrics[step]) == (learner in (role, "both"))
+            assert metrics[step].get(key, 1.0) == pytest.approx(1.0, abs=1e-3)
+
+
+def roles_have_their_own_tokenizers(folder: Path) -> None:
+    """verl's files of prompts and responses: both rows of a trajectory say the same, whatever their tokens."""
+    for step in (1, 2, 3):
+        rows = [json.loads(line) for line in (folder / f"{step}.jsonl").read_text().splitlines()]
+        assert len(rows) == 32
+        assert {row["role"] for row in rows} == set(ROLES)
+        said: dict[str, set[str]] = {}
+        for row in rows:
+            said.setdefault(row["uid"].rpartition("_")[0], set()).add("".join(row["output"].split()))
+        assert all(len(texts) == 1 for texts in said.values()), said
 
 
 def exported(checkpoints: Path, role: Role, start: Path) -> None:

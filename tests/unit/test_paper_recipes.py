@@ -190,6 +190,9 @@ def test_training_is_the_papers(recipe):
         assert (actor["use_kl_loss"], actor["kl_loss_coef"]) == (True, 0.04)
         assert actor["fsdp_config"]["param_offload"]
         assert actor["fsdp_config"]["optimizer_offload"]
+        correction = policies[role]["algorithm"]["rollout_correction"]
+        assert (correction["rollout_is"], correction["rollout_is_threshold"]) == ("token", 2.0)
+        assert rollout["calculate_log_probs"]
         # both engines share a GPU, and something has to be left for contexts and workspaces
         assert 2 * rollout["gpu_memory_utilization"] < 0.9
     trajectories = config.data.train_batch_size * config.actor_rollout_ref.rollout.n

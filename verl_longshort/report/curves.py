@@ -95,6 +95,21 @@ PANELS = (
     ),
     Panel("KL to the SFT model", "The penalty in the loss, before its coefficient.", _of_both("actor/kl_loss")),
     Panel("KL of an update", "Policy after the update against the one that sampled.", _of_both("actor/ppo_kl")),
+    Panel(
+        "KL of engine and actor",
+        "Between the probabilities that the engine sampled with and the actor's, for the same weights (k3, in nats).",
+        _of_both("rollout_corr/k3_kl"),
+    ),
+    Panel(
+        "Importance weights",
+        "Rollout correction: mean weight of a learner's own tokens, and the share that was truncated.",
+        [
+            *_of_both("rollout_corr/rollout_is_mean"),
+            Curve("long/rollout_corr/rollout_is_ratio_fraction_high", "long, truncated", Ink.LONG, dashed=True),
+            Curve("short/rollout_corr/rollout_is_ratio_fraction_high", "short, truncated", Ink.SHORT, dashed=True),
+        ],
+        from_zero=True,
+    ),
     Panel("Learning rate", "Of the policy that learns.", _of_both("actor/lr"), from_zero=True),
     Panel("Entropy", "Of the learner's own tokens, in nats.", _of_both("actor/entropy")),
     Panel("Gradient norm", "Before clipping.", _of_both("actor/grad_norm")),

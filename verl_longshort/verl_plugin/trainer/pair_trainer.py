@@ -21,19 +21,48 @@ from verl_longshort.base.checkpoint import PairState, Validation
 from verl_longshort.base.console import say
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
-from verl_longshort.verl_plugin.rollout.clients import PairClient
+from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
 from verl_longshort.verl_plugin.trainer.activity import STARTING, ActivityFile
 from verl_longshort.verl_plugin.trainer.console import PAIR, StepLines, say_checkpoint, say_validation
-from verl_longshort.verl_plugin.trainer.group_reward import pair_metrics, reward_rows, role_metrics, weight_metrics
+from verl_longshort.verl_plugin.trainer.group_reward import (
+    ReplayKey,
+    pair_metrics,
+    reward_rows,
+    role_metrics,
+    weight_metrics,
+)
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
 from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
 from verl_longshort.verl_plugin.trainer.preflight import resume_point
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
-from verl_longshort.verl_plugin.trainer.rows import joined, own_tokens, read_extra_fields, split_by_role, write_rewards
+from verl_longshort.verl_plugin.trainer.rows import (
+    joined,
+    own_tokens,
+    read_extra_fields,
+    read_texts,
+    split_by_role,
+    without_padding,
+    write_rewards,
+)
 from verl_longshort.verl_plugin.trainer.sampled import log_step
 from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl
 
 Policy = PolicyTrainer | FrozenPolicy
+
+
+class PairReplayBuffer(WatchedReplayBuffer):
+    """Lets the trainer note the rows of a validation before verl forgets them."""
+
+    def __init__(self, trainer: "PairTrainer", *, timeout_s: float) -> None:
+        super().__init__(trainer, timeout_s=timeout_s)
+        self._note = trainer.note_validated
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        """See `WatchedReplayBuffer.sample`."""
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        if partition_id == "val":
+            self._note(batch)
+        return batch, metrics
 
 
 @register_trainer("longshort")
@@ -49,6 +78,7 @@ class PairTrainer(PPOTrainerSync):
         self.schedule = self.settings.schedule
         self.activity = ActivityFile(config.trainer.default_local_dir, self.schedule.total_steps)
         self._lines = StepLines(self.schedule.total_steps)
+        self._texts: dict[str, tuple[str, str]] = {}
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
         self._validated: Validation | None = None
         self._start: Validation | None = None
@@ -56,8 +86,8 @@ class PairTrainer(PPOTrainerSync):
 
     # ---- construction ------------------------------------------------------------------------------
 
-    def _build_replay_buffer(self) -> WatchedReplayBuffer:
-        return WatchedReplayBuffer(self, timeout_s=self.settings.rollout_timeout_s)
+    def _build_replay_buffer(self) -> PairReplayBuffer:
+        return PairReplayBuffer(self, timeout_s=self.settings.rollout_timeout_s)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
@@ -234,6 +264,38 @@ class PairTrainer(PPOTrainerSync):
         if self._validated is not None:
             known = self.store.read_best()
             say_validation(self._validated, Validation(**known["best"]) if known else None)
+
+    # ---- verl's own files of prompts and responses -------------------------------------------------
+
+    def note_validated(self, batch: KVBatchMeta) -> None:
+        """Keep what the rows of a validation say, if it is to be written to a file."""
+        if self.config.trainer.get("validation_data_dir"):
+            self._read_texts(batch)
+
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict[str, float], rollout_data_dir: str) -> None:
+        rows = without_padding(batch)
+        self._read_texts(rows)
+        super()._log_rollout_data(rows, timing_raw, rollout_data_dir)
+
+    def _read_texts(self, batch: KVBatchMeta) -> None:
+        for role, rows in split_by_role(batch).items():
+            self._texts.update(read_texts(rows, tokenizer_of(self.policies[role].config.actor_rollout_ref.model)))
+
+    def _dump_generations(
+        self,
+        inputs: list[str],
+        outputs: list[str],
+        gts: list[Any],
+        scores: list[float],
+        reward_extra_infos_dict: dict[str, list[Any]],
+        dump_path: str,
+    ) -> None:
+        # verl has decoded both roles' rows with one tokenizer
+        keys = reward_extra_infos_dict["uid"]
+        inputs, outputs = ([self._texts[key][part] for key in keys] for part in (0, 1))
+        self._texts = {}
+        named = {**reward_extra_infos_dict, "role": [ReplayKey.of(key).role.value for key in keys]}
+        super()._dump_generations(inputs, outputs, gts, scores, named, dump_path)
 
     # ---- validation --------------------------------------------------------------------------------
 

@@ -71,5 +71,24 @@ def read_advantages(batch: KVBatchMeta) -> dict[str, float]:
     return {key: float((row * mask).sum() / mask.sum().clamp(min=1)) for key, row, mask in columns}
 
 
+def read_texts(batch: KVBatchMeta, tokenizer: Any) -> dict[str, tuple[str, str]]:
+    """Key -> prompt and response of each row, as the tokenizer of the row's role decodes them."""
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["prompts", "responses"])
+    return {
+        key: (
+            tokenizer.decode(prompt.tolist(), skip_special_tokens=True),
+            tokenizer.decode(response.tolist(), skip_special_tokens=True),
+        )
+        for key, prompt, response in zip(batch.keys, data["prompts"], data["responses"], strict=True)
+    }
+
+
+def without_padding(batch: KVBatchMeta) -> KVBatchMeta:
+    """The rows that trajectories are in: verl fills a learner's batch up with copies."""
+    return batch.select_keys(
+        [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+    )
+
+
 def _column(batch: KVBatchMeta, field: str) -> Any:
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[field])[field]

@@ -15,7 +15,12 @@ from verl_longshort.data.training_trajectories import (
     write_step,
 )
 from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey, reward_rows
-from verl_longshort.verl_plugin.trainer.rows import read_advantages, read_extra_fields, read_ground_truths
+from verl_longshort.verl_plugin.trainer.rows import (
+    read_advantages,
+    read_extra_fields,
+    read_ground_truths,
+    without_padding,
+)
 
 
 def log_step(
@@ -57,7 +62,7 @@ def _read(
     step: int,
     round_name: str,
 ) -> list[SampledTrajectory]:
-    keys = {key: ReplayKey.of(key) for key, tag in zip(batch.keys, batch.tags, strict=True) if not _is_padding(tag)}
+    keys = {key: ReplayKey.of(key) for key in without_padding(batch).keys}
     # every row of a session holds the whole record, and every session of a group its problem
     rows: dict[str, dict[str, str]] = {}
     for key, parsed in keys.items():
@@ -107,7 +112,3 @@ def _read(
 
 def _by_session(sessions: Mapping[str, str]) -> list[str]:
     return [sessions[name] for name in sorted(sessions, key=lambda name: int(name.rpartition("_")[2]))]
-
-
-def _is_padding(tag: Mapping[str, object]) -> bool:
-    return bool(tag.get("is_padding", False))

@@ -155,7 +155,7 @@ def test_a_line_for_a_step() -> None:
         "timing_s/step": 14.23,
         "long/actor/lr": 1e-6,
     }
-    said = "step  12/120  L1  accuracy 61.3%  tokens 83.0  reward 0.620 / 0.600  rethink 12.5%  14.2 s"
+    said = "step  12/120  L1     accuracy  61.3%  tokens   83.0  reward 0.620 / 0.600  rethink  12.5%  14.2 s"
     assert step_line(12, 120, metrics, PAIR, "L1", 1540.0) == f"{said}  25:40 left"
     assert step_line(12, 120, metrics, PAIR, "L1", None) == said
     assert step_line(2, 2, {}, PAIR, "", 0.0) == "step 2/2"

@@ -12,16 +12,16 @@ from verl_longshort.base.progress import Pace, clock, report
 Metrics = Mapping[str, Any]
 
 PAIR = (
-    ("accuracy", "{:.1%}", ("pair/accuracy",)),
-    ("tokens", "{:.1f}", ("pair/tokens",)),
+    ("accuracy", "{:>6.1%}", ("pair/accuracy",)),
+    ("tokens", "{:>6.1f}", ("pair/tokens",)),
     ("reward", "{:.3f}", ("long/reward/total", "short/reward/total")),
-    ("rethink", "{:.1%}", ("pair/rethink_rate",)),
+    ("rethink", "{:>6.1%}", ("pair/rethink_rate",)),
 )
 """Label, format and metrics of each figure of a step; the pair's rewards are the long and the short role's."""
 
 SINGLE = (
-    ("accuracy", "{:.1%}", ("single/accuracy",)),
-    ("tokens", "{:.1f}", ("single/tokens",)),
+    ("accuracy", "{:>6.1%}", ("single/accuracy",)),
+    ("tokens", "{:>6.1f}", ("single/tokens",)),
     ("reward", "{:.3f}", ("single/reward/total",)),
 )
 
@@ -47,8 +47,8 @@ class StepLines:
 
 
 def step_line(step: int, total: int, metrics: Metrics, figures: Any, label: str, left: float | None) -> str:
-    """`step 12/120  L1  accuracy 61.3%  …  14.2 s  25:40 left`; a figure that was not measured is left out."""
-    parts = [f"step {step:>{len(str(total))}}/{total}", *([label] if label else [])]
+    """`step  12/120  L1     accuracy  61.3%  …  14.2 s  25:40 left`; a figure that was not measured is left out."""
+    parts = [f"step {step:>{len(str(total))}}/{total}", *([f"{label:<5}"] if label else [])]
     for name, form, keys in figures:
         values = [form.format(metrics[key]) for key in keys if key in metrics]
         parts += [f"{name} {' / '.join(values)}"] if values else []

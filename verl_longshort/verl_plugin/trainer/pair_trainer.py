@@ -53,8 +53,8 @@ Policy = PolicyTrainer | FrozenPolicy
 class PairReplayBuffer(WatchedReplayBuffer):
     """Lets the trainer note the rows of a validation before verl forgets them."""
 
-    def __init__(self, trainer: "PairTrainer", *, timeout_s: float) -> None:
-        super().__init__(trainer, timeout_s=timeout_s)
+    def __init__(self, trainer: "PairTrainer", **settings: Any) -> None:
+        super().__init__(trainer, **settings)
         self._note = trainer.note_validated
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:

@@ -324,6 +324,9 @@ class PairTrainer(PPOTrainerSync):
             self.store.write_best(start, now, {r: p.exported(now.step) for r, p in self.policies.items()})
         if self.settings.keep_checkpoints is not None:
             self.store.prune(self.settings.keep_checkpoints)
+        if self.config.trainer.get("val_only"):
+            # no step follows that would say it
+            self._say_validation()
 
     # ---- checkpoints -------------------------------------------------------------------------------
 

@@ -173,7 +173,11 @@ TOUCHES: dict[str, list[Touch]] = {
         attribute(POOLS, "RayWorkerGroup.workers"),
     ],
     "trainer/cluster.py": [attribute(POOLS, "ResourcePoolManager.max_colocate_count")],
-    "trainer/launch.py": [called("verl.trainer.main_ppo", "run_ppo", "config task_runner_class")],
+    "trainer/launch.py": [
+        called("verl.trainer.main_ppo", "run_ppo", "config task_runner_class"),
+        attribute("transfer_queue.client", "TQ_NUM_THREADS"),
+        attribute("transfer_queue.storage.simple_storage", "TQ_NUM_THREADS"),
+    ],
     "trainer/replay.py": [
         called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self"),
         called(

@@ -9,6 +9,7 @@ from longshort_reward.protocol import Role
 from safetensors.torch import load_file
 
 from verl_longshort.base.metrics_files import metrics_files
+from verl_longshort.data.training_trajectories import read_steps
 
 pytestmark = pytest.mark.integration
 
@@ -60,6 +61,15 @@ def test_grpo_of_a_single_model(speakers: dict[Role, Path], tiny_rows: Path, tmp
         assert "actor/kl_loss" in step
     assert any(step["actor/grad_norm"] > 0 for step in metrics.values())
     assert 0 <= metrics[STEPS]["val-core/tiny/acc/mean@1"] <= 1
+    sampled = list(read_steps(run))
+    assert len(sampled) == STEPS * 16
+    for one in sampled:
+        assert one.turns[0].role == "single"
+        assert one.rewards["single"].advantage is not None
+    first = [one.rewards["single"].total for one in sampled if one.step == 1]
+    assert sum(first) / 16 == pytest.approx(metrics[1]["single/reward/total"])
+    lines = done.output.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("step")] == [["step", f"{n}/{STEPS}"] for n in (1, 2)]
     exported = run / f"global_step_{STEPS}" / "actor" / "huggingface"
     before, after = (load_file(folder / "model.safetensors") for folder in (model, exported))
     assert any((before[name] != after[name]).any() for name in before)

@@ -118,7 +118,7 @@ def captured(log: Path) -> Iterator[Captured]:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     said = log.with_suffix(".txt")
-    said.touch()
+    said.write_text("")
     streams = (sys.stdout, sys.stderr)
     before = [os.dup(number) for number in (1, 2)]
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

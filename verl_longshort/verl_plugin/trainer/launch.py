@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
 from longshort_reward.protocol import Role
 from omegaconf import DictConfig, open_dict
 
@@ -21,6 +22,7 @@ PAIR_CONFIG = "longshort_trainer"
 SINGLE_CONFIG = "single_trainer"
 # verl's configuration of a reward model server; nothing reads it while there is none
 UNUSED = ("reward.reward_model",)
+QUEUE_THREADS = "TQ_NUM_THREADS"
 LAST_LINES_S = 1.0
 """How long Ray may take to forward a line that a process printed; it sleeps half as long when a driver exits."""
 
@@ -102,6 +104,9 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
 
     raise_load_error()
+    if cluster.requested_address(config) is None:
+        # TransferQueue warns at every request where the machine has fewer cores than the eight threads it likes
+        os.environ.setdefault(QUEUE_THREADS, str(min(8, psutil.cpu_count(logical=False) or 1)))
     number_metrics_file(Path(config.trainer.default_local_dir))
     cluster.point_at_cluster(config, pools=pools)
     cluster.carry_environment(config, os.environ)

@@ -272,3 +272,13 @@ def test_names_are_spread_apart_in_their_order(values: list[float], gap: float) 
     assert all(step >= gap - 1e-6 for step in steps)
     if all(values[b] - values[a] >= gap for a, b in pairwise(order)):
         assert placed == pytest.approx(values)
+
+
+def test_rollout_correction_of_each_role_is_drawn(tmp_path: Path) -> None:
+    write_training(tmp_path / "pair")
+    file = tmp_path / "pair" / "metrics.1.jsonl"
+    named = {f"{role}/rollout_corr/{key}": 0.9 for role in ("long", "short") for key in ("rollout_is_mean", "k3_kl")}
+    file.write_text("".join(json.dumps({"step": step, "data": named}) + "\n" for step in (1, 2)))
+    section = curves_section(read_runs([tmp_path], None)).body
+    assert "Importance weights over the steps" in section
+    assert "KL of engine and actor over the steps" in section

@@ -139,6 +139,15 @@ def test_streams_and_environment_are_as_before(tmp_path: Path) -> None:
     os.fstat(1)
 
 
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"log = .*train\.0\.log: cannot be written"),
+        captured(tmp_path / "file" / "train.0.log"),
+    ):
+        pass
+
+
 def test_a_repeated_message_passes_once() -> None:
     once = Once()
     record = logging.makeLogRecord({"msg": "target_num_threads %d", "args": (8,)})

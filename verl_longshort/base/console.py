@@ -114,14 +114,18 @@ def captured(log: Path) -> Iterator[Captured]:
     in the log, and the console names the log again.
 
     Raises:
+        UserError: the log cannot be written.
         RunDiedError: in place of an exception that is not meant for people, with its last line.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     said = log.with_suffix(".txt")
-    said.write_text("")
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        said.write_text("")
+        sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        raise UserError("log", log, f"cannot be written ({error.strerror}): choose another folder") from error
     streams = (sys.stdout, sys.stderr)
     before = [os.dup(number) for number in (1, 2)]
-    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     with os.fdopen(os.dup(before[0]), "w", encoding="utf-8", errors="replace", buffering=1) as screen:
         console = Console(file=screen)
         console.print(f"Log: {log}", markup=False, highlight=False, soft_wrap=True)

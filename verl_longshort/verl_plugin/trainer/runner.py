@@ -61,6 +61,8 @@ class WatchedRunner:
             UserError: the cluster is not what the run needs.
         """
         self.connected = True
+        # what a process prints as it dies may not come this far
+        print(f"Ray's own logs: {ray._private.worker.global_worker.node.get_logs_dir_path()}")
         activity.forget(self._root)
         if not self._joins:
             self._handle = self._class.options(**self._options).remote()

@@ -59,6 +59,7 @@ BUFFER = "verl.trainer.ppo.v1.replay_buffer"
 LLM_SERVER = "verl.workers.rollout.llm_server"
 VLLM_SERVER = "verl.workers.rollout.vllm_rollout.vllm_async_server"
 VLLM_ADAPTER = "verl.workers.rollout.vllm_rollout.vllm_rollout"
+DATASET = "verl.utils.dataset.rl_dataset"
 AGENT_LOOP = "verl.experimental.agent_loop.agent_loop"
 
 TOUCHES: dict[str, list[Touch]] = {
@@ -142,6 +143,11 @@ TOUCHES: dict[str, list[Touch]] = {
         called(TRAINER, "PPOTrainer.prepare_step", "self"),
         called(POOLS, "ResourcePoolManager", "resource_pool_spec mapping resource_pool_dict"),
         called(POOLS, "ResourcePoolManager.create_resource_pool", "self"),
+    ],
+    "trainer/dataset.py": [
+        *overridden(DATASET, "RLHFDataset", maybe_filter_out_long_prompts="dataframe"),
+        called(DATASET, "RLHFDataset", "data_files tokenizer config processor max_samples"),
+        called(DATASET, "get_dataset_class", "data_config"),
     ],
     "trainer/verl_checks.py": [
         called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),

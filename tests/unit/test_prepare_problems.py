@@ -94,10 +94,11 @@ def test_rows_are_what_verl_reads(run, tmp_path):
 
 
 def test_preflight_takes_them(run, tmp_path):
-    from verl_longshort.verl_plugin.trainer.preflight import _problems
+    from verl_longshort.verl_plugin.trainer.data_checks import read_split
 
     run()
-    assert len(_problems(str(tmp_path / "out/train.parquet"), "data.train_files")) == 50
+    split = read_split(str(tmp_path / "out/train.parquet"), "data.train_files", agent_loop="longshort")
+    assert len(split.problems) == 50
 
 
 def test_the_same_settings_give_the_same_split_in_any_order(run, tmp_path):

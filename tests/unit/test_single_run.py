@@ -6,10 +6,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from helpers.tiny_tokenizers import normalising
 from omegaconf import OmegaConf
 
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
+from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.core.single_model import SingleMode
 from verl_longshort.verl_plugin.trainer.launch import SINGLE_CONFIG, UNUSED
 from verl_longshort.verl_plugin.trainer.preflight import check_single
@@ -21,6 +23,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
+    normalising().save_pretrained(model)
     row = {"data_source": "t", "prompt": [{"role": "user", "content": "?"}]}
     answer = {"style": "rule", "ground_truth": "1"}
     rows = [{**row, "reward_model": answer, "extra_info": {"index": i}} for i in range(8)]
@@ -44,7 +47,8 @@ def composed(run: dict[str, Any]) -> Any:
 
 def test_what_is_set_reaches_verl(run: dict[str, Any]) -> None:
     config = composed(run)
-    settings = check_single(config)
+    check_single(config)
+    settings = single_settings_of(config)
     assert (settings.steps, settings.mode, settings.token_budget) == (4, SingleMode.LONG_COT, 320)
     assert settings.weights.mu.at(4) == 0.2
     assert config.data.max_response_length == 320

@@ -80,7 +80,9 @@ class PairSettings(Settings):
     keep_checkpoints: PositiveInt | None
     log_groups: LoggedGroups
     policies: Any = None
+    # what the launcher leaves for verl's processes
     policy_configs: Any = None
+    notes: Any = None
 
     @model_validator(mode="before")
     @classmethod

@@ -40,6 +40,8 @@ class SingleSettings(Settings):
     reward: SingleRewardSettings
     rollout_timeout_s: Seconds
     log_groups: LoggedGroups
+    # what the launcher says of the run
+    notes: Any = None
 
     @model_validator(mode="before")
     @classmethod

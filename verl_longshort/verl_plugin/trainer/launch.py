@@ -3,19 +3,23 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
-from longshort_reward.protocol import Role
+from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, open_dict
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.console import say
+from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.metrics_files import number_metrics_file
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.trainer import cluster, preflight
+from verl_longshort.verl_plugin.trainer.data_checks import paths_of
+from verl_longshort.verl_plugin.trainer.notes import notes_of
 from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl, check_ppo
 
 PAIR_CONFIG = "longshort_trainer"
@@ -25,6 +29,8 @@ UNUSED = ("reward.reward_model",)
 QUEUE_THREADS = "TQ_NUM_THREADS"
 LAST_LINES_S = 1.0
 """How long Ray may take to forward a line that a process printed; it sleeps half as long when a driver exits."""
+DATA_SET = {"path": "pkg://verl_longshort.verl_plugin.trainer.dataset", "name": "ProblemDataset"}
+_FOLDERS = ("default_local_dir", "resume_from_path", "rollout_data_dir", "validation_data_dir")
 
 
 def checked_config(overrides: Sequence[str]) -> DictConfig:
@@ -34,10 +40,11 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
         UserError: a setting or an input that cannot be used, before anything is started or written.
     """
     config = compose_config(PAIR_CONFIG, overrides, unused=UNUSED)
-    policies = preflight.check(config)
+    settle_paths(config)
+    checked = preflight.check(config)
     with open_dict(config):
-        config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
-        config.longshort.policy_configs = policies
+        config.longshort.policy_configs = checked.policies
+    _settle(config, checked)
     schedule = settings_of(config).schedule
     for role, policy in config.longshort.policy_configs.items():
         check_by_verl(policy, f"longshort.policies.{role}")
@@ -48,14 +55,42 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
 def checked_single_config(overrides: Sequence[str]) -> DictConfig:
     """`config/single_trainer.yaml` with Hydra's `key=value`, checked. Raises UserError as `checked_config`."""
     config = compose_config(SINGLE_CONFIG, overrides, unused=UNUSED)
-    settings = preflight.check_single(config)
+    settle_paths(config)
+    checked = preflight.check_single(config)
+    _settle(config, checked)
     with open_dict(config):
-        config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
         # verl stops at whichever comes first, and an epoch has at least one step
-        config.trainer.total_training_steps = config.trainer.total_epochs = settings.steps
+        config.trainer.total_training_steps = config.trainer.total_epochs = config.longshort.steps
     check_by_verl(config, "actor_rollout_ref")
     check_ppo(config, "")
     return config
+
+
+def settle_paths(config: DictConfig) -> None:
+    """Make the paths of a composed configuration absolute, in place: verl's processes know no `~`."""
+    with open_dict(config):
+        for key in ("train_files", "val_files"):
+            config.data[key] = [absolute(path) for path in paths_of(config.data[key])]
+        for key in _FOLDERS:
+            if config.trainer[key] is not None:
+                config.trainer[key] = absolute(config.trainer[key])
+        for block, key in _model_keys(config):
+            block[key] = str(Path(block[key]).expanduser())
+
+
+def _model_keys(config: DictConfig) -> list[tuple[DictConfig, str]]:
+    if "model" in config.longshort:
+        return [(config.longshort, "model")]
+    return [(config.longshort.policies[role.value].actor_rollout_ref.model, "path") for role in ROLES]
+
+
+def _settle(config: DictConfig, checked: preflight.Checked) -> None:
+    """Put in place what verl's processes need of the checks."""
+    with open_dict(config):
+        config.longshort.notes = [*checked.notes, *notes_of(config)]
+        if config.data.custom_cls.path is None:
+            config.data.custom_cls = dict(DATA_SET)
+            config.data.prompt_makers = [asdict(maker) for maker in checked.makers]
 
 
 def train(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -104,6 +139,8 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
 
     raise_load_error()
+    for note in config.longshort.notes:
+        say(f"note: {note}")
     if cluster.requested_address(config) is None:
         # TransferQueue warns at every request where the machine has fewer cores than the eight threads it likes
         os.environ.setdefault(QUEUE_THREADS, str(min(8, psutil.cpu_count(logical=False) or 1)))

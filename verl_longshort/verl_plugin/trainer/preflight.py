@@ -1,6 +1,6 @@
 """Checks a training run before anything heavy is imported, started or written. Imports no verl and no vLLM.
 
-Every check ends in a `UserError` that names the key, the value and the remedy.
+Every check ends in a `UserError` that names the key, the value and the remedy. `data_checks` has those of the data.
 """
 
 import json
@@ -15,17 +15,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.dry_run import gpus_per_node, planning
-from verl_longshort.base.files import Record, Records, check_model, read_records
-from verl_longshort.config.pair import Pools, settings_of
-from verl_longshort.config.single_model import SingleSettings, single_settings_of
+from verl_longshort.base.files import check_model
+from verl_longshort.config.pair import Pools, plain_dict, settings_of
+from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import DEFAULT, spec_of
-from verl_longshort.problems.fields import VERL
-from verl_longshort.problems.reader import RowError, read_problem
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 from verl_longshort.verl_plugin.trainer.cluster import check_address, requested_address
+from verl_longshort.verl_plugin.trainer.data_checks import check_data
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
 
-COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
+PAIR_LOOP, SINGLE_LOOP = "longshort", "longshort_single"
+"""The agent loops of `rollout/agent_loop.py`."""
+
 _ROLLOUT = "actor_rollout_ref.rollout"
 _MOST_MEMORY = 0.95  # of a device, for both engines: CUDA contexts and the trainers need some
 _LEFT_ALONE = {
@@ -40,8 +42,20 @@ _OFF = {
 }
 
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """Check the composed, unresolved configuration of a pair's run; the resolved configuration of each policy.
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What the checks of a run leave."""
+
+    policies: dict[str, Any]
+    """The resolved configuration of each policy; none for a single model."""
+    makers: tuple[PromptMaker, ...]
+    """How each model's prompts are made."""
+    notes: list[str]
+    """What a user should know about it, in full sentences without a full stop."""
+
+
+def check(config: DictConfig) -> Checked:
+    """Check the composed, unresolved configuration of a pair's run.
 
     Raises:
         UserError: for the first thing that cannot work.
@@ -49,10 +63,12 @@ def check(config: DictConfig) -> dict[str, Any]:
     settings = settings_of(config)
     _check_unsupported(config)
     policies = build_policy_configs(config, settings.schedule)
+    makers = []
     for role in ROLES:
         key = f"longshort.policies.{role}.actor_rollout_ref.model.path"
-        check_model(str(policies[role.value]["actor_rollout_ref"]["model"]["path"]), key=key)
-    _check_data(config)
+        model = policies[role.value]["actor_rollout_ref"]["model"]
+        check_model(str(model["path"]), key=key)
+        makers.append(_maker(role.value, key, model, system=settings.prompts.for_role(role)))
     shared = settings.pools is Pools.SHARED
     check_rollouts(policies, shared=shared, device=config.trainer.device)
     check_devices(config, pools=1 if shared else 2)
@@ -63,17 +79,38 @@ def check(config: DictConfig) -> dict[str, Any]:
         if resume.is_fork:
             _check_source(config.trainer, resume, [role for role in ROLES if settings.schedule.updates(role)])
         _check_shards(policies, resume.source.root, resume.step)
-    return policies
+    notes = check_data(config, makers, agent_loop=PAIR_LOOP, prompt_key="longshort.environment.prompts.{role}")
+    return Checked(policies=policies, makers=tuple(makers), notes=notes)
 
 
-def check_single(config: DictConfig) -> SingleSettings:
+def check_single(config: DictConfig) -> Checked:
     """Check the composed, unresolved configuration of a single model's run. Raises UserError for what cannot work."""
     settings = single_settings_of(config)
     _check_unsupported(config)
     check_model(settings.model, key="longshort.model")
-    _check_data(config)
     check_devices(config, pools=1)
-    return settings
+    maker = _maker(
+        "model",
+        "actor_rollout_ref.model.path",
+        plain_dict(config.actor_rollout_ref.model),
+        system=settings.system_prompt,
+        opening=settings.mode.opening,
+    )
+    notes = check_data(config, [maker], agent_loop=SINGLE_LOOP, prompt_key="longshort.system_prompt")
+    return Checked(policies={}, makers=(maker,), notes=notes)
+
+
+def _maker(role: str, key: str, model: Mapping[str, Any], *, system: str, opening: str = "") -> PromptMaker:
+    """As verl's `HFModelConfig` loads the tokenizer."""
+    return PromptMaker(
+        role=role,
+        key=key,
+        path=str(model["tokenizer_path"] or model["path"]),
+        trust_remote_code=bool(model["trust_remote_code"]),
+        chat_template=model["custom_chat_template"],
+        system=system,
+        opening=opening,
+    )
 
 
 def _check_unsupported(config: DictConfig) -> None:
@@ -85,33 +122,6 @@ def _check_unsupported(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if value:
             raise UserError(key, value, remedy)
-
-
-def _check_data(config: DictConfig) -> None:
-    train = _problems(config.data.train_files, "data.train_files")
-    _problems(config.data.val_files, "data.val_files")
-    batch = config.data.train_batch_size
-    count = train.expected
-    if batch <= 0 or (count is not None and batch > count):
-        raise UserError("data.train_batch_size", batch, f"must be from 1 to the number of problems, {count}")
-
-
-def _problems(files: str | Sequence[str], key: str) -> Records[Record]:
-    rows = read_all(files, key=key, columns=COLUMNS)
-    for number, row in enumerate(rows, start=1):
-        try:
-            read_problem(row, VERL, source=key, index=number - 1)
-        except RowError as error:
-            raise UserError(key, files, f"record {number} {error}") from error
-        if row["extra_info"].get("index") is None:
-            raise UserError(key, files, f"record {number} lacks extra_info.index: number the problems")
-    return rows
-
-
-def read_all(files: str | Sequence[str], *, key: str, columns: Sequence[str]) -> Records[Record]:
-    """The records of one of verl's data settings, a file or several; see `read_records`."""
-    paths = [files] if isinstance(files, str) else list(files)
-    return Records.joined([read_records(path, key=key, columns=columns) for path in paths])
 
 
 def check_devices(config: DictConfig, *, pools: int) -> None:

@@ -20,7 +20,7 @@ from verl_longshort.base.requirements import (
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import spec_of
-from verl_longshort.verl_plugin.trainer.preflight import read_all
+from verl_longshort.verl_plugin.trainer.data_checks import read_all
 from verl_longshort.verl_plugin.trainer.sft import count_trajectories
 from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, longest_row, sequence_parallel
 
@@ -126,7 +126,7 @@ def _requirements(
         nodes=trainer.nnodes,
         products=(*products, Product(path=f"{root}/best.json")),
         packages=(*sorted(filter(None, engines)), *_attention(config.actor_rollout_ref.model)) if on_gpu else (),
-        notes=_notes(config),
+        notes=tuple(config.longshort.notes or ()),
     )
 
 
@@ -211,20 +211,6 @@ def _trained(
 def _attention(model: DictConfig) -> tuple[str, ...]:
     chosen = (model.override_config or {}).get("attn_implementation", _FLASH)
     return ("flash_attn",) if chosen == _FLASH or model.use_remove_padding else ()
-
-
-def _notes(config: DictConfig) -> tuple[str, ...]:
-    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
-    problems = read_all(config.data.train_files, key="data", columns=()).expected
-    notes = []
-    if batch % mini:
-        notes.append(
-            f"data.train_batch_size={batch} is no multiple of ppo_mini_batch_size={mini}: verl fills each "
-            f"step up to {-(-batch // mini) * mini} prompts with padding"
-        )
-    if problems is not None and problems < batch:
-        notes.append(f"the training data has {problems} problems, fewer than one batch")
-    return tuple(notes)
 
 
 def _every(frequency: int, steps: int) -> list[int]:

@@ -16,6 +16,7 @@ from verl_longshort.problems.reader import RowError
 from verl_longshort.problems.verl_rows import check_row, plain_row
 from verl_longshort.verl_plugin.trainer.data_checks import check_data
 from verl_longshort.verl_plugin.trainer.dataset import ProblemDataset
+from verl_longshort.verl_plugin.trainer.launch import DATA_SET
 from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
 
 PROMPT_KEY = "longshort.environment.prompts.{role}"
@@ -324,3 +325,9 @@ def test_repeated_problems_are_said(tmp_path: Path) -> None:
     again, shared = checked(config(train, val))
     assert again == "1 of the 3 problems of data.train_files are there more than once"
     assert shared.startswith("1 problems of data.val_files are also in data.train_files")
+
+
+def test_verl_takes_the_data_set_that_the_launcher_names() -> None:
+    from verl.utils.dataset.rl_dataset import get_dataset_class
+
+    assert get_dataset_class(OmegaConf.create({"custom_cls": DATA_SET})) is ProblemDataset

@@ -141,8 +141,9 @@ def _repeated(train: Split, val: Split) -> list[str]:
 
 
 def _is_away(path: str) -> bool:
-    """Whether a model's folder is one that a stage before will write, or the model is on the hub."""
-    return is_planned(path) or not Path(path).expanduser().is_dir()
+    """Whether a plan cannot know a model's tokenizer: a stage before will write it, it is on the hub, or only the
+    model's config.json is here."""
+    return is_planned(path) or not any(Path(path).expanduser().glob("tokenizer*"))
 
 
 def _check_maker(maker: PromptMaker, prompt_key: str) -> list[str]:

@@ -18,6 +18,7 @@ from longshort_reward.settings import SettingError
 from pydantic import AfterValidator
 
 from verl_longshort.base.dry_run import absolute, dry_run, is_planned
+from verl_longshort.base.rejected import Rejected
 
 Record = dict[str, Any]
 Item = TypeVar("Item")
@@ -50,6 +51,8 @@ class Records(list[Item]):
 
     def __init__(self, items: Iterable[Item] = (), *, expected: int | None = 0) -> None:
         super().__init__(items)
+        self.rejected: Sequence[Rejected] = ()
+        """Those of the file that cannot be used, where its reader sets such a record aside."""
         self.expected = expected if not self else len(self)
 
     @classmethod

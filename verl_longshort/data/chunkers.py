@@ -10,12 +10,15 @@ A new one is a class and a line in `CHUNKERS`.
 """
 
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from verl_longshort.data.records import Chain
-from verl_longshort.data.steps import Block, Steps
+from verl_longshort.data.steps import VISIBLE, Block, Steps
+from verl_longshort.data.whole_blocks import LINE_ENDS, whole_blocks
 from verl_longshort.llm.client import Message
 from verl_longshort.llm.json_reply import read_objects
 from verl_longshort.llm.task_client import BadReplyError, TaskClient
@@ -23,6 +26,24 @@ from verl_longshort.llm.task_client import BadReplyError, TaskClient
 START = "start"
 """Kind of a chain's first thought when no marker opens it."""
 _MOST_DIGITS = 6
+_LONGEST_OPENING = 200
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("\u2019\u2018\u02bc\u2032\u00b4\uff07\u201b`", "'"),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
+    }
+)
+"""Forms of apostrophes and hyphens."""
+_LATEX = "textbf|textit|textrm|emph|underline|text|item|noindent|paragraph|(?:sub)*section"
+_BEFORE = re.compile(
+    r"(?:</?\w{1,10}>"
+    rf"|\\(?:{_LATEX})\*?(?![a-z])"
+    r"|(?:\d{1,3}|[ivx]{2,4}|[a-z])[.):\]\u3001\uff0e\uff09\uff1a](?!\d)|\d\ufe0f?\u20e3"
+    r"|[\u2460-\u249b\u2160-\u216b\u2776-\u277f]"
+    rf"|_|[^\w\\$|<{LINE_ENDS}])*",
+    re.IGNORECASE,
+)
+"""What may stand before a marker, on its line: tags, LaTeX commands, numbers of a list, signs that begin no formula."""
 _TASK = """
 Below are a problem and the notes of someone solving it, cut into numbered steps. Group neighbouring steps
 into thoughts. A thought is one move of the solver: understanding what is asked, choosing a method, carrying
@@ -51,15 +72,23 @@ Chunker = Callable[[Chain, Steps], Awaitable[list[Block]]]
 class RuleChunker:
     """Markers are words that a step opens with, by the kind of thought they begin; the longest one decides.
 
-    Upper and lower case are the same, and only whole words count: `so` does not open `some`.
+    Upper and lower case are the same, and so are the forms of apostrophes, hyphens and spaces. Only whole words count
+    (`so` does not open `some`), except in scripts that put no spaces between words. What stands before a marker without
+    being a word is passed over: Markdown, list numbers, quotation marks, brackets, LaTeX's `\\textbf{` and the like.
     """
 
     def __init__(self, markers: Mapping[str, Sequence[str]]) -> None:
-        self._kinds = {marker.lower(): kind for kind, words in markers.items() for marker in words}
-        longest_first = sorted(self._kinds, key=len, reverse=True)
-        self._opening = re.compile(
-            rf"\s*({'|'.join(map(re.escape, longest_first))})(?!\w)" if longest_first else r"(?!)", re.IGNORECASE
-        )
+        kinds = {marker.strip(): kind for kind, words in markers.items() for marker in words if marker.strip()}
+        self._openings: dict[str, re.Pattern[str]] = {}
+        """By the first character, since there are hundreds of markers: one group for each."""
+        self._kinds: dict[str, list[str]] = defaultdict(list)
+        patterns: dict[str, list[str]] = defaultdict(list)
+        for marker in sorted(kinds, key=len, reverse=True):
+            first = marker[0].casefold()
+            patterns[first].append(f"({_marker_pattern(marker)})")
+            self._kinds[first].append(kinds[marker])
+        for first, words in patterns.items():
+            self._openings[first] = re.compile("|".join(words), re.IGNORECASE)
 
     async def __call__(self, record: Chain, steps: Steps) -> list[Block]:
         """See `Chunker`."""
@@ -67,13 +96,36 @@ class RuleChunker:
 
     def blocks(self, steps: Steps) -> list[Block]:
         """One block for every step with a marker, and what follows it up to the next one."""
-        openings = [self._opening.match(text) for text in steps.texts]
-        kinds = [opening and self._kinds[opening.group(1).lower()] for opening in openings]
+        kinds = [self._kind(text) for text in steps.texts]
         starts = [k for k, kind in enumerate(kinds) if k == 0 or kind is not None]
         ends = [*(start - 1 for start in starts[1:]), len(kinds) - 1]
         return [
             Block(first=first, last=last, kind=kinds[first] or START) for first, last in zip(starts, ends, strict=True)
         ]
+
+    def _kind(self, text: str) -> str | None:
+        """The kind of the marker that a step opens with; None when there is none, or a block that stays whole."""
+        begin = VISIBLE.search(text)
+        if begin is None:
+            return None
+        opening = unicodedata.normalize("NFC", text[begin.start() : begin.start() + _LONGEST_OPENING])
+        opening = opening.translate(_PLAIN)
+        before = _BEFORE.match(opening)
+        place = 0 if before is None else before.end()
+        first = opening[place : place + 1].casefold()
+        match = self._openings[first].match(opening, place) if first in self._openings else None
+        if match is None or match.lastindex is None or any(start <= begin.start() for start, _ in whole_blocks(text)):
+            return None
+        return self._kinds[first][match.lastindex - 1]
+
+
+def _marker_pattern(marker: str) -> str:
+    """Matches a marker in an opening: any spaces for its spaces, a hyphen or a space for its hyphens, whole words."""
+    plain = unicodedata.normalize("NFC", marker).translate(_PLAIN).strip()
+    parts = (re.escape(part) for part in re.split(r"([\s-]+)", plain))
+    pattern = "".join(r"[\s\u200b-]{1,4}" if not part.strip("\\- ") else part for part in parts)
+    spaced = unicodedata.category(plain[-1]) != "Lo"
+    return pattern + (r"(?![^\W_])" if spaced else "")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from verl_longshort.base.characters import half_character, whole_characters
 from verl_longshort.base.dry_run import is_planned
 from verl_longshort.base.files import LineError, Record, Records, parse_record, read_records, text_lines
+from verl_longshort.base.rejected import Rejected
 
 Filled = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -189,11 +191,12 @@ RecordT = TypeVar("RecordT", bound=StageRecord)
 ChainT = TypeVar("ChainT", bound=Chain)
 
 
-def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[ChainT]:
+def read_stage(path: str | Path, model: type[ChainT], *, key: str, set_aside: bool = False) -> Records[ChainT]:
     """The records of the JSONL file `path`, each with an id that no other record has.
 
     A chain without an id gets one of 16 hexadecimal digits from its problem and chain. None in a dry run for a file
-    that a stage before writes.
+    that a stage before writes. With `set_aside`, a record with half a character is among the `rejected` ones of the
+    result, otherwise it is an error.
 
     Raises:
         UserError: naming `key`, the file and the line: no file, no records, no JSON, another schema, an id
@@ -205,19 +208,29 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str) -> Records[Ch
     if not file.is_file():
         raise UserError(key, path, "no such file: give the path of a .jsonl file")
     records: dict[str, ChainT] = {}
+    rejected: list[Rejected] = []
     for number, line in text_lines(file, key=key):
         where = f"{file}, line {number}"
         try:
             content = parse_record(line)
         except LineError as error:
             raise UserError(key, where, str(error)) from error
-        record = _validated(_with_id(content), model, key, where)
+        content = _with_id(content)
+        halves = (half_character(value) for value in content.values() if isinstance(value, str))
+        if set_aside and (half := next(filter(None, halves), None)) is not None:
+            detail = f"{where}: {half}, the text was cut inside it"
+            rejected.append(Rejected(id=whole_characters(str(content["id"])), reason="half a character", detail=detail))
+            continue
+        record = _validated(content, model, key, where)
         if record.id in records:
             raise UserError(key, where, f"the id {record.id!r} is there twice: give each its own")
         records[record.id] = record
     if not records:
-        raise UserError(key, path, "has no records: run the stage that writes it again")
-    return Records(records.values())
+        reason = f"; the first one, {rejected[0]}" if rejected else ": run the stage that writes it again"
+        raise UserError(key, path, f"has no records{reason}")
+    found = Records(records.values())
+    found.rejected = rejected
+    return found
 
 
 def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> Records[Trajectory]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -125,7 +126,8 @@ class Server:
         if status in _PASSING or status >= 500:
             raise _PassingError(f"status {status}: {shown}", _retry_after(response))
         if status in _REFUSING:
-            mentioned = next((name for name in self._names if name in body and name in response.text), None)
+            words = set(re.findall(r"\w+", response.text))
+            mentioned = next((key for key, name in self._names.items() if name in body and name in words), None)
             remedy = f"; {self._key}.request_names.{mentioned} renames it or leaves it out" if mentioned else ""
             raise RefusedError(f"status {status}: {shown}{remedy}")
         if status != httpx.codes.OK:

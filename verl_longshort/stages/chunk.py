@@ -20,7 +20,7 @@ class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):
 
     def inputs(self, settings: ChunkSettings) -> Records[Chain]:
         """The chains."""
-        return read_stage(settings.input, Chain, key="longshort.input")
+        return read_stage(settings.input, Chain, key="longshort.input", set_aside=True)
 
     def requirements(self, settings: ChunkSettings, inputs: Records[Chain]) -> Requirements:
         """A language model, if one is asked, reads every chain and names its blocks."""
@@ -29,4 +29,4 @@ class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):
 
     def run(self, settings: ChunkSettings, inputs: Records[Chain], console: Console) -> None:
         """Cut them all."""
-        chunk(settings, inputs, console)
+        chunk(settings, inputs, console, rejected=inputs.rejected)

@@ -4,9 +4,9 @@
 between the two roles. What each term gives to whom, with its reason, is said in `terms/`. Beyond the terms:
 
 * When one role broke the protocol and so ended the trajectory, the *other* role's row is neutral (ours): what it wrote
-  was truncated through no fault of its own. Neutral means the mean of that role's other rewards in the group, so the
-  advantage is 0 and nobody's baseline moves. A turn or token limit of the whole trajectory is nobody's fault: both
-  roles spent it.
+  was truncated through no fault of its own. The trainer leaves a neutral row out of what the role learns from; its
+  reward is the mean of that role's other rewards in the group, which moves nobody's baseline. A turn or token limit of
+  the whole trajectory is nobody's fault: both roles spent it.
 """
 
 from collections.abc import Mapping, Sequence

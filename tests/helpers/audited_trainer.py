@@ -103,7 +103,8 @@ class AuditedPairTrainer(PairTrainer):
         tokenizer = tokenizer_of(self.policies[role].config.actor_rollout_ref.model)
         seen = [self.look_at_row(role, tokenizer, data, facts, i) for i in range(len(keys))]
         broken = {name: sum(not row[name] for row in seen) for name in seen[0]}
-        difference = self.logprob_difference(role, rows, keys) if role in self._learned else None
+        learned = self._learned[role][0].keys if role in self._learned else []
+        difference = self.logprob_difference(role, rows, [key for key in learned if key in set(keys)])
         own = sum(int(mask.sum()) for mask in data["response_mask"])
         return {"rows": len(keys), "broken": broken, "logprob_difference": difference, "own_tokens": own}
 
@@ -123,8 +124,10 @@ class AuditedPairTrainer(PairTrainer):
             "reward_place": not scores[[j for j in range(len(scores)) if j != last_own]].any(),
         }
 
-    def logprob_difference(self, role: Role, rows: Any, keys: list[str]) -> float:
-        """Largest |engine - actor| log-prob over own tokens."""
+    def logprob_difference(self, role: Role, rows: Any, keys: list[str]) -> float | None:
+        """Largest |engine - actor| log-prob over own tokens of the rows that were learned from; None: none was."""
+        if not keys:
+            return None
         fields = ["response_mask", "rollout_log_probs", "old_log_probs"]
         data = tq.kv_batch_get(keys=keys, partition_id=rows.partition_id, select_fields=fields)
         worst = 0.0

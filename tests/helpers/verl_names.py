@@ -149,6 +149,16 @@ TOUCHES: dict[str, list[Touch]] = {
         called(DATASET, "RLHFDataset", "data_files tokenizer config processor max_samples"),
         called(DATASET, "get_dataset_class", "data_config"),
     ],
+    "trainer/gdpo.py": [
+        *overridden(TRAINER, "PPOTrainer", _compute_advantage="batch metrics"),
+        called("verl.trainer.ppo.core_algos", "register_adv_est", "name_or_enum"),
+        called(
+            "verl.trainer.ppo.core_algos",
+            "compute_gdpo_outcome_advantage",
+            "token_level_rewards response_mask index norm_adv_by_std_in_grpo config non_tensor_batch batch",
+        ),
+    ],
+    "trainer/learning.py": [called("verl.trainer.ppo.core_algos", "get_adv_estimator_fn", "name_or_enum")],
     "trainer/verl_checks.py": [
         called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),
     ],
@@ -171,6 +181,10 @@ TOUCHES: dict[str, list[Touch]] = {
         ),
         *overridden(POOLS, "ResourcePoolManager", create_resource_pool=""),
         called(TRAINER, "PPOTrainer.init", "self"),
+        called(TRAINER, "PPOTrainer.step", "self metrics timing_raw"),
+        attribute(CONFIGS, "FSDPOptimizerConfig.zero_indexed_step"),
+        attribute(CONFIGS, "FSDPOptimizerConfig.lr_warmup_steps"),
+        attribute(CONFIGS, "FSDPOptimizerConfig.lr_warmup_steps_ratio"),
         called(LLM_SERVER, "LLMServerManager", "config"),
         called(LLM_SERVER, "LLMServerManager.get_client", "self"),
         called(LLM_SERVER, "LLMServerManager.get_replicas", "self"),
@@ -184,14 +198,22 @@ TOUCHES: dict[str, list[Touch]] = {
         attribute("transfer_queue.client", "TQ_NUM_THREADS"),
         attribute("transfer_queue.storage.simple_storage", "TQ_NUM_THREADS"),
     ],
-    "trainer/replay.py": [
-        called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self"),
+    "trainer/dynamic_sampling.py": [
+        called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self num_prompts"),
         called(
             BUFFER,
             "ReplayBuffer",
             "trainer_mode trainer_config max_off_policy_threshold max_off_policy_strategy sampler_kwargs "
-            "refill_fn poll_interval",
+            "refill_fn poll_interval filter_groups_metric train_batch_size gen_batch_size max_inflight_gen_batches",
         ),
+        *overridden(
+            BUFFER,
+            "ReplayBuffer",
+            sample="global_steps partition_id batch_size",
+            _dapo_filtered_keys="partition_id",
+        ),
+    ],
+    "trainer/replay.py": [
         *overridden(
             BUFFER,
             "ReplayBuffer",

@@ -39,6 +39,19 @@ def rows_are_sound(run: PairRun, per_step: int) -> None:
                 assert seen["logprob_difference"] <= 1e-4
 
 
+def rows_are_accounted_for(metrics: dict, learners: list[str], per_step: int) -> None:
+    """Every row of a learner either teaches or is left out for a reason that is said."""
+    for role in ROLES:
+        counts = [metrics.get(f"{role}/rows/{name}") for name in ("learned", "neutral", "alone")]
+        if role in learners:
+            assert sum(counts) == per_step
+            # own_tokens is of the rows that teach, and so is what verl says of its batch
+            assert metrics[f"{role}/updated"] == 1.0
+            assert metrics[f"{role}/own_tokens"] >= counts[0] > 0
+        else:
+            assert counts == [None] * 3
+
+
 def metrics_of(run: PairRun) -> dict[int, dict]:
     return {s: m for file in metrics_files(run.checkpoints) for s, m in read_metrics(file).items()}
 
@@ -47,6 +60,8 @@ def test_a_mixed_schedule(speakers, tmp_path):
     schedule = ["long", "short", "both"]
     overrides = [
         f"longshort.schedule=[{','.join(schedule)}]",
+        # each policy learns in its own way
+        "longshort.policies.short.algorithm.adv_estimator=gdpo",
         "algorithm.rollout_correction.rollout_is=token",
         f"trainer.rollout_data_dir={tmp_path / 'sampled'}",
         f"trainer.validation_data_dir={tmp_path / 'validated'}",
@@ -63,6 +78,8 @@ def test_a_mixed_schedule(speakers, tmp_path):
     importance_weights_are_there(schedule, metrics)
     for folder in (tmp_path / "sampled", tmp_path / "validated"):
         roles_have_their_own_tokenizers(folder)
+    for step, learners in ((1, ["long"]), (2, ["short"]), (3, ["long", "short"])):
+        rows_are_accounted_for(metrics[step], learners, per_step=16)
     assert "long/actor/kl_loss" in metrics[1]
     assert "short/actor/kl_loss" not in metrics[1]
     for name in (
@@ -173,6 +190,7 @@ def test_both_learn_by_gae_on_two_ranks(speakers, tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.*"))
     for role in ROLES:
         assert f"{role}/critic/vf_loss" in metrics[2]
+        assert metrics[2][f"{role}/rows/alone"] == 0.0
         # every replica of a policy serves the same weights
         assert all(len(set(w[role])) == 1 and len(w[role]) == 2 for w in run.weights())
 
@@ -200,3 +218,40 @@ def test_a_mixed_schedule_by_gae_in_pools_of_their_own(speakers, tmp_path):
     run.to_end().expect_success()
     learned_as_scheduled(run, schedule)
     rows_are_sound(run, per_step=16)
+
+
+@pytest.mark.slow
+def test_a_policy_without_credit_or_blame_is_left_as_it_is(speakers, tmp_path):
+    # A model of the short role breaks the protocol in the long role's first turn: the short role is never heard.
+    models = dict.fromkeys(ROLES, speakers[Role.SHORT])
+    run = PairRun(folder=tmp_path, models=models, overrides=["longshort.schedule=[short,both]"])
+    run.to_end().expect_success()
+    metrics, weights = metrics_of(run), run.weights()
+    for step in (1, 2):
+        assert metrics[step]["short/rows/neutral"] == 16.0
+        assert metrics[step]["short/updated"] == metrics[step]["short/rows/learned"] == 0.0
+        assert not any(name.startswith("short/actor") for name in metrics[step])
+    assert metrics[2]["long/updated"] == 1.0
+    assert len({weights[step]["short"][0] for step in range(3)}) == 1
+
+
+@pytest.mark.slow
+def test_a_critic_warms_up_in_its_own_policys_first_updates(speakers, tmp_path):
+    overrides = [
+        "longshort.schedule=[short,short,long,long]",
+        "algorithm.adv_estimator=gae",
+        "trainer.critic_warmup=2",
+        "algorithm.filter_groups.enable=true",
+        "algorithm.filter_groups.max_num_gen_batches=3",
+    ]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    run.to_end().expect_success()
+    metrics, weights = metrics_of(run), run.weights()
+    for step, learner in enumerate(["short", "short", "long", "long"], start=1):
+        assert f"{learner}/critic/vf_loss" in metrics[step]
+        filtered = {name: metrics[step][f"training/filter_groups/{name}"] for name in ("generated", "unvarying")}
+        assert 4 <= filtered["generated"] <= 12
+        assert filtered["unvarying"] == 0 or filtered["generated"] == 12
+        updated = step in (2, 4)
+        assert (f"{learner}/actor/pg_loss" in metrics[step]) is updated
+        assert (weights[step - 1][learner] != weights[step][learner]) is updated

@@ -34,6 +34,8 @@ def command(model: Path, rows: Path, run: Path) -> list[str]:
         "actor_rollout_ref.actor.optim.lr=1e-3",
         "actor_rollout_ref.rollout.n=4",
         "actor_rollout_ref.rollout.temperature=1.0",
+        "algorithm.filter_groups.enable=true",
+        "algorithm.filter_groups.max_num_gen_batches=2",
         "trainer.val_before_train=false",
         f"trainer.save_freq={STEPS}",
         f"trainer.test_freq={STEPS}",
@@ -59,6 +61,8 @@ def test_grpo_of_a_single_model(speakers: dict[Role, Path], tiny_rows: Path, tmp
         assert step["single/tokens"] == pytest.approx(step["response_length/mean"] + 1)
         assert step["training/rollout_probs_diff_max"] <= 1e-4
         assert "actor/kl_loss" in step
+        assert 4 <= step["training/filter_groups/generated"] <= 8
+        assert step["training/filter_groups/unvarying"] == 0 or step["training/filter_groups/generated"] == 8
     assert any(step["actor/grad_norm"] > 0 for step in metrics.values())
     assert 0 <= metrics[STEPS]["val-core/tiny/acc/mean@1"] <= 1
     sampled = list(read_steps(run))

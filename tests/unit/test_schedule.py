@@ -34,6 +34,8 @@ def test_updates_count_the_steps_in_which_a_role_learns(schedule):
     for role in Role:
         steps = [s for s in range(1, schedule.total_steps + 1) if role in schedule.learners(s)]
         assert schedule.updates(role) == len(steps)
+        for until in range(schedule.total_steps + 1):
+            assert schedule.updates(role, until) == sum(step <= until for step in steps)
 
 
 @given(schedules, st.data())

@@ -63,9 +63,10 @@ class Schedule:
         """The roles that learn in `step`."""
         return self.rounds[self.round_of(step)].learners
 
-    def updates(self, role: Role) -> int:
-        """Steps of the whole run in which `role` learns: the horizon of its learning-rate schedule."""
-        return sum(role in r.learners for r in self.rounds) * self.steps_per_round
+    def updates(self, role: Role, until: int | None = None) -> int:
+        """Steps from 1 to `until` in which `role` learns; None: of the whole run, the horizon of its learning rate."""
+        last = self.total_steps if until is None else until
+        return sum(role in self.learners(step) for step in range(1, last + 1))
 
     def label(self, step: int) -> str:
         """The pair after `step` steps in the paper's notation, e.g. `L2S1`; only whole rounds count."""

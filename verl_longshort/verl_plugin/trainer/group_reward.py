@@ -5,7 +5,7 @@ groups are complete, from the functions of `longshort_reward` (paper section 5).
 role: a control differs in nothing but being alone.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +54,77 @@ def reward_rows(
         rewards = synergy_reward([Outcome.from_facts(fact) for fact in group.values()], weights, step)
         by_session.update(zip(group, rewards, strict=True))
     return {name: by_session[key.session][key.role] for name, key in parsed.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """The rows of one role that its policy learns from, and how many it does not, by reason."""
+
+    keys: tuple[str, ...]
+    neutral: int
+    """Rows without credit or blame (`RoleReward.neutral`), and rows without a token of the role's own."""
+    alone: int
+    """Rows that have no other row of their group left to be compared with."""
+
+    def metrics(self, role: Role) -> dict[str, float]:
+        """Counts of rows, named `{role}/rows/…`."""
+        counts = {"learned": len(self.keys), "neutral": self.neutral, "alone": self.alone}
+        return {f"{role}/rows/{name}": float(count) for name, count in counts.items()}
+
+
+def lesson_of(rewards: Mapping[str, RoleReward], own_tokens: Mapping[str, int], *, compares: bool) -> Lesson:
+    """Which rows of one role teach its policy.
+
+    A neutral row must not only have the advantage 0: it would narrow its group's standard deviation, and count in the
+    means over tokens of the loss, of the KL term and of whatever is normalised over a batch.
+
+    Args:
+        rewards: of all the role's rows, by key.
+        own_tokens: tokens that the role wrote itself, by key.
+        compares: the advantage estimator compares the rows of a group. verl's give a row that is alone in its group
+            its whole reward as the advantage, as if the others had earned nothing, so it is left out.
+    """
+    speaking = [key for key, reward in rewards.items() if not reward.neutral and own_tokens[key]]
+    sizes = Counter(ReplayKey.of(key).group for key in speaking)
+    kept = [key for key in speaking if not compares or sizes[ReplayKey.of(key).group] > 1]
+    return Lesson(keys=tuple(kept), neutral=len(rewards) - len(speaking), alone=len(speaking) - len(kept))
+
+
+REWARD = "reward"
+"""The metric of `shared_value` that is what a row is learned from; any other is one of its facts."""
+
+
+def shared_value(
+    keys: Sequence[str],
+    facts: Sequence[Facts],
+    weights: RewardWeights,
+    step: int,
+    *,
+    roles: Iterable[Role],
+    metric: str,
+) -> float | None:
+    """What the rows of ONE group all have in common when the group teaches none of `roles`; None when it teaches one.
+
+    A group teaches a role when its rows of that role, without the neutral ones, differ in `metric`. Where all are
+    neutral there is no value to share: 0.
+
+    Args:
+        keys, facts, weights, step: see `reward_rows`.
+        roles: the step's learners.
+        metric: `REWARD`, or the name of a fact.
+    """
+    rewards = reward_rows(keys, facts, weights, step)
+    shared = 0.0
+    for role in roles:
+        values = {
+            rewards[key].total if metric == REWARD else float(fact[metric])
+            for key, fact in zip(keys, facts, strict=True)
+            if ReplayKey.of(key).role is role and not rewards[key].neutral
+        }
+        if len(values) > 1:
+            return None
+        shared = values.pop() if values else shared
+    return shared
 
 
 def role_metrics(rewards: Mapping[str, RoleReward]) -> dict[str, float]:

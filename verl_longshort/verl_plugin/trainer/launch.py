@@ -19,6 +19,13 @@ from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.trainer import cluster, preflight
 from verl_longshort.verl_plugin.trainer.data_checks import paths_of
+from verl_longshort.verl_plugin.trainer.learning import (
+    PAIR_FACTS,
+    SINGLE_FACTS,
+    check_estimator,
+    check_filter,
+    check_warmup,
+)
 from verl_longshort.verl_plugin.trainer.notes import notes_of
 from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl, check_ppo
 
@@ -41,6 +48,7 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
     """
     config = compose_config(PAIR_CONFIG, overrides, unused=UNUSED)
     settle_paths(config)
+    check_filter(config, PAIR_FACTS)
     checked = preflight.check(config)
     with open_dict(config):
         config.longshort.policy_configs = checked.policies
@@ -48,7 +56,11 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
     schedule = settings_of(config).schedule
     for role, policy in config.longshort.policy_configs.items():
         check_by_verl(policy, f"longshort.policies.{role}")
-        check_ppo(policy, f"longshort.policies.{role}.", learns=schedule.updates(Role(role)) > 0)
+        updates = schedule.updates(Role(role))
+        check_ppo(policy, f"longshort.policies.{role}.", learns=updates > 0)
+        if updates:
+            check_estimator(policy, f"longshort.policies.{role}.")
+            check_warmup(policy, f"longshort.policies.{role}.", updates=updates)
     return config
 
 
@@ -56,6 +68,7 @@ def checked_single_config(overrides: Sequence[str]) -> DictConfig:
     """`config/single_trainer.yaml` with Hydra's `key=value`, checked. Raises UserError as `checked_config`."""
     config = compose_config(SINGLE_CONFIG, overrides, unused=UNUSED)
     settle_paths(config)
+    check_filter(config, SINGLE_FACTS)
     checked = preflight.check_single(config)
     _settle(config, checked)
     with open_dict(config):
@@ -63,6 +76,8 @@ def checked_single_config(overrides: Sequence[str]) -> DictConfig:
         config.trainer.total_training_steps = config.trainer.total_epochs = config.longshort.steps
     check_by_verl(config, "actor_rollout_ref")
     check_ppo(config, "")
+    check_estimator(config, "")
+    check_warmup(config, "", updates=config.longshort.steps)
     return config
 
 

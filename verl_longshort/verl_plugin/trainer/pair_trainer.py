@@ -6,9 +6,11 @@ row, let the round's learners learn from their rows, give every engine its weigh
 """
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from longshort_reward import RoleReward
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, open_dict
@@ -24,11 +26,15 @@ from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
 from verl_longshort.verl_plugin.trainer.activity import STARTING, ActivityFile
 from verl_longshort.verl_plugin.trainer.console import PAIR, StepLines, say_checkpoint, say_validation
+from verl_longshort.verl_plugin.trainer.gdpo import Credit
 from verl_longshort.verl_plugin.trainer.group_reward import (
+    Facts,
     ReplayKey,
+    lesson_of,
     pair_metrics,
     reward_rows,
     role_metrics,
+    shared_value,
     weight_metrics,
 )
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
@@ -48,6 +54,9 @@ from verl_longshort.verl_plugin.trainer.sampled import log_step
 from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl
 
 Policy = PolicyTrainer | FrozenPolicy
+
+FEWEST_TOKENS = 2
+"""A policy makes no update from fewer: a mean over none is not a number, and verl whitens over two or more."""
 
 
 class PairReplayBuffer(WatchedReplayBuffer):
@@ -87,7 +96,12 @@ class PairTrainer(PPOTrainerSync):
     # ---- construction ------------------------------------------------------------------------------
 
     def _build_replay_buffer(self) -> PairReplayBuffer:
-        return PairReplayBuffer(self, timeout_s=self.settings.rollout_timeout_s)
+        return PairReplayBuffer(self, timeout_s=self.settings.rollout_timeout_s, shared_value=self._shared_value)
+
+    def _shared_value(self, keys: Sequence[str], facts: Sequence[Facts], step: int) -> float | None:
+        """See `group_reward.shared_value`."""
+        metric, roles = self.config.algorithm.filter_groups.metric, self.schedule.learners(step)
+        return shared_value(keys, facts, self.settings.weights, step, roles=roles, metric=metric)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
@@ -179,14 +193,14 @@ class PairTrainer(PPOTrainerSync):
                 policy.sleep()
         rows = split_by_role(batch)
         with marked_timer("reward", timing_raw, color="yellow"):
-            self._reward(rows, metrics)
+            rewards = self._reward(rows, metrics)
         self._learned = {}
         for role in learners:
             with marked_timer(f"learn_{role}", timing_raw, color="blue"):
-                rows[role] = self._learn(role, rows[role], metrics)
+                rows[role] = self._learn(role, rows[role], rewards, metrics)
         return joined(list(rows.values()))
 
-    def _reward(self, rows: dict[Role, KVBatchMeta], metrics: dict[str, Any]) -> None:
+    def _reward(self, rows: dict[Role, KVBatchMeta], metrics: dict[str, Any]) -> dict[str, RoleReward]:
         facts = {role: [x["reward_extra_info"] for x in read_extra_fields(rows[role])] for role in ROLES}
         keys = [key for role in ROLES for key in rows[role].keys]
         both = [fact for role in ROLES for fact in facts[role]]
@@ -196,20 +210,33 @@ class PairTrainer(PPOTrainerSync):
         metrics.update(role_metrics(rewards))
         metrics.update(pair_metrics(rows[Role.LONG].keys, facts[Role.LONG]))
         metrics.update(weight_metrics(self.settings.weights, self.global_steps, "pair"))
+        return rewards
 
-    def _learn(self, role: Role, rows: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+    def _learn(
+        self, role: Role, rows: KVBatchMeta, rewards: Mapping[str, RoleReward], metrics: dict[str, Any]
+    ) -> KVBatchMeta:
+        """Let a policy learn from the rows that teach it; returns all rows, with padding."""
         policy = self.policies[role]
         assert isinstance(policy, PolicyTrainer)
-        spoken = own_tokens(rows)
-        metrics[f"{role}/own_tokens"] = spoken
-        if not spoken:
-            # every trajectory ended in the partner's first turn; a loss over no token is not a number
+        tokens = own_tokens(rows)
+        lesson = lesson_of({key: rewards[key] for key in rows.keys}, tokens, compares=policy.compares)
+        taught = sum(tokens[key] for key in lesson.keys)
+        learns = taught >= FEWEST_TOKENS
+        metrics.update(lesson.metrics(role))
+        metrics.update({f"{role}/own_tokens": taught, f"{role}/updated": float(learns)})
+        if not learns:
             return rows
         self.activity.now(self.global_steps, f"{role} learns")
-        batch, learned, timing = policy.learn(rows, self.global_steps)
+        left_out = rows.select_keys([key for key in rows.keys if key not in set(lesson.keys)])
+        batch, learned, timing = policy.learn(
+            rows.select_keys(list(lesson.keys)),
+            self.global_steps,
+            update=self.schedule.updates(role, until=self.global_steps),
+            credit=Credit.of(rewards, self.settings.weights, self.global_steps),
+        )
         self._learned[role] = (batch, timing)
         metrics.update({f"{role}/{name}": value for name, value in learned.items()})
-        return batch
+        return joined([batch, left_out])
 
     def on_step_end(self) -> None:
         """Give every engine its weights: learners' new ones, and the others what a sleeping engine lost."""

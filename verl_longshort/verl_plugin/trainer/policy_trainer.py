@@ -10,12 +10,13 @@ from typing import Any
 
 import ray
 from longshort_reward.protocol import Role
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from verl.single_controller.ray import ResourcePoolManager
-from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from verl_longshort.verl_plugin.trainer.activity import node_of_worker
+from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
+from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon
 from verl_longshort.verl_plugin.trainer.replay import PresetBatch
 
 
@@ -36,7 +37,7 @@ class _NoData:
         pass
 
 
-class PolicyTrainer(PPOTrainerSync):
+class PolicyTrainer(TermTrainer):
     """A policy that learns in some rounds.
 
     Args:
@@ -62,9 +63,8 @@ class PolicyTrainer(PPOTrainerSync):
     def _init_dataloader(self) -> None:
         self.train_dataloader = _NoData()
         self.total_training_steps = self._total_steps
-        with open_dict(self.config):
-            self.config.actor_rollout_ref.actor.optim.total_training_steps = self._updates
-            self.config.critic.optim.total_training_steps = self._updates
+        for optim in (self.config.actor_rollout_ref.actor.optim, self.config.critic.optim):
+            set_horizon(optim, self._updates)
 
     def _init_dump_executor(self) -> None:
         pass
@@ -97,13 +97,36 @@ class PolicyTrainer(PPOTrainerSync):
         """The Ray node of each worker rank, by id."""
         return list(ray.get([worker.__ray_call__.remote(node_of_worker) for worker in self.actor_rollout_wg.workers]))
 
-    def learn(self, rows: Any, step: int) -> tuple[Any, dict[str, Any], dict[str, float]]:
-        """One verl step on `rows`; returns the rows with padding, metrics and timings."""
-        self.global_steps = step
+    def credit(self) -> Credit:
+        """See `TermTrainer`."""
+        return self._credit
+
+    @property
+    def compares(self) -> bool:
+        """Whether its advantages compare the trajectories of a problem."""
+        return compares_group(self.config)
+
+    def learn(
+        self, rows: Any, step: int, *, update: int, credit: Credit
+    ) -> tuple[Any, dict[str, Any], dict[str, float]]:
+        """One verl step on `rows`; returns the rows with padding, metrics and timings.
+
+        Args:
+            rows: what to learn from.
+            step: the run's step.
+            update: how many steps this policy has learned in, this one included.
+            credit: the rewards of the rows.
+        """
+        self._credit = credit
         self.replay_buffer.rows = rows
         metrics: dict[str, Any] = {}
         timing: dict[str, float] = {}
-        batch = self.step(metrics, timing)
+        # verl compares trainer.critic_warmup with it: a critic warms up in its own policy's first updates
+        self.global_steps = update
+        try:
+            batch = self.step(metrics, timing)
+        finally:
+            self.global_steps = step
         return batch, metrics, timing
 
     def sync(self, step: int) -> None:

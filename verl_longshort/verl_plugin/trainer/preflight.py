@@ -36,7 +36,6 @@ _LEFT_ALONE = {
     "trainer.v1.sampler.custom_sampler.path": "this trainer brings its own replay buffer; leave it null",
 }
 _OFF = {
-    "algorithm.filter_groups.enable": "dynamic group filtering is not supported; set false",
     "reward.reward_model.enable": "a reward model is not supported; set false",
     "distillation.enabled": "distillation is not supported; set false",
 }

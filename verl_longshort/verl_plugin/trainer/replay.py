@@ -8,25 +8,17 @@ import time
 from typing import Any
 
 from verl.trainer.ppo.v1 import PPOTrainerSync
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from verl_longshort.verl_plugin.trainer.dynamic_sampling import FilteringReplayBuffer, SharedValue
 
 POLL_INTERVAL_S = 0.05
 
 
-class WatchedReplayBuffer(ReplayBuffer):
+class WatchedReplayBuffer(FilteringReplayBuffer):
     """The buffer of `trainer`; raises when a rollout failed, or when no trajectory ended for `timeout_s` seconds."""
 
-    def __init__(self, trainer: PPOTrainerSync, *, timeout_s: float) -> None:
-        v1 = trainer.config.trainer.v1
-        super().__init__(
-            trainer_mode=trainer.trainer_mode,
-            trainer_config=v1.get(trainer.trainer_mode, {}),
-            max_off_policy_threshold=v1.sampler.max_off_policy_threshold,
-            max_off_policy_strategy=v1.sampler.max_off_policy_strategy,
-            sampler_kwargs=v1.sampler.sampler_kwargs,
-            refill_fn=trainer._add_prompts_to_generate,
-            poll_interval=POLL_INTERVAL_S,
-        )
+    def __init__(self, trainer: PPOTrainerSync, *, timeout_s: float, shared_value: SharedValue) -> None:
+        super().__init__(trainer, poll_interval=POLL_INTERVAL_S, shared_value=shared_value)
         self.timeout_s = timeout_s
         self._finished = -1
         self._progress_at = 0.0

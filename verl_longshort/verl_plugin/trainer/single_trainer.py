@@ -5,16 +5,26 @@ reward in place when its group is complete: the length term compares the answers
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from longshort_reward import RewardWeights
+from longshort_reward.outcome import SINGLE_ROLE
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.trainer.console import SINGLE, StepLines
-from verl_longshort.verl_plugin.trainer.group_reward import reward_rows, single_metrics, weight_metrics
+from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
+from verl_longshort.verl_plugin.trainer.group_reward import (
+    Facts,
+    reward_rows,
+    shared_value,
+    single_metrics,
+    weight_metrics,
+)
+from verl_longshort.verl_plugin.trainer.learning import set_horizon
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, write_rewards
 from verl_longshort.verl_plugin.trainer.sampled import log_step
@@ -24,8 +34,14 @@ class RewardingReplayBuffer(WatchedReplayBuffer):
     """Puts the rewards of a training step's rows in place before it hands them out; the metrics go along."""
 
     def __init__(self, trainer: PPOTrainerSync, *, timeout_s: float, weights: RewardWeights) -> None:
-        super().__init__(trainer, timeout_s=timeout_s)
+        super().__init__(trainer, timeout_s=timeout_s, shared_value=self._shared)
+        self._metric = trainer.config.algorithm.filter_groups.metric
         self._weights = weights
+        self.credit: Credit | None = None
+
+    def _shared(self, keys: Sequence[str], facts: Sequence[Facts], step: int) -> float | None:
+        """See `group_reward.shared_value`."""
+        return shared_value(keys, facts, self._weights, step, roles=(SINGLE_ROLE,), metric=self._metric)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Wait for `batch_size` finished groups; raises as `WatchedReplayBuffer.sample`."""
@@ -35,12 +51,13 @@ class RewardingReplayBuffer(WatchedReplayBuffer):
         facts = [extra["reward_extra_info"] for extra in read_extra_fields(batch)]
         rewards = reward_rows(batch.keys, facts, self._weights, global_steps)
         write_rewards(batch, rewards)
+        self.credit = Credit.of(rewards, self._weights, global_steps)
         weights = weight_metrics(self._weights, global_steps, "single")
         return batch, {**metrics, **single_metrics(rewards, facts), **weights}
 
 
 @register_trainer("longshort_single")
-class SingleTrainer(PPOTrainerSync):
+class SingleTrainer(TermTrainer):
     """Trains one model that writes whole answers alone."""
 
     def __init__(self, config: DictConfig) -> None:
@@ -52,9 +69,20 @@ class SingleTrainer(PPOTrainerSync):
         self._lines = StepLines(self.settings.steps)
         super().__init__(config)
 
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        for optim in (self.config.actor_rollout_ref.actor.optim, self.config.critic.optim):
+            set_horizon(optim, self.total_training_steps)
+
     def _build_replay_buffer(self) -> RewardingReplayBuffer:
         settings = self.settings
         return RewardingReplayBuffer(self, timeout_s=settings.rollout_timeout_s, weights=settings.weights)
+
+    def credit(self) -> Credit:
+        """See `TermTrainer`."""
+        credit = self.replay_buffer.credit
+        assert credit is not None, "verl learned before it sampled"
+        return credit
 
     def on_train_begin(self) -> None:
         """From here on steps are timed."""

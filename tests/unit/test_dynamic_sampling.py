@@ -1,0 +1,181 @@
+"""`algorithm.filter_groups`: which groups are dropped, and that a step ends. verl's own loop over a stand-in queue."""
+
+from types import SimpleNamespace
+
+import pytest
+from longshort_reward import Ramp, RewardWeights
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
+from omegaconf import OmegaConf
+
+from verl_longshort.config.compose import compose_config
+from verl_longshort.config.pair import settings_of
+from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey, shared_value
+from verl_longshort.verl_plugin.trainer.learning import PAIR_FACTS, SINGLE_FACTS, check_filter
+from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
+
+pytestmark = pytest.mark.integration
+WEIGHTS = RewardWeights(mu=Ramp(start=0.0, end=0.2, begin_step=0, end_step=10), rethink=0.1)
+WANTED = 4
+UNUSED = ("reward.reward_model",)
+
+
+def facts(**changes):
+    base = {"acc": 1.0, "tokens": 100.0, "turns": 2.0, "rethinks": 0.0, "stop_reason": "answered", "fault_role": ""}
+    return {**base, **{f"{kind}_{role}": 1.0 for kind in ("format", "turns", "tokens") for role in Role}, **changes}
+
+
+MIXED = [facts(), facts(acc=0.0)]
+SOLVED = [facts(), facts()]
+SHORTER = [facts(), facts(tokens=50.0)]
+SHORT_FAULT = [facts(), facts(acc=0.0, stop_reason="malformed", fault_role="short", format_short=0.0)]
+
+
+def shared(sessions, *, roles=ROLES, metric="reward", step=0):
+    keys = [f"u_{number}_{index}" for number in range(len(sessions)) for index in (0, 1)]
+    both = [fact for fact in sessions for _ in ROLES]
+    return shared_value(keys, both, WEIGHTS, step, roles=roles, metric=metric)
+
+
+def test_a_group_teaches_when_rewards_of_a_learner_vary():
+    assert shared(MIXED) is None
+    assert shared(SOLVED) == pytest.approx(1.1)
+    # mu is 0 in step 0
+    assert shared(SHORTER) == pytest.approx(1.1)
+    assert shared(SHORTER, step=5) is None
+    assert shared(SHORTER, step=5, metric="acc") == 1.0
+
+
+def test_neutral_rows_count_for_nobody():
+    """The short role broke the protocol: its own rewards differ, and the long role has one row left."""
+    assert shared(SHORT_FAULT, roles=[Role.SHORT]) is None
+    assert shared(SHORT_FAULT, roles=[Role.LONG]) == pytest.approx(1.1)
+    assert shared(SHORT_FAULT) is None
+    assert shared([SHORT_FAULT[1]] * 2, roles=[Role.LONG]) == 0.0
+
+
+class Queue:
+    """Stands in for TransferQueue and the agent loops: groups end as soon as they are asked for."""
+
+    def __init__(self, groups):
+        self.groups, self.asked = iter(groups), 0
+        self.tags, self.facts = {}, {}
+
+    def ask(self, prompts):
+        for _ in range(prompts):
+            group, self.asked = f"g{self.asked}", self.asked + 1
+            self.tags[group] = {"is_prompt": True, "status": "finished", "global_steps": 1}
+            for number, fact in enumerate(next(self.groups)):
+                for index in (0, 1):
+                    self.tags[f"{group}_{number}_{index}"] = {}
+                    self.facts[f"{group}_{number}_{index}"] = {"reward_extra_info": fact}
+
+    def kv_list(self):
+        return {"train": dict(self.tags)}
+
+    def kv_batch_get(self, keys, partition_id, select_fields):
+        return {select_fields[0]: [self.facts[key] for key in keys]}
+
+    def kv_clear(self, keys, partition_id):
+        for key in keys:
+            del self.tags[key]
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """Samples a step from `groups`; `(accuracies of each group in the batch, metrics, prompts that were asked for)`."""
+    import verl.trainer.ppo.v1.replay_buffer as buffers
+
+    import verl_longshort.verl_plugin.trainer.rows as rows
+    from verl_longshort.verl_plugin.trainer.dynamic_sampling import FilteringReplayBuffer
+
+    def sample(groups, *, batches=3, enable=True, inflight=1):
+        queue = Queue(groups)
+        for module in (buffers, rows):
+            monkeypatch.setattr(module, "tq", queue)
+        chosen = {"enable": enable, "metric": "reward"}
+        chosen |= {"max_num_gen_batches": batches, "max_inflight_gen_batches": inflight}
+        sampler = {"max_off_policy_threshold": None, "max_off_policy_strategy": "drop", "sampler_kwargs": {}}
+        config = {
+            "algorithm": {"filter_groups": chosen},
+            "data": {"train_batch_size": WANTED},
+            "trainer": {"v1": {"sampler": sampler}},
+        }
+        trainer = SimpleNamespace(
+            config=OmegaConf.create(config), trainer_mode="sync", _add_prompts_to_generate=queue.ask
+        )
+
+        def value(keys, facts, step):
+            return shared_value(keys, facts, WEIGHTS, step, roles=ROLES, metric="reward")
+
+        buffer = FilteringReplayBuffer(trainer, poll_interval=0.0, shared_value=value)
+        queue.ask(WANTED)
+        batch, metrics = buffer.sample(global_steps=0, partition_id="train", batch_size=WANTED)
+        accuracies = {}
+        for key in batch.keys:
+            fact = queue.facts[key]["reward_extra_info"]
+            accuracies.setdefault(ReplayKey.of(key).group, set()).add(fact["acc"])
+        return list(accuracies.values()), metrics, queue.asked
+
+    return sample
+
+
+def test_groups_that_teach_nobody_are_replaced(sampled):
+    batch, metrics, asked = sampled([SOLVED, MIXED, SOLVED, MIXED, SOLVED, MIXED, MIXED, MIXED, MIXED])
+    assert batch == [{0.0, 1.0}] * WANTED
+    assert metrics["training/filter_groups/unvarying"] == 0
+    assert metrics["training/filter_groups/generated"] == asked <= 3 * WANTED
+    assert metrics["training/filter_groups/evicted_samples"] >= 2
+
+
+@pytest.mark.parametrize("inflight", [1, 2])
+@pytest.mark.parametrize("teaching", [0, 1, 3])
+def test_a_step_ends_when_it_has_generated_enough(sampled, teaching, inflight):
+    groups = [*[MIXED] * teaching, *[SOLVED] * 100]
+    batch, metrics, asked = sampled(groups, inflight=inflight)
+    assert asked == metrics["training/filter_groups/generated"] <= 3 * WANTED
+    # whole batches: what teaches nobody fills them
+    assert sorted(map(len, batch)) == [*[1] * (WANTED - teaching), *[2] * teaching]
+    assert metrics["training/filter_groups/unvarying"] == WANTED - teaching
+
+
+def test_without_it_verls_buffer_is_as_it_was(sampled):
+    batch, metrics, asked = sampled([SOLVED, MIXED, SOLVED, MIXED], enable=False)
+    assert sorted(map(len, batch)) == [1, 1, 2, 2]
+    assert (asked, metrics) == (WANTED, {})
+
+
+def composed(*overrides):
+    models = [f"longshort.policies.{role}.actor_rollout_ref.model.path=/nowhere" for role in ("long", "short")]
+    given = [*models, "data.train_files=/nowhere", "data.val_files=/nowhere", *overrides]
+    return compose_config("longshort_trainer", given, unused=UNUSED)
+
+
+ON = ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.max_num_gen_batches=3")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["algorithm.filter_groups.max_num_gen_batches=0"], "algorithm.filter_groups.max_num_gen_batches = 0"),
+        (["algorithm.filter_groups.metric=score"], "algorithm.filter_groups.metric = score"),
+        (["algorithm.filter_groups.max_inflight_gen_batches=0"], "algorithm.filter_groups.max_inflight"),
+        (["actor_rollout_ref.rollout.n=1"], "actor_rollout_ref.rollout.n = 1"),
+    ],
+)
+def test_a_filter_that_cannot_work(overrides, key):
+    with pytest.raises(UserError) as error:
+        check_filter(composed(*ON, *overrides), PAIR_FACTS)
+    assert str(error.value).startswith(key)
+
+
+def test_a_filter_that_works():
+    check_filter(composed(*ON), PAIR_FACTS)
+    check_filter(composed(*ON, "algorithm.filter_groups.metric=acc"), SINGLE_FACTS)
+    check_filter(composed(), PAIR_FACTS)
+
+
+def test_one_policy_has_no_filter_of_its_own():
+    config = composed("longshort.policies.long.algorithm.filter_groups.enable=true")
+    with pytest.raises(UserError, match="the pair decides this"):
+        build_policy_configs(config, settings_of(config).schedule)

@@ -5,6 +5,7 @@ Text never reaches it: it would be dropped, or read as a product of letters.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -72,6 +73,32 @@ def _values(tokens: Sequence[Token]) -> list[tuple[str, bool]]:
     ]
 
 
+def _primed(tokens: Sequence[Token]) -> set[tuple[str, int]]:
+    """What has primes, and how many."""
+    found: set[tuple[str, int]] = set()
+    before, count = "", 0
+    for token in (*tokens, Token("", "")):
+        if token.value == "'":
+            count += 1
+            continue
+        if count:
+            found.add((before, count))
+        before, count = token.value, 0
+    return found
+
+
+_SCALES = {"k": 1000, "K": 1000, "M": 10**6, "B": 10**9}
+
+
+def _scaled(answer: Amount) -> Amount | None:
+    """`9.5k` as 9500, for a ground truth that is a number: otherwise the letter is a variable, or a unit."""
+    if [token.kind for token in answer.tokens] != ["number", "letter"] or answer.tokens[1].value not in _SCALES:
+        return None
+    factor = Token("number", str(_SCALES[answer.tokens[1].value]))
+    tokens = (answer.tokens[0], Token("command", r"\cdot"), factor)
+    return replace(answer, tokens=tokens, value=number(tokens))
+
+
 class _Comparison:
     """Compares forms; three-valued like `equal`."""
 
@@ -113,6 +140,9 @@ class _Comparison:
                 return False
             if not well_formed(tokens):
                 return False
+        # math-verify reads over primes: to it a derivative is the function.
+        if _primed(ours) != _primed(theirs):
+            return False
         return self._algebra(latex(ours), latex(theirs))
 
     def expressions(self, ours: Tokens, theirs: Tokens) -> bool | None:
@@ -123,6 +153,8 @@ class _Comparison:
         return True if _values(ours) == _values(theirs) else self._whole(ours, theirs)
 
     def _amounts(self, a: Amount, b: Amount) -> bool | None:
+        if b.value is not None and (scaled := _scaled(a)) is not None and equal_amounts(scaled, b):
+            return True
         decided = equal_amounts(a, b)
         if decided is None:
             return self.expressions(a.tokens, b.tokens)

@@ -53,7 +53,7 @@ def _end_of_thousands(tokens: list[Token], start: int, inside: bool) -> int:
     separator = None
     position = start + 1
     while position < len(tokens):
-        comma = tokens[position].value in (",", "{,}")
+        comma = tokens[position].value in (",", "{,}", "'")
         group = position + 1 if comma else position
         if group >= len(tokens) or tokens[group].kind != "number":
             break
@@ -68,7 +68,8 @@ def _end_of_thousands(tokens: list[Token], start: int, inside: bool) -> int:
             break
         # In brackets a comma parts, unless it is `{,}`; a space before it or behind it parts as well.
         spaced = tokens[group].spaced
-        if (kind == "," and (inside or spaced or tokens[position].spaced)) or (kind == " " and not spaced):
+        apart = spaced or tokens[position].spaced
+        if (kind == "," and (inside or apart)) or (kind == "'" and apart) or (kind == " " and not spaced):
             break
         if kind == " " and group + 1 < len(tokens) and tokens[group + 1].value == "/":
             break

@@ -37,7 +37,7 @@ def parse(tokens: Sequence[Token], depth: int = 0) -> Form:
         return congruence
     if (relation := _relation(tokens, depth)) is not None:
         return relation
-    if (bracketed := _bracketed(tokens, depth)) is not None:
+    if (bracketed := _bracketed(_signed_tuple(tokens), depth)) is not None:
         return bracketed
     if (ratio := _ratio(tokens, depth)) is not None:
         return ratio
@@ -160,6 +160,22 @@ def _bracketed(tokens: list[Token], depth: int) -> Form | None:
     if brackets != r"\{\}" and len(all_pairs := _tuples(cut(inner, places))) > 1:
         return Several(tuple(_several(parts, depth + 1, brackets) for parts in all_pairs), "")
     return _several(cut(inner, places), depth + 1, brackets)
+
+
+def _signed_tuple(tokens: list[Token]) -> list[Token]:
+    """`-(1, 2)` as `(-1, -2)`."""
+    if len(tokens) < 4 or tokens[0].value != "-" or tokens[1].value != "(" or tokens[-1].value != ")":
+        return tokens
+    if end_of_bracket(tokens[1:]) != len(tokens) - 2:
+        return tokens
+    parts = cut(tokens[2:-1], [i for i in top_level(tokens[2:-1]) if tokens[2 + i].value == ","])
+    if len(parts) < 2 or not all(parts):
+        return tokens
+    out = [tokens[1]]
+    for part in parts:
+        out += [Token("sign", "-"), *(part if len(part) == 1 else [Token("sign", "("), *part, Token("sign", ")")])]
+        out.append(Token("sign", ","))
+    return [*out[:-1], tokens[-1]]
 
 
 def _by_condition(inner: list[Token], depth: int) -> Form | None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from verl_longshort.base.device import cpu_chosen
 from verl_longshort.base.requirements import Product, Requirements
 
 VARIABLE = "LONGSHORT_DRY_RUN"
@@ -105,7 +106,7 @@ def planned_gpus() -> int | None:
     dry = dry_run()
     if dry is None:
         return None
-    return 0 if os.environ.get("VERL_PLATFORM") == "cpu" else dry.gpus_per_node
+    return 0 if cpu_chosen() else dry.gpus_per_node
 
 
 def gpus_per_node() -> int:

@@ -21,7 +21,7 @@ from verl_longshort.llm.task_client import TaskClient
 from verl_longshort.problems.held_out import hold_out, refuse_known, training_problem
 from verl_longshort.problems.overlap import KnownProblems, words
 from verl_longshort.problems.reader import Problem
-from verl_longshort.problems.sources import Source, load_source
+from verl_longshort.problems.sources import Source, is_here, load_source
 
 _KEY = "longshort.source"
 _REPORT_EVERY = 1000
@@ -35,10 +35,6 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     written = None if settings.chains is None else FileWriter.load(settings.chains, settings.answer_timeout_s)
     problems, aside = sample(settings, known, written)
-    if written is not None and settings.source:
-        aside += written.aside
-    if not problems:
-        raise UserError(_KEY, settings.source or settings.chains, f"no problem can be used{_first(aside)}")
 
     def writer(asker: TaskClient | None) -> Writer:
         if written is not None:
@@ -63,7 +59,10 @@ def prepare_chains(settings: ChainSettings, console: Console) -> None:
 def sample(
     settings: ChainSettings, known: KnownProblems, written: FileWriter | None
 ) -> tuple[list[Problem], list[Rejected]]:
-    """As many problems as are wanted, in an order that the seed decides, and what was passed over."""
+    """As many problems as are wanted, in an order that the seed decides, and what was passed over.
+
+    Raises UserError when no problem can be used.
+    """
     taken: list[Problem] = []
     aside: list[Rejected] = []
     before = KnownProblems(settings.similarity)
@@ -81,7 +80,23 @@ def sample(
         taken.append(problem)
         if len(taken) == settings.problems:
             break
+    if written is not None and settings.source:
+        aside += written.aside
+    if not taken:
+        raise UserError(_KEY, settings.source or settings.chains, f"no problem can be used{_first(aside)}")
     return taken, aside
+
+
+def expected_chains(settings: ChainSettings) -> int:
+    """How many chains there will be at most, of what can be read now. Raises UserError as `prepare_chains`."""
+    plan = settings.readable
+    known, _ = hold_out(plan.held_out, plan.similarity, plan.benchmark_dir)
+    written = None
+    if plan.chains is not None and is_here(plan.chains):
+        written = FileWriter.load(plan.chains, plan.answer_timeout_s)
+    if is_here(plan.source) if plan.source else written is not None:
+        return len(sample(plan, known, written)[0])
+    return plan.problems
 
 
 def _in_random_order(settings: ChainSettings, written: FileWriter | None) -> Iterator[tuple[Source, int]]:

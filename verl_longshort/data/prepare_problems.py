@@ -5,6 +5,7 @@ and what is held out. Everything is a function of the sources and the settings.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from longshort_reward.errors import UserError
 from rich.console import Console
@@ -22,8 +23,20 @@ from verl_longshort.problems.sources import load_source
 _REPORT_EVERY = 500
 
 
-def prepare_problems(settings: TrainingProblemSettings, console: Console) -> None:
-    """Write the rows. Raises UserError when a source cannot be used, and when too few problems are left."""
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Problems for training and validation."""
+
+    train: list[Problem]
+    val: list[Problem]
+    dropped: list[Rejected]
+    read: int
+    """Rows of the sources."""
+    held_out: int
+
+
+def split_problems(settings: TrainingProblemSettings) -> Split:
+    """Read and divide them; writes nothing. Raises UserError as `prepare_problems`."""
     known, held_out = hold_out(settings.held_out, settings.similarity, settings.benchmark_dir)
     problems, dropped, read = _read(settings, known)
     # A hash decides what is for validation, not the place in the source.
@@ -36,13 +49,19 @@ def prepare_problems(settings: TrainingProblemSettings, console: Console) -> Non
     if not train or len(val) < settings.val_problems:
         remedy = f"must leave problems to train on; {len(problems)} of {read} can be used{_first(dropped)}"
         raise UserError("longshort.val_problems", settings.val_problems, remedy)
+    return Split(train=train, val=val, dropped=dropped, read=read, held_out=held_out)
+
+
+def prepare_problems(settings: TrainingProblemSettings, console: Console) -> None:
+    """Write the rows. Raises UserError when a source cannot be used, and when too few problems are left."""
+    split = split_problems(settings)
     folder = settings.output_dir
-    for split, part in (("train", train), ("val", val)):
-        rows = [_row(problem, index, settings.data_source, split) for index, problem in enumerate(part)]
-        write_parquet(folder / f"{split}.parquet", rows)
-    write_jsonl(folder / "dropped.jsonl", [record.to_record() for record in dropped])
-    counts = {"read": read, "train": len(train), "val": len(val), "held out": held_out}
-    card = Card(title="Problems for RL", counts=counts, dropped=dropped, made_with=vars(settings))
+    for name, part in (("train", split.train), ("val", split.val)):
+        rows = [_row(problem, index, settings.data_source, name) for index, problem in enumerate(part)]
+        write_parquet(folder / f"{name}.parquet", rows)
+    write_jsonl(folder / "dropped.jsonl", [record.to_record() for record in split.dropped])
+    counts = {"read": split.read, "train": len(split.train), "val": len(split.val), "held out": split.held_out}
+    card = Card(title="Problems for RL", counts=counts, dropped=split.dropped, made_with=vars(settings))
     card.write(folder)
     console.print(summary_table("problems", card.rows()))
 

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from verl_longshort.base.files import ModelPath
 from verl_longshort.llm.settings import LLMSettings
 from verl_longshort.problems.benchmarks import BENCHMARKS, find_files
-from verl_longshort.problems.sources import check_source
+from verl_longshort.problems.sources import check_source, is_here
 
 
 def _texts(value: Any) -> Any:
@@ -23,6 +23,13 @@ def _texts(value: Any) -> Any:
     return listed
 
 
+def _flat(value: Any) -> Any:
+    """Lists within a list are read as their items: a recipe writes [${data.held_out},more]."""
+    if not isinstance(value, list):
+        return value
+    return [text for item in value for text in (item if isinstance(item, list) else [item])]
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 """One text or a list of texts."""
 
@@ -30,13 +37,20 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 class HeldOutSettings(Settings):
     """What both commands have in common: where problems come from, and which are kept apart."""
 
-    held_out: Texts
+    held_out: Annotated[Texts, BeforeValidator(_flat)]
     """Benchmarks by name, and other sources."""
     benchmark_dir: str | None
     similarity: Annotated[
         float, Strict(), Field(gt=0, le=1), Remedy("must be above 0 and at most 1 (1: the same words)")
     ]
     seed: NonNegativeInt
+
+    @property
+    def readable(self) -> Self:
+        """With those held-out problems only that can be read now, for a plan, which leaves the Hub alone."""
+        local = self.benchmark_dir is not None
+        kept = (name for name in self.held_out if (local if name in BENCHMARKS else is_here(name)))
+        return self.model_copy(update={"held_out": tuple(kept)})
 
     @model_validator(mode="after")
     def _check_held_out(self) -> Self:
@@ -59,6 +73,12 @@ class TrainingProblemSettings(HeldOutSettings):
     tokenizer: ModelPath | None
     max_problem_tokens: PositiveInt
     limit: Annotated[Annotated[int, Strict(), Field(ge=2)] | None, Remedy("must be a whole number from 2 on")]
+
+    @property
+    def readable(self) -> Self:
+        """Also without a tokenizer that is on the Hub."""
+        local = self.tokenizer is not None and Path(self.tokenizer).expanduser().is_dir()
+        return super().readable if local else super().readable.model_copy(update={"tokenizer": None})
 
     @field_validator("source")
     @classmethod

@@ -12,6 +12,7 @@ from longshort_reward.settings import Remedy, SettingError, Settings
 from pydantic import Field, Strict, field_validator, model_validator
 from typing_extensions import Self
 
+from verl_longshort.base.device import finds_gpu
 from verl_longshort.base.dry_run import planned_gpus, planning
 from verl_longshort.base.files import absolute_model
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
@@ -152,8 +153,5 @@ def generating(command: str, work: GenerationWork, products: Sequence[Product]) 
 
 
 def _has_gpu() -> bool:
-    if (planned := planned_gpus()) is not None:
-        return planned > 0
-    import torch
-
-    return torch.cuda.is_available()
+    planned = planned_gpus()
+    return finds_gpu() if planned is None else planned > 0

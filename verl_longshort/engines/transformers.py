@@ -2,18 +2,18 @@
 
 from contextlib import AbstractContextManager
 
+from verl_longshort.base.device import finds_gpu
 from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
 
 def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
-    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     from verl_longshort.engines.transformers_engine import TransformersEngine
 
     logging.disable_progress_bar()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if finds_gpu() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(options.path, dtype="auto", attn_implementation="sdpa").to(device)
     # the ends that the model's generation config names (a chat model has several), and the tokenizer's
     named = model.generation_config.eos_token_id

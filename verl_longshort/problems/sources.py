@@ -45,7 +45,7 @@ def check_source(source: str, *, key: str) -> None:
     Raises UserError otherwise. In a dry run the file may be one that a stage before writes.
     """
     path = Path(source).expanduser()
-    if _is_file(source):
+    if is_file(source):
         if not (path.is_file() or is_planned(path)):
             raise UserError(key, source, f"no such file: give the path of {KINDS}")
     elif _HUB.fullmatch(source) is None:
@@ -60,12 +60,17 @@ def load_source(source: str, *, key: str) -> Source:
         UserError: naming `key`: no such file or data set, no rows, a file that cannot be read.
     """
     check_source(source, key=key)
-    if _is_file(source):
+    if is_file(source):
         return Source(name=source, rows=read_records(source, key=key, columns=()))
     rows = _hub(source, key)
     if not len(rows):
         raise UserError(key, source, "has no rows")
     return Source(name=source, rows=rows)
+
+
+def is_here(source: str) -> bool:
+    """Whether a source is a file that can be read now; in a dry run one of an earlier stage cannot."""
+    return is_file(source) and not is_planned(Path(source).expanduser())
 
 
 def hub_rows(name: str, config: str | None, split: str) -> Rows:
@@ -76,7 +81,8 @@ def hub_rows(name: str, config: str | None, split: str) -> Rows:
     return rows
 
 
-def _is_file(source: str) -> bool:
+def is_file(source: str) -> bool:
+    """Whether a source is a file, there or yet to be written, and no data set of the Hub."""
     return Path(source).suffix in _FILES or Path(source).expanduser().is_file()
 
 

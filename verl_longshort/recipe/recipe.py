@@ -11,7 +11,7 @@
         minutes: 0.5                   # expected, for the estimate of the time left
         command: [longshort, world, --out, "${output}/world"]
         outputs: ["${output}/world/train.parquet"]       # must exist when the stage has ended
-      - parallel:                      # stages that do not need each other
+      - parallel:                      # stages that do not need each other, at the same time as far as gpu.count allows
           - {name: sft-long, gpus: 1, ...}               # each is shown so many GPUs of its own
           - {name: sft-short, gpus: 1, ...}
       - for_each: round                # a stage for each round of the schedule, `at_once` of them at a time
@@ -24,6 +24,7 @@ A command is a list of arguments; a list within it (`${limits}`) is spliced in, 
 argument: ...}`. Several commands of one stage, run one after the other, are `commands`, a list of such lists. A plain
 string is a script for bash. Null is written `null` in arguments. `round` has `number` (from 1), `label` (`L2S1`: the
 pair after that round) and `step`; `last_round` is the last one, `rounds` the schedule in one word, for an argument.
+`${at_most:4,${gpu.count}}` is the smaller of two numbers. `device: cpu` keeps all stages off the machine's GPUs.
 """
 
 import hashlib
@@ -41,6 +42,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from verl_longshort.base.device import CPU, PLATFORM_VARIABLE
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.recipe.assumptions import defaults
 
@@ -48,6 +50,8 @@ STAGE_KEYS = ("command", "minutes", "name", "outputs")
 STALL_MINUTES = 30.0
 _ABSENT = object()
 _EACH_ROUND = "round"
+
+OmegaConf.register_new_resolver("at_most", min, replace=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +152,10 @@ def load_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
     if "output" not in settings:
         raise UserError("output", path, "the recipe needs a folder for its results")
     output = Path(settings["output"])
-    groups = [group for entry in entries for group in _groups(entry, output)]
+    gpus = settings["gpu"]["count"]
+    most = gpus if isinstance(gpus, int) else None
+    device = {PLATFORM_VARIABLE: CPU} if settings.get("device") == CPU else {}
+    groups = [group for entry in entries for group in _groups(entry, output, most)]
     names = [stage.name for group in groups for stage in group]
     for name in names:
         if names.count(name) > 1:
@@ -156,7 +163,7 @@ def load_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
     return Recipe(
         output=output,
         groups=tuple(groups),
-        environment={key: str(value) for key, value in settings.get("environment", {}).items()},
+        environment={**device, **{key: str(value) for key, value in settings.get("environment", {}).items()}},
         stall_minutes=float(settings.get("stall_minutes", STALL_MINUTES)),
         show=Path(settings["show"]) if "show" in settings else None,
         settings=settings,
@@ -271,28 +278,33 @@ def _listed(content: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _groups(entry: Any, output: Path) -> Iterator[tuple[RecipeStage, ...]]:
+def _groups(entry: Any, output: Path, gpus: int | None) -> Iterator[tuple[RecipeStage, ...]]:
+    """The groups of stages that an entry of `stages` stands for; `gpus` of a node, None when that is not known."""
     if isinstance(entry, dict) and set(entry) == {"at_once", "stages"}:
         at_once = int(entry["at_once"])
         if at_once < 1:
             raise UserError("at_once", entry["at_once"], "must be a whole number from 1 on")
         for begin in range(0, len(entry["stages"]), at_once):
-            yield _group(entry["stages"][begin : begin + at_once], output)
+            yield from _at_once(entry["stages"][begin : begin + at_once], output, gpus)
     elif isinstance(entry, dict) and set(entry) == {"parallel"}:
-        yield _group(_listed(entry, "parallel"), output)
+        yield from _at_once(_listed(entry, "parallel"), output, gpus)
     else:
-        yield _group([entry], output)
+        yield from _at_once([entry], output, gpus)
 
 
-def _group(entries: Sequence[Any], output: Path) -> tuple[RecipeStage, ...]:
-    stages = []
+def _at_once(entries: Sequence[Any], output: Path, gpus: int | None) -> Iterator[tuple[RecipeStage, ...]]:
+    """The stages as one group; as several, in order, where they ask for more GPUs than a node has."""
+    stages: list[RecipeStage] = []
     gpu = 0
     for entry in entries:
         count = int(entry.get("gpus", 0)) if isinstance(entry, dict) else 0
+        if stages and gpus is not None and gpu + count > gpus:
+            yield tuple(stages)
+            stages, gpu = [], 0
         own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpu, gpu + count)))} if count else {}
         gpu += count
         stages.append(_stage(entry, output, own))
-    return tuple(stages)
+    yield tuple(stages)
 
 
 def _stage(entry: Any, output: Path, environment: Mapping[str, str]) -> RecipeStage:

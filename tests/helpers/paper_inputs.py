@@ -1,4 +1,4 @@
-"""What the recipe of the paper's scale reads, small: random models, files of problems, and a language model's replies.
+"""What the recipe at the paper's scale reads, small: models, files of problems, and a language model's replies.
 
 Problems are sums in English; their chains are those of a reasoning model that checks itself. `respond` plays the
 language model that cuts the chains and writes their short parts.
@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -15,12 +16,12 @@ from fastapi import Response
 from longshort_reward.protocol import DEFAULT_PROMPTS
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from helpers.benchmark_files import gpqa_row, write_rows
 from helpers.llm_server import Body, completion
 from helpers.tiny_tokenizers import CHAT_ML
+from helpers.word_models import save_successors
 from verl_longshort.problems.benchmarks import BENCHMARKS
 
 _NAMES = ("Ana", "Boris", "Chidi", "Dora", "Emil", "Farah", "Goran", "Hana", "Ivo", "Jun")
@@ -32,7 +33,8 @@ _MOVES = (
     "There were {a} {things} on a shelf until {name} put {b} next to them. Say how many stand there.",
     "{a} {things} belong to {name}, and {b} to a brother. How many do both have together?",
 )
-_SHAPE = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 4096}
+SAID = "So \\boxed{7}"
+"""The only answer of `long_cot`; that of the first problem of AMC23, and of no other that is asked."""
 
 
 @dataclass(frozen=True)
@@ -77,37 +79,36 @@ def write_files(folder: Path) -> None:
     for number, (name, hub) in enumerate(BENCHMARKS.items()):
         if name == "gpqa_diamond":
             write_rows(folder / f"benchmarks/{name}.csv", [gpqa_row(k) for k in range(hub.problems)])
-        else:
-            write_rows(folder / f"benchmarks/{name}.jsonl", [_difference(k, number) for k in range(hub.problems)])
+            continue
+        # numbers that no random text ends in
+        first = 7 if name == "amc23" else 7001
+        rows = [_difference(first + 1000 * k, number) for k in range(hub.problems)]
+        write_rows(folder / f"benchmarks/{name}.jsonl", rows)
 
 
 def write_models(folder: Path) -> None:
-    """`base` and `long_cot`, random, of two families, with tokenizers of their own."""
+    """`base`, which is random, and `long_cot`, which says SAID whatever it is asked, with tokenizers of their own."""
     torch.manual_seed(0)
-    base = tokenizer(900)
+    words = tokenizer(900)
     config = Qwen2Config(
-        vocab_size=len(base),
+        vocab_size=len(words),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
         tie_word_embeddings=True,
-        eos_token_id=base.eos_token_id,
-        pad_token_id=base.pad_token_id,
-        **_SHAPE,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
     )
-    _save(Qwen2ForCausalLM(config), base, folder / "base")
-    other = tokenizer(600)
-    shape = LlamaConfig(
-        vocab_size=len(other),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=1,
-        eos_token_id=other.eos_token_id,
-        pad_token_id=other.pad_token_id,
-        bos_token_id=None,
-        **_SHAPE,
-    )
-    _save(LlamaForCausalLM(shape), other, folder / "long_cot")
+    Qwen2ForCausalLM(config).save_pretrained(folder / "base")
+    words.save_pretrained(folder / "base")
+    words = tokenizer(600)
+    opening = words.encode("<|im_start|>assistant\n", add_special_tokens=False)[-1]
+    said = [opening, *words.encode(SAID, add_special_tokens=False), words.eos_token_id]
+    assert len(set(said)) == len(said), "each word decides the next one"
+    save_successors(folder / "long_cot", words, dict(pairwise(said)))
 
 
 def tokenizer(size: int) -> PreTrainedTokenizerFast:
@@ -148,13 +149,8 @@ def _solved(one: Sum) -> dict[str, str]:
     return {"problem": one.problem, "solution": f"{one.steps[1]} {one.steps[3]}"}
 
 
-def _difference(k: int, other: int) -> dict[str, str]:
-    return {"problem": f"What is {k + other} minus {other}?", "answer": str(k)}
-
-
-def _save(model: PreTrainedModel, words: PreTrainedTokenizerFast, folder: Path) -> None:
-    model.save_pretrained(folder)
-    words.save_pretrained(folder)
+def _difference(answer: int, other: int) -> dict[str, str]:
+    return {"problem": f"What is {answer + other} minus {other}?", "answer": str(answer)}
 
 
 def arguments(folder: Path, url: str) -> Sequence[str]:

@@ -173,6 +173,35 @@ def test_what_a_script_writes_itself_goes_elsewhere(recipe):
     assert "no longshort command" in shown
 
 
+def problems_and_batch(folder, batch):
+    """A recipe that prepares ten problems of a file and trains on so many at a time."""
+    rows = [{"problem": f"{word} plus {k}?", "answer": k} for k, word in enumerate("abcdefghijkl")]
+    source = folder / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    prepare = (
+        f"longshort prepare problems longshort.source={source} longshort.held_out=[] longshort.val_problems=2 "
+        "longshort.output_dir=${output}/problems"
+    )
+    train = (
+        "longshort train device=cpu data.train_files=${output}/problems/train.parquet "
+        "data.val_files=${output}/problems/val.parquet trainer.default_local_dir=${output}/pair "
+        f"data.train_batch_size={batch} actor_rollout_ref.actor.ppo_mini_batch_size={batch} "
+        f"longshort.policies.long.actor_rollout_ref.model.path={model} "
+        f"longshort.policies.short.actor_rollout_ref.model.path={model}"
+    )
+    return stage("problems", prepare, "problems"), stage("train", train, "pair")
+
+
+def test_a_batch_larger_than_the_prepared_problems_is_named(recipe, tmp_path):
+    code, shown = recipe.write(*problems_and_batch(tmp_path, 11)).plan()
+    assert code == 2
+    (line,) = [line for line in shown.splitlines() if line.startswith("✗")]
+    assert line == "✗ train: data.train_batch_size = 11: must be from 1 to the number of problems, 10"
+
+
 def test_a_script_that_fails_says_so(recipe):
     code, shown = recipe.write(stage("script", "echo something; echo the last word >&2; exit 7")).plan()
     assert code == 2

@@ -12,6 +12,7 @@ import transformers
 from helpers.fake_vllm import FakeVllm
 from longshort_reward.errors import UserError
 
+from verl_longshort.base.device import finds_gpu
 from verl_longshort.base.dry_run import DryRun
 from verl_longshort.base.requirements import GenerationWork
 from verl_longshort.config.compose import compose_config
@@ -50,6 +51,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_auto(machine: Any, gpu: bool, vllm: str | None, expected: str) -> None:
     machine(gpu=gpu, vllm=vllm)
     assert parse().engine_spec.name == expected
+
+
+def test_the_environment_keeps_models_off_the_gpu(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(gpu=True, vllm="0.24.0")
+    assert finds_gpu()
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    assert not finds_gpu()
+    assert parse().engine_spec.name == "transformers"
 
 
 def test_vllm_asked_for_and_missing(machine: Any) -> None:

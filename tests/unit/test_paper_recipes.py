@@ -286,6 +286,48 @@ def test_another_schedule_has_its_own_evaluations(name):
     assert [Path(word).stem for word in table.command if "/L" in word] == ["L0S0", "L1S1", "L1S2"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("gpus", [1, 2, 4])
+def test_fewer_gpus_are_other_numbers(name, gpus, tmp_path):
+    """The same commands but for the GPUs that each one uses, and no stage waits for more than there are."""
+
+    def words(recipe):
+        return [word for stage in recipe.stages for word in stage.command]
+
+    fewer, all_of_them = plan(name, f"gpu.count={gpus}"), plan(name)
+    changed = [pair for pair in zip(words(fewer), words(all_of_them), strict=True) if pair[0] != pair[1]]
+    keys = {word.partition("=")[0].rpartition(".")[2] for pair in changed for word in pair}
+    assert keys == {"n_gpus_per_node", "tensor_parallel_size"}
+    assert all(word.endswith(f"={gpus}") for word, _ in changed)
+    visible = [stage.environment.get("CUDA_VISIBLE_DEVICES", "") for stage in fewer.stages]
+    assert {gpu for one in visible for gpu in one.split(",") if gpu} == set(map(str, range(gpus)))
+
+
+def test_on_a_cpu_the_engines_need_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("verl_longshort.engines.factory._has_gpu", lambda: False)
+    changed = ("device=cpu", "gpu.count=1", "llm.base_url=http://llm:8000/v1", "data.chains=/r1.jsonl")
+    commands = commands_of("qwen7b", tmp_path, *changed)
+    assert plan("qwen7b", *changed).environment["VERL_PLATFORM"] == "cpu"
+    config = composed(commands["train"])
+    policies = build_policy_configs(config, settings_of(config).schedule)
+    rollout = policies["long"]["actor_rollout_ref"]["rollout"]
+    assert (config.trainer.device, config.trainer.n_gpus_per_node, rollout["name"]) == ("cpu", 1, "transformers")
+    for stage in ("evaluate-long-cot", "weigh"):
+        assert block(commands, stage)["tensor_parallel_size"] == 1
+
+
+def test_options_come_last(tmp_path):
+    options = {"sft": "optim.lr=3e-5", "train": "longshort.keep_checkpoints=1", "evaluate": "longshort.temperature=1.0"}
+    changed = [f"options.{key}=[{value}]" for key, value in options.items()]
+    commands = commands_of("qwen7b", tmp_path, *changed)
+    for stage, command in commands.items():
+        kind = {"sft": "sft", "train": "train", "eval": "evaluate"}.get(command[0])
+        assert kind is None or command[-2] == options[kind], stage
+    assert composed(commands["sft-short"]).optim.lr == 3e-5
+    assert composed(commands["train"]).longshort.keep_checkpoints == 1
+    assert block(commands, "evaluate-L1S0")["temperature"] == 1.0
+
+
 def test_fewer_gpus_evaluate_fewer_rounds_at_a_time():
     groups = [[stage.name for stage in group] for group in plan("qwen7b", "gpu.count=4").groups]
     assert ["evaluate-L1S0", "evaluate-L2S0", "evaluate-L2S1", "evaluate-L3S1"] in groups

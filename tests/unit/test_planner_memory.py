@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshort_reward.errors import UserError
 
-from verl_longshort.base.requirements import EngineUse, PolicyUse, ReinforcementWork, TrainedModel
+from verl_longshort.base.requirements import EngineUse, GenerationWork, PolicyUse, ReinforcementWork, TrainedModel
 from verl_longshort.planner.memory import (
     GENERATING,
+    RESERVE,
     SENDING,
     TableMaker,
     activations,
@@ -159,6 +160,17 @@ def test_the_kv_cache_gets_what_is_left_of_the_share():
     assert cached_tokens(engine(), QWEN, memory) == pytest.approx(memory.kv_cache / 57344)
     assert QWEN.kv_values * 2 == 57344
     assert LLAMA.kv_values * 2 == 131072
+
+
+@pytest.mark.parametrize(("name", "total"), [("vllm", 0.9 * 24), ("transformers", None)])
+def test_an_engine_alone_fits_with_its_share(name, total):
+    """vLLM's share holds its contexts and buffers; another engine's are beside what it allocates."""
+    small = TableMaker(shape_of=lambda _: QWEN, gpu=24 * GIB, assume=ASSUMPTIONS.assume)
+    work = GenerationWork(engines=(engine(name=name, memory_share=0.9, max_num_seqs=4),), new_tokens=4096)
+    (table,) = small.generate(work)
+    assert (RESERVE in table.parts) is (total is None)
+    if total is not None:
+        assert table.total(GENERATING) / GIB == pytest.approx(total)
 
 
 def test_an_engine_that_does_not_sleep_stays():

@@ -285,3 +285,16 @@ def test_a_dry_run_reads_nothing_and_tells_what_will_be(run, tmp_path, monkeypat
     assert (needs.work.records, needs.work.new_tokens) == (20, 16384)
     assert not (tmp_path / "chains.jsonl").exists()
     fails(run(**{**known, "held_out": "[none.jsonl]"}), "longshort.held_out", "none.jsonl")
+
+
+def test_a_dry_run_reads_the_files_that_are_there(run, tmp_path, monkeypatch):
+    given = write(tmp_path / "r1.jsonl", [{"problem": text(i), "response": thinking(i)} for i in range(7)])
+    bare = write(tmp_path / "bare.jsonl", [{"problem": text(1)}])
+    other = write(tmp_path / "other.jsonl", [{"problem": "another one", "response": thinking(1)}])
+    dry = DryRun.prepare(tmp_path / "dry", products=[], gpus_per_node=8)
+    monkeypatch.setenv(VARIABLE, str(dry.folder))
+    assert run(chains=given).exit_code == 0
+    assert dry.reported()[0].products[0].records == 7
+    fails(run(chains=bare), "longshort.chains", "has no chain under")
+    fails(run(chains=other), "longshort.source", "no problem can be used")
+    fails(run(chains=bare, source="owner/name"), "longshort.chains", "has no chain under")

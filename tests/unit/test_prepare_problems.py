@@ -11,6 +11,7 @@ from helpers.tiny_tokenizers import byte_level
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verl_longshort.base.dry_run import VARIABLE, DryRun
 from verl_longshort.cli import main
 from verl_longshort.problems import sources
 from verl_longshort.problems.overlap import KnownProblems, Likeness, shingles, words
@@ -251,3 +252,46 @@ def test_match_is_the_jaccard_index(a, b, least):
     else:
         assert (match is not None) == (share >= least)
         assert match is None or match.similarity == pytest.approx(share)
+
+
+@pytest.fixture
+def dry(tmp_path, monkeypatch):
+    """A dry run, in which nothing comes from the Hub."""
+    begun = DryRun.prepare(tmp_path / "dry", products=[], gpus_per_node=8)
+    monkeypatch.setenv(VARIABLE, str(begun.folder))
+    monkeypatch.setattr(sources, "hub_rows", lambda *_: pytest.fail("the Hub is asked"))
+    monkeypatch.setattr("verl_longshort.problems.benchmarks.fetch", lambda _: pytest.fail("the Hub is asked"))
+    return begun
+
+
+def test_a_dry_run_knows_how_many_problems_there_will_be(run, tmp_path, dry):
+    assert run(held_out="[math500]", tokenizer="owner/name").exit_code == 0
+    (needs,) = dry.reported()
+    assert [product.records for product in needs.products[:2]] == [50, 10]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"val_problems": 61}, "longshort.val_problems = 61: must leave problems to train on; 60 of 60 can be used"),
+        ({"source": "unsolved.jsonl"}, "unsolved.jsonl, record 1: has no answer under"),
+        ({"source": "owner/name", "held_out": "[nothing.jsonl]"}, "nothing.jsonl: has no records"),
+        ({"held_out": "[aime24]", "benchmark_dir": "."}, "has 1 problems, AIME24 has 30"),
+    ],
+)
+def test_a_dry_run_reads_the_files_that_are_there(run, tmp_path, dry, monkeypatch, changes, words):
+    monkeypatch.chdir(tmp_path)
+    write(Path("unsolved.jsonl"), [{"problem": text(1)}])
+    write(Path("nothing.jsonl"), [])
+    write(Path("aime24.jsonl"), [{"problem": text(1), "answer": "33"}])
+    result = run(**changes)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_held_out_lists_may_lie_in_one_another(run, tmp_path):
+    held = [write(tmp_path / f"{k}.jsonl", [math500_row(k)]) for k in (1, 2)]
+    assert run(held_out=f"[['{held[0]}'],{held[1]}]").exit_code == 0
+    assert json.loads((tmp_path / "out/card.json").read_text())["counts"]["held out"] == 2
+    assert run(held_out=f"[[],{held[1]}]").exit_code == 0

@@ -131,6 +131,33 @@ def test_parallel_stages_run_at_the_same_time(recipe: Recipe) -> None:
     assert recipe.write({"parallel": [meet("one", "two"), meet("two", "one")]}).run()[0] == 0
 
 
+def test_parallel_stages_wait_for_gpus(recipe: Recipe) -> None:
+    stages = [{**stage(name, "true"), "gpus": gpus} for name, gpus in (("a", 4), ("b", 1), ("c", 1))]
+    recipe.write({"parallel": stages}, gpu={"count": 8})
+
+    def groups(*overrides: str) -> list[list[tuple[str, str]]]:
+        found = load_recipe(recipe.path, overrides).groups
+        return [[(one.name, one.environment["CUDA_VISIBLE_DEVICES"]) for one in group] for group in found]
+
+    assert groups() == [[("a", "0,1,2,3"), ("b", "4"), ("c", "5")]]
+    assert groups("gpu.count=5") == [[("a", "0,1,2,3"), ("b", "4")], [("c", "0")]]
+    assert groups("gpu.count=2") == [[("a", "0,1,2,3")], [("b", "0"), ("c", "1")]]
+    assert groups("gpu.count=1")[1:] == [[("b", "0")], [("c", "0")]]
+
+
+def test_a_recipe_for_the_cpu_says_so_to_its_stages(recipe: Recipe) -> None:
+    recipe.write(stage("first", "echo platform=$VERL_PLATFORM."), device="cpu")
+    assert recipe.run()[0] == 0
+    assert "platform=cpu." in (recipe.output / "logs/first.log").read_text()
+    assert "VERL_PLATFORM" not in load_recipe(recipe.path, ["device=cuda"]).environment
+
+
+def test_the_smaller_of_two_numbers(recipe: Recipe) -> None:
+    recipe.write(stage("first", "true"), gpu={"count": 8}, width="${at_most:4,${gpu.count}}")
+    assert load_recipe(recipe.path, []).settings["width"] == 4
+    assert load_recipe(recipe.path, ["gpu.count=2"]).settings["width"] == 2
+
+
 def test_one_failure_ends_its_parallel_stages(recipe: Recipe) -> None:
     begin = time.monotonic()
     code, _ = recipe.write({"parallel": [stage("one", "sleep 60"), stage("two", "exit 3")]}).run()

@@ -104,6 +104,23 @@ def test_the_base_can_be_chosen(whole: Run) -> None:
         read_runs([whole.root], "L9S9")
 
 
+def test_a_reasoning_models_own_chain_is_the_base(tmp_path: Path) -> None:
+    for name, mode in (("base", "direct"), ("long-CoT", "direct"), ("L0S0", "pair")):
+        write_evaluation(tmp_path, name, mode=mode)
+    (run,) = read_runs([tmp_path], None)
+    assert run.bases["test"].name == "long-CoT"
+
+
+def test_without_a_correct_answer_the_page_says_why_there_is_no_score(tmp_path: Path) -> None:
+    for name, right in (("long-CoT", 0), ("L0S0", 0), ("L1S0", 2)):
+        write_evaluation(tmp_path, name, mode="pair" if name != "long-CoT" else "long_cot", right=right)
+    report([tmp_path], out=tmp_path / "out.html", base=None, trajectories=10, seed=0)
+    page = " ".join((tmp_path / "out.html").read_text().split())
+    assert page.count("no AES: long-CoT, its base, has no correct answer (another: --base)") == 2
+    assert "long-CoT has no correct answer" in page
+    assert "the higher" not in page
+
+
 def test_what_a_model_wrote_is_only_text(tmp_path: Path) -> None:
     write_evaluation(tmp_path, "L0S0", text=EVIL)
     write_evaluation(tmp_path, EVIL.replace("/", ""), text=EVIL)

@@ -247,6 +247,17 @@ def test_the_table(data: Path, models: dict[str, Path]) -> None:
     assert "6 problems, one answer each" in as_markdown(load_rows(files, "L0S0"))
 
 
+def test_a_table_without_aes_says_why(data: Path, models: dict[str, Path]) -> None:
+    evaluate(overrides("none", data, "longshort.mode=plain", single=models["long"]))
+    evaluate(pair("L0S0", data, models))
+    text = data.parent / "table.txt"
+    files = [data.parent / "none.jsonl", data.parent / "L0S0.jsonl"]
+    rows = show_table(files, base=None, markdown=None, json_file=None, console=Console(), text=text)
+    assert [row.score for row in rows] == [None, None]
+    assert "no AES: none, its base, has no correct answer" in " ".join(text.read_text().split())
+    assert "AES relative to L0S0" in as_markdown(load_rows(files, "L0S0"))
+
+
 def test_tables_that_would_mislead_are_refused(data: Path, models: dict[str, Path]) -> None:
     evaluate(pair("all", data, models))
     evaluate(pair("some", data, models, "longshort.limit=2"))

@@ -177,10 +177,11 @@ def caption(rows: Sequence[TableRow]) -> str:
     base = next((row.summary.name for row in rows if row.is_base), NONE)
     samples = sorted({figures.samples for row in rows for figures in row.summary.benchmarks.values()})
     each = "one answer each" if samples == [1] else f"{' or '.join(map(str, samples))} answers each"
+    scored = any(row.score for row in rows)
     parts = [
         f"{summary.problems} problems, {each}",
         f"temperature {_distinct(headers, 'temperature')}, seed {_distinct(headers, 'seed')}",
-        f"AES relative to {base}",
+        f"AES relative to {base}" if scored else f"no AES: {base}, its base, has no correct answer (another: --base)",
         "in brackets 95 % intervals over problems",
         f"evaluated on {_distinct(headers, 'date')}",
     ]

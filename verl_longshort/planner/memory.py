@@ -220,7 +220,9 @@ class TableMaker:
         table = MemoryTable(title="each GPU")
         for number, engine in enumerate(engines, start=1):
             self._awake(table, f"{number}: " if len(engines) > 1 else "", [GENERATING], engine)
-        return [self._with_reserve(table)]
+        # vLLM counts contexts and buffers into its share, and nothing else is on the GPU
+        whole = all(spec_of(engine.name).reserves_memory for engine in engines)
+        return [table if whole else self._with_reserve(table)]
 
     def _pool(self, title: str, policies: Mapping[str, PolicyUse]) -> MemoryTable:
         table = MemoryTable(title=title)

@@ -87,7 +87,9 @@ def _measured(group: Group) -> Measured:
     pairs = [(line.summary, line.base.summary) for line in group.lines if line.base]
     return Measured(
         accuracy_change=Spread.of([100 * (own.accuracy.value - base.accuracy.value) for own, base in pairs]),
-        length_ratio=Spread.of([own.tokens.value / base.tokens.value for own, base in pairs]),
+        length_ratio=Spread.of(
+            [own.tokens.value / base.tokens.value if base.tokens.value else None for own, base in pairs]
+        ),
         score=group.score,
     )
 

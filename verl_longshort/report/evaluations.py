@@ -16,6 +16,8 @@ from verl_longshort.evaluation.table import problems_of, score
 
 HEADER_KEYS = {"name", "mode", "data", "benchmarks", "problems", "samples"}
 """What the first line of an evaluation's records has, and no other file's."""
+_LONG_CHAIN = "long-CoT"
+"""What the recipes call it; a reasoning model writes its own in mode plain."""
 _NEVER_BELOW = re.compile(r"global_step_\d+|logs|progress|stages|world")
 
 
@@ -114,4 +116,4 @@ def _place(one: Evaluation) -> tuple[bool, int, int, bool, str]:
 
 
 def _is_long_chain(one: Evaluation) -> bool:
-    return bool(one.header["mode"] == "long_cot")
+    return one.name == _LONG_CHAIN or one.header["mode"] == "long_cot"

@@ -105,15 +105,15 @@ def _tiles(group: Group | None, runs: int) -> list[Tile]:
     tokens = Spread.of([base.summary.tokens.value for base in bases])
     if accuracy is None or tokens is None or group.is_base:
         return []
-    base, saved = bases[0].name, 1 - group.tokens.mean / tokens.mean
+    base, saved = bases[0].name, 1 - group.tokens.mean / tokens.mean if tokens.mean else None
     chosen = "chosen on the validation split" + (", run by run" if len(group.lines) > 1 else "")
     if group.score is None:
-        against = "not known"
+        against = f"{base} has no correct answer" if not accuracy.mean else "not known"
     elif runs > 1:
         against = f"{signed(group.score.low)} to {signed(group.score.high)} over {runs} runs"
     else:
         against = "base: 0"
-    about = f"{base}: {number(tokens.mean)}, {percent(saved, 0)}\u00a0% saved"
+    about = f"{base}: {number(tokens.mean)}, {percent(saved, 0)}\u00a0% saved" if saved is not None else base
     return [
         Tile("The pair", group.name, chosen if group.is_chosen else "after the most rounds that were evaluated"),
         Tile("Accuracy", percent(group.accuracy.mean), f"{base}: {percent(accuracy.mean)}\u00a0%", unit="%"),

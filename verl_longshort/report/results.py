@@ -143,6 +143,18 @@ class DataTable:
         return ", ".join(dict.fromkeys(line.base.name for line in self.lines if line.base)) or "nothing"
 
     @property
+    def score_note(self) -> str:
+        """What AES is relative to, or why there is none, in words."""
+        bases = [line.base for line in self.lines if line.base]
+        if not bases:
+            return "no AES: none of the evaluations is its base"
+        if all(line.score is None for line in self.lines):
+            return f"no AES: {self.base}, its base, has no correct answer (another: --base)"
+        apart = [line.evaluation.name for line in self.lines if line.score is None]
+        lacking = f"; none for {', '.join(dict.fromkeys(apart))}: other problems or no correct answer" if apart else ""
+        return f"AES: accuracy-efficiency score relative to {self.base}, 0 for itself{lacking}"
+
+    @property
     def details(self) -> list[tuple[str, Cells]]:
         """For each run all that was measured, by benchmark."""
         by_run: dict[str, list[Summary]] = defaultdict(list)
@@ -227,9 +239,10 @@ def grid_section(runs: Sequence[Run]) -> Section | None:
     context = {
         "shorts": shorts,
         "rows": [(long, [cell((long, short)) for short in shorts]) for long in longs],
+        "scored": bool(scores),
         "measured": len(groups),
         "total": len(longs) * len(shorts),
-        "base": table.base,
+        "note": table.score_note if not scores else f"Large: AES relative to {table.base}",
         "runs": len(runs),
     }
     return Section(id="rounds", title="Long round × short round", body=fragment("grid.html.jinja", context))

@@ -275,7 +275,7 @@ def test_a_dry_run_knows_how_many_problems_there_will_be(run, tmp_path, dry):
     ("changes", "words"),
     [
         ({"val_problems": 61}, "longshort.val_problems = 61: must leave problems to train on; 60 of 60 can be used"),
-        ({"source": "unsolved.jsonl"}, "unsolved.jsonl, record 1: has no answer under"),
+        ({"source": "unsolved.jsonl"}, "0 of 1 can be used; the first one dropped, unsolved.jsonl"),
         ({"source": "owner/name", "held_out": "[nothing.jsonl]"}, "nothing.jsonl: has no records"),
         ({"held_out": "[aime24]", "benchmark_dir": "."}, "has 1 problems, AIME24 has 30"),
     ],

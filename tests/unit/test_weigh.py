@@ -154,6 +154,18 @@ def test_a_chain_that_does_not_fit_is_set_aside(settings: list[str], tmp_path: P
     assert json.loads(reject)["reason"] == "too long for the model"
 
 
+def test_when_no_chain_fits_the_command_fails(settings: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no chain could be weighed; the first one, chain-0: too long for the model \("):
+        weigh([*settings, "longshort.max_tokens=1020"], quiet())
+    assert not (tmp_path / "weighed.jsonl").exists()
+
+
+def test_rollouts_of_which_none_is_correct_are_told(settings: list[str]) -> None:
+    console = quiet()
+    weigh([*settings, "longshort.max_tokens=1"], console)
+    assert "No rollout is correct" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [

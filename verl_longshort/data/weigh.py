@@ -33,6 +33,10 @@ from verl_longshort.data.rollouts import AnswerPrompt, Prober, Rollout, rollout_
 from verl_longshort.engines.factory import EngineSettings, open_engine
 
 _QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once
+_NOTHING_CORRECT = (
+    "No rollout is correct, so the accuracies tell no thought from another. Does the model (longshort.model) solve such "
+    "problems, end within longshort.max_tokens, and answer in the form of longshort.joining?"
+)
 _DECIDES = (
     *("input", "model", "tokenizer", "limit", "samples", "mode", "confidence", "budget"),
     *("temperature", "top_p", "max_tokens", "seed", "system_prompt"),
@@ -104,7 +108,10 @@ class WeighSettings(EngineSettings):
 
 
 def weigh(settings: WeighSettings, records: Sequence[Chunked], console: Console) -> list[Weighed]:
-    """Weigh the records; write and return them. Raises UserError for a journal made with other settings."""
+    """Weigh the records; write and return them.
+
+    Raises UserError for a journal made with other settings, and when no record could be weighed.
+    """
     with RecordFile(settings.journal, settings.header()) as journal:
         done = journal.done
         waiting = [(rank, record) for rank, record in enumerate(records) if record.id not in done]
@@ -114,9 +121,15 @@ def weigh(settings: WeighSettings, records: Sequence[Chunked], console: Console)
     ordered = [outcomes[record.id] for record in records]
     weighed = [Weighed.model_validate(outcome) for outcome in ordered if "reason" not in outcome]
     rejects = [outcome for outcome in ordered if "reason" in outcome]
-    write_jsonl(settings.output, [record.to_record() for record in weighed])
     write_jsonl(settings.rejects, rejects)
+    if not weighed:
+        first = rejects[0]
+        reason = f"no chain could be weighed; the first one, {first['id']}: {first['reason']} ({first['detail']})"
+        raise UserError("longshort.input", settings.input, reason)
+    write_jsonl(settings.output, [record.to_record() for record in weighed])
     console.print(summary_table(settings.output.name, summary(weighed, rejects, settings.confidence)))
+    if not any(counts.correct for record in weighed for counts in [record.p_start, *record.thoughts]):
+        console.print(_NOTHING_CORRECT, style="yellow", highlight=False, soft_wrap=True)
     return weighed
 
 

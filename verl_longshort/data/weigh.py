@@ -34,8 +34,8 @@ from verl_longshort.engines.factory import EngineSettings, open_engine
 
 _QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once
 _NOTHING_CORRECT = (
-    "No rollout is correct, so the accuracies tell no thought from another. Does the model (longshort.model) solve such "
-    "problems, end within longshort.max_tokens, and answer in the form of longshort.joining?"
+    "No rollout is correct, so the accuracies tell no thought from another. Does the model (longshort.model) solve "
+    "such problems, end within longshort.max_tokens, and answer in the form of longshort.joining?"
 )
 _DECIDES = (
     *("input", "model", "tokenizer", "limit", "samples", "mode", "confidence", "budget"),

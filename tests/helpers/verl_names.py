@@ -167,6 +167,7 @@ TOUCHES: dict[str, list[Touch]] = {
             TRAINER,
             "PPOTrainer",
             _build_replay_buffer="",
+            step="metrics timing_raw",
             on_train_begin="",
             _compute_metrics="batch metrics timing_raw global_steps epoch",
         ),

@@ -1,9 +1,12 @@
 """A run that is killed and started again by the same command goes on from its last checkpoint and ends."""
 
+from collections import Counter
+
 import pytest
 from helpers.pair_runs import PairRun
 
 from verl_longshort.base.checkpoint import CheckpointStore
+from verl_longshort.data.training_trajectories import read_steps
 
 pytestmark = pytest.mark.integration
 
@@ -57,6 +60,10 @@ def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
     assert [entry["step"] for entry in run.steps()] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [entry["learners"] for entry in run.steps()] == [["long"]] * 4 + [["short"]] * 4
     goes_on_with_the_same_weights(run)
+    # of every step, the ones before the kill included, each trajectory once
+    logged = Counter((one.step, one.group, one.session) for one in read_steps(run.checkpoints))
+    assert sorted({step for step, _, _ in logged}) == list(range(1, 9))
+    assert set(logged.values()) == {1}
     # each epoch meets every problem once: nothing is repeated and nothing is left out
     for epoch in (run.steps()[:4], run.steps()[4:]):
         assert len({problem for entry in epoch for problem in entry["problems"]}) == 16

@@ -198,7 +198,19 @@ class PairTrainer(PPOTrainerSync):
         for role in learners:
             with marked_timer(f"learn_{role}", timing_raw, color="blue"):
                 rows[role] = self._learn(role, rows[role], rewards, metrics)
-        return joined(list(rows.values()))
+        batch = joined(list(rows.values()))
+        # before the checkpoint: a run that is resumed from it has the step's trajectories, too
+        with marked_timer("log_trajectories", timing_raw, color="green"):
+            log_step(
+                self.store.root,
+                batch,
+                [learned for learned, _ in self._learned.values()],
+                count=self.settings.log_groups,
+                weights=self.settings.weights,
+                step=self.global_steps,
+                round_name=self.schedule.round_name(self.global_steps),
+            )
+        return batch
 
     def _reward(self, rows: dict[Role, KVBatchMeta], metrics: dict[str, Any]) -> dict[str, RoleReward]:
         facts = {role: [x["reward_extra_info"] for x in read_extra_fields(rows[role])] for role in ROLES}
@@ -258,17 +270,6 @@ class PairTrainer(PPOTrainerSync):
             times = {**timing, "gen": timing_raw["gen"], "step": timing_raw["step"]}
             policy._compute_metrics(rows, own, times, global_steps=global_steps, epoch=epoch)
             metrics.update({f"{role}/{name}": value for name, value in own.items()})
-        with marked_timer("log_trajectories", timing_raw, color="green"):
-            log_step(
-                self.store.root,
-                batch,
-                [rows for rows, _ in self._learned.values()],
-                count=self.settings.log_groups,
-                weights=self.settings.weights,
-                step=global_steps,
-                round_name=self.schedule.round_name(global_steps),
-            )
-        metrics["timing_s/log_trajectories"] = timing_raw["log_trajectories"]
         self._say(metrics, timing_raw)
 
     # ---- the console -------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from longshort_reward import RewardWeights
 from longshort_reward.outcome import SINGLE_ROLE
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.utils.debug import marked_timer
 
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.trainer.console import SINGLE, StepLines
@@ -84,6 +85,20 @@ class SingleTrainer(TermTrainer):
         assert credit is not None, "verl learned before it sampled"
         return credit
 
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> Any:
+        """verl's own step; some of what was sampled is written down."""
+        batch = super().step(metrics, timing_raw)
+        with marked_timer("log_trajectories", timing_raw, color="green"):
+            log_step(
+                Path(self.config.trainer.default_local_dir),
+                batch,
+                [batch],
+                count=self.settings.log_groups,
+                weights=self.settings.weights,
+                step=self.global_steps,
+            )
+        return batch
+
     def on_train_begin(self) -> None:
         """From here on steps are timed."""
         super().on_train_begin()
@@ -93,13 +108,4 @@ class SingleTrainer(TermTrainer):
         self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
-        settings = self.settings
-        log_step(
-            Path(self.config.trainer.default_local_dir),
-            batch,
-            [batch],
-            count=settings.log_groups,
-            weights=settings.weights,
-            step=global_steps,
-        )
         self._lines.step(global_steps, metrics, SINGLE)

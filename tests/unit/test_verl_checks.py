@@ -84,3 +84,42 @@ def test_gpus_that_cannot_share_a_batch():
     )
     line = refused("actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=3")
     assert "ulysses_sequence_parallel_size = 3: must divide the policy's 8 GPUs" in line
+
+
+CORRECTION = "algorithm.rollout_correction"
+
+
+def test_rollout_correction_passes():
+    check(f"{CORRECTION}.rollout_is=token")
+    check(
+        f"{CORRECTION}.rollout_is=sequence",
+        f"{CORRECTION}.rollout_rs=token_k1",
+        f"{CORRECTION}.rollout_rs_threshold='2'",
+    )
+    check(f"{CORRECTION}.bypass_mode=true")
+    check("actor_rollout_ref.rollout.calculate_log_probs=false")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ((f"{CORRECTION}.loss_type=reinforce",), f"{CORRECTION}.loss_type = reinforce: verl's V1 trainer does not"),
+        (
+            (f"{CORRECTION}.bypass_mode=true", f"{CORRECTION}.rollout_is=token"),
+            f"{CORRECTION}.rollout_is = token: is not read with bypass_mode=true",
+        ),
+        (
+            (f"{CORRECTION}.bypass_mode=true", f"{CORRECTION}.rollout_rs=token_k1"),
+            f"{CORRECTION}.rollout_rs = token_k1: is not read with bypass_mode=true",
+        ),
+        *(
+            (
+                (f"{CORRECTION}.{setting}", "actor_rollout_ref.rollout.calculate_log_probs=false"),
+                "actor_rollout_ref.rollout.calculate_log_probs = False: longshort.policies.long.algorithm.rollout_corr",
+            )
+            for setting in ("rollout_is=token", "bypass_mode=true")
+        ),
+    ],
+)
+def test_rollout_correction_that_would_not_be_read(overrides, line):
+    assert f"longshort.policies.long.{line}" in refused(*overrides)

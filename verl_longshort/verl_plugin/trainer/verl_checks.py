@@ -62,6 +62,7 @@ def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:
     _check_engine(config, where, learns=learns)
     if learns:
         _check_batches(config, where)
+        _check_rollout_correction(config, where)
 
 
 def check_dataclasses(config: DictConfig, parts: Sequence[str], *, where: str = "", models: Sequence[str] = ()) -> None:
@@ -117,6 +118,23 @@ def _check_batches(config: DictConfig, where: str) -> None:
         if actor.use_dynamic_bsz and limit * split < longest:
             remedy = f"must hold the longest trajectory: {longest} tokens with its prompt, over {split} GPUs"
             raise UserError(f"{where}actor_rollout_ref.{name}", limit, remedy)
+
+
+def _check_rollout_correction(config: DictConfig, where: str) -> None:
+    """Raise UserError for keys of verl's rollout correction that its V1 trainer takes and does not read."""
+    correction = config.algorithm.rollout_correction
+    if correction is None:
+        return
+    key = f"{where}algorithm.rollout_correction"
+    if correction.loss_type != "ppo_clip":
+        raise UserError(f"{key}.loss_type", correction.loss_type, "verl's V1 trainer does not read it: use ppo_clip")
+    corrects = [name for name in ("rollout_is", "rollout_rs") if correction[name] is not None]
+    if correction.bypass_mode and corrects:
+        remedy = "is not read with bypass_mode=true, where the engine's log-probs are the old ones: set null, or false"
+        raise UserError(f"{key}.{corrects[0]}", correction[corrects[0]], remedy)
+    if (correction.bypass_mode or corrects) and not config.actor_rollout_ref.rollout.calculate_log_probs:
+        remedy = f"{key} needs the engine's log-probs: set true"
+        raise UserError(f"{where}actor_rollout_ref.rollout.calculate_log_probs", False, remedy)
 
 
 def sequence_parallel(actor: DictConfig) -> int:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from verl_longshort.engines.tokenizers import check_chat
 from verl_longshort.world import tiny_model
 from verl_longshort.world.tiny_curriculum import IGNORED, Lesson, RowMaker, batches
 from verl_longshort.world.tiny_model import build_model, train_base
@@ -73,3 +74,7 @@ def test_a_lesson_ends_when_its_rows_are_mastered(tmp_path: Path, monkeypatch: p
         train_base(tmp_path / name, seed=0, curriculum=(lesson,))
     early, one = (AutoModelForCausalLM.from_pretrained(tmp_path / n).state_dict() for n in ("early", "one"))
     assert all(torch.equal(early[name], value) for name, value in one.items())
+
+
+def test_its_tokenizer_passes_the_checks_of_training() -> None:
+    check_chat(build_tokenizer(), "tiny", key="model", system="", prompt_key="longshort.environment.prompts.long")

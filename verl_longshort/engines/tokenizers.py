@@ -12,7 +12,8 @@ from longshort_reward.protocol import TAGS
 
 from verl_longshort.core.role_view import check_tokenizer, render_prompt
 
-_SAMPLE = "What is 2 + 3?"
+# words that the vocabulary of the miniature world has, too
+_SAMPLE = "2 + 3 ?"
 
 
 def load_tokenizer(

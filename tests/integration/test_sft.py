@@ -11,11 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from verl_longshort.base import progress
+from verl_longshort.base.model_files import stored_dtype
 from verl_longshort.data.sft_dataset import TrajectoryDataset
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.integration
 
+OUT = "lr=2e-2 (é)"
 RECORDS = [
     {
         "problem": f"start {digit} ; a 0 ?",
@@ -24,7 +26,7 @@ RECORDS = [
             {"role": "short", "text": f"<answer> \\boxed{{ {digit} }} </answer>"},
         ],
     }
-    for digit in range(8)
+    for digit in range(10)
 ]
 
 
@@ -43,7 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -58,34 +60,47 @@ def start(base: Path, work: Path, *overrides: str) -> "subprocess.Popen[str]":
         "longshort.role=short",
         f"model.path={base}",
     ]
-    command += [f"data.train_files={data}", f"longshort.output_dir={work / 'out'}", "data.train_batch_size=4"]
+    command += [f"data.train_files={data}", f"longshort.output_dir={work / OUT}/", "data.train_batch_size=4"]
     command += ["longshort.environment.prompts={long:'',short:''}", *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", progress.VARIABLE: str(work / "progress.json")}
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def loss(folder: Path, data: Path) -> float:
+def loss(folder: Path, data: Path, row: int = 3) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder)
     settings = {"role": "short", "prompts": {"long": "", "short": ""}, "max_length": 100}
-    row = TrajectoryDataset(str(data), AutoTokenizer.from_pretrained(folder), settings)[3]
-    labels = row["input_ids"].masked_fill(row["loss_mask"] == 0, -100)
-    return model(input_ids=row["input_ids"][None], labels=labels[None]).loss.item()
+    record = TrajectoryDataset(str(data), AutoTokenizer.from_pretrained(folder), settings)[row]
+    labels = record["input_ids"].masked_fill(record["loss_mask"] == 0, -100)
+    return model(input_ids=record["input_ids"][None], labels=labels[None]).loss.item()
 
 
 def test_learns_and_exports(base: Path, tmp_path: Path) -> None:
-    process = start(base, tmp_path, "trainer.total_epochs=6", "optim.lr=1e-2")
+    folder, data = tmp_path / OUT, tmp_path / "data.jsonl"
+    folder.mkdir()
+    for name in ("config.json", "longshort_sft.json", "of_the_older_model.json"):
+        (folder / name).write_text("{}")
+    process = start(base, tmp_path, "trainer.total_epochs=6", "optim.lr=2e-2", "longshort.held_out=0.2")
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output[-3000:]
-    folder, data = tmp_path / "out", tmp_path / "data.jsonl"
+    assert {path.name for path in tmp_path.iterdir()} == {OUT, "data.jsonl", "progress.json"}
     assert loss(folder, data) < loss(base, data) - 1
-    assert AutoTokenizer.from_pretrained(folder).chat_template == build_tokenizer().chat_template
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == build_tokenizer().chat_template
     summary = json.loads((folder / "longshort_sft.json").read_text())
-    assert (summary["role"], summary["steps"], summary["trajectories"]) == ("short", 12, 8)
+    assert (summary["role"], summary["steps"], summary["trajectories"], summary["held_out"]) == ("short", 12, 8, 2)
     assert summary["losses"][-1] < summary["losses"][0]
+    held_out = [epoch["held_out_loss"] for epoch in summary["epochs"]]
+    assert summary["exported_epoch"] == 1 + held_out.index(min(held_out))
+    assert held_out[-1] < held_out[0]
     reported = progress.read(tmp_path / "progress.json")
     assert reported is not None
     assert (reported.done, reported.total) == (12, 12)
-    assert not (tmp_path / "out.partial").exists()
+    assert stored_dtype(folder) == json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((folder / "longshort_policy.json").read_text())["prompts"] == {"long": "", "short": ""}
+    # plain transformers ends a turn at these
+    ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert set(tokenizer.convert_tokens_to_ids(["<eos>", "</answer>", "</rethink>"])) == set(ends)
+    assert not (folder / "of_the_older_model.json").exists()
 
 
 def test_a_killed_run_leaves_no_model(base: Path, tmp_path: Path) -> None:
@@ -96,5 +111,21 @@ def test_a_killed_run_leaves_no_model(base: Path, tmp_path: Path) -> None:
             break
     process.kill()
     process.communicate(timeout=30)
-    assert not (tmp_path / "out").exists()
-    assert (tmp_path / "out.partial").exists()
+    assert not (tmp_path / OUT).exists()
+    assert (tmp_path / f"{OUT}.partial").exists()
+
+
+@pytest.mark.slow
+def test_lora_is_exported_merged(base: Path, tmp_path: Path) -> None:
+    """The loss of the exported folder is the one that was measured with the adapter in training."""
+    lora = ("model.lora_rank=8", "model.lora_alpha=32", "longshort.export_epoch=last")
+    held_out = f"data.val_files={tmp_path / 'data.jsonl'}"
+    process = start(base, tmp_path, "trainer.total_epochs=8", "optim.lr=2e-2", held_out, *lora)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output[-3000:]
+    folder, data = tmp_path / OUT, tmp_path / "data.jsonl"
+    measured = json.loads((folder / "longshort_sft.json").read_text())["epochs"][-1]["held_out_loss"]
+    rows = range(len(RECORDS))
+    # all own turns have the same number of tokens
+    assert sum(loss(folder, data, row) for row in rows) / len(RECORDS) == pytest.approx(measured, abs=0.05)
+    assert measured < sum(loss(base, data, row) for row in rows) / len(RECORDS) - 0.3

@@ -18,6 +18,7 @@ from longshort_reward.settings import SettingError
 from pydantic import AfterValidator
 
 from verl_longshort.base.dry_run import absolute, dry_run, is_planned
+from verl_longshort.base.model_files import check_files
 from verl_longshort.base.rejected import Rejected
 
 Record = dict[str, Any]
@@ -143,15 +144,14 @@ def check_exists(path: Path, *, key: str) -> None:
 def check_model(path: str, *, key: str) -> None:
     """`path` is a Hugging Face model folder, or a model that the hub (or its local cache) holds.
 
-    Raises UserError otherwise. In a dry run the folder may be one that a stage before writes, and the hub is
-    asked once for the whole recipe.
+    Raises UserError otherwise, also for a LoRA adapter and for damaged weights (`model_files.check_files`). In a dry
+    run the folder may be one that a stage before writes, and the hub is asked once for the whole recipe.
     """
     folder = Path(path).expanduser()
     if is_planned(folder):
         return
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(key, path, "has no config.json: give a folder that save_pretrained wrote")
+        check_files(folder, key=key, given=path)
         return
     # A path under a folder that exists was meant as a path: the hub need not be asked.
     if path.count("/") != 1 or folder.parent.is_dir():

@@ -34,10 +34,11 @@ def compose_config(name: str, overrides: Sequence[str], unused: tuple[str, ...] 
         for override in overrides:
             _check_override(override, known)
         try:
-            config = compose(name, overrides=[search, *(_added(override, known) for override in overrides)])
+            config = compose(name, overrides=[search, *(_added(_quoted(o), known) for o in overrides)])
         except HydraException as error:
             reason = " ".join(str(error).split())
-            raise UserError("overrides", " ".join(overrides), f"{reason}; give them as key=value") from error
+            remedy = f"{reason}; give them as key=value, in a list with quotes around texts that have signs such as ("
+            raise UserError("overrides", " ".join(overrides), remedy) from error
     missing = [k for k, node in _nodes(config) if node._is_missing() and not k.startswith(unused)]
     if missing:
         raise UserError(missing[0], "???", f"is required: add {missing[0]}=<value>")
@@ -81,6 +82,28 @@ def _is_open(key: str, known: DictConfig) -> bool:
     """
     node = OmegaConf.select(known, key) if key.startswith("longshort.") else None
     return isinstance(node, DictConfig) and not node
+
+
+def _quoted(override: str) -> str:
+    """The override with its value in quotes where Hydra cannot read it otherwise: a path with `=`, `(`, `~`, `é` …
+
+    A value that begins like a list, a mapping or a quoted text is left as it is, so that Hydra says what is wrong.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = override.partition("=")
+    if not equals or value[:1] in ("[", "{", "'", '"'):
+        return override
+    try:
+        # a comma would make it a sweep over several runs, which no command has
+        if not OverridesParser.create().parse_override(override).is_sweep_override():
+            return override
+    except HydraException:
+        pass
+    # Hydra reads backslashes as escapes only before a quote
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
+    return f"{key}='{escaped}'"
 
 
 def _added(override: str, known: DictConfig) -> str:

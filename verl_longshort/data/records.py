@@ -233,7 +233,9 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str, set_aside: bo
     return found
 
 
-def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> Records[Trajectory]:
+def load_trajectories(
+    paths: str | Path | Sequence[str | Path], role: Role, *, key: str = FILES_KEY
+) -> Records[Trajectory]:
     """The records of all files in which `role` has a turn; none yet of files that an earlier stage will write.
 
     Raises UserError for a file that cannot be read, a turn that breaks the protocol, and when `role` has no
@@ -242,15 +244,15 @@ def load_trajectories(paths: str | Path | Sequence[str | Path], role: Role) -> R
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     parts = []
     for file in files:
-        found = read_records(file, key=FILES_KEY, columns=("problem", "turns"))
-        checked = [_trajectory(record, f"{file}, record {number}") for number, record in enumerate(found, start=1)]
+        found = read_records(file, key=key, columns=("problem", "turns"))
+        checked = [_trajectory(record, f"{file}, record {number}", key) for number, record in enumerate(found, start=1)]
         parts.append(Records(checked, expected=found.expected))
     records = Records.joined(parts)
     if not records:
         return records
     own = [record for record in records if any(turn.role == role for turn in record.turns)]
     if not own:
-        raise UserError(FILES_KEY, ", ".join(map(str, files)), f"no record has a turn of the role '{role}'")
+        raise UserError(key, ", ".join(map(str, files)), f"no record has a turn of the role '{role}'")
     return Records(own)
 
 
@@ -273,13 +275,13 @@ def _with_id(record: Record) -> Record:
     return {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **record}
 
 
-def _trajectory(record: Record, where: str) -> Trajectory:
+def _trajectory(record: Record, where: str, key: str) -> Trajectory:
     for number, turn in enumerate(record["turns"], start=1):
         if not isinstance(turn, dict) or not {"role", "text"} <= turn.keys():
-            raise UserError(FILES_KEY, where, f"turn {number} must be {{'role': ..., 'text': ...}}")
+            raise UserError(key, where, f"turn {number} must be {{'role': ..., 'text': ...}}")
         if turn["role"] not in tuple(Role):
-            raise UserError(FILES_KEY, where, f"turn {number} has the role '{turn['role']}', not long or short")
+            raise UserError(key, where, f"turn {number} has the role '{turn['role']}', not long or short")
         parsed = parse_turn(Role(turn["role"]), turn["text"])
         if not parsed.ok:
-            raise UserError(FILES_KEY, where, f"turn {number} breaks the protocol ({parsed.fault}): correct it")
-    return _validated(record, Trajectory, FILES_KEY, where)
+            raise UserError(key, where, f"turn {number} breaks the protocol ({parsed.fault}): correct it")
+    return _validated(record, Trajectory, key, where)

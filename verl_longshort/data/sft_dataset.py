@@ -2,7 +2,7 @@
 
 `TrajectoryDataset` is verl's `data.custom_cls` for SFT. It reads joint trajectories and gives one row per
 trajectory: the sequence that the role sees, with the loss on the role's own turns. `load_trajectories`
-reads and checks the file without torch.
+reads and checks the file without torch, `sft_rows.py` says which trajectories become rows.
 
 A trajectory is a record of a `.jsonl` or `.parquet` file:
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, RolePrompts
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
-from verl_longshort.core.role_view import RoleView, check_tokenizer
-from verl_longshort.data.records import Trajectory, load_trajectories
+from verl_longshort.core.role_view import check_tokenizer
+from verl_longshort.data.records import load_trajectories
+from verl_longshort.data.sft_rows import fitting, held_out_problems, role_row
 
 Row = dict[str, torch.Tensor]
 
@@ -31,7 +31,7 @@ class TrajectoryDataset(Dataset[Row]):
     mask is 1 on the tokens of the role's own turns. The constructor's signature is verl's; `config` is the
     `data` block with `role` and `prompts` added.
 
-    Raises UserError for a file that cannot be used and for a sequence longer than `data.max_length`.
+    Raises UserError for a file that cannot be used and when many sequences are longer than `data.max_length`.
     """
 
     def __init__(
@@ -47,11 +47,12 @@ class TrajectoryDataset(Dataset[Row]):
         prompts = RolePrompts(**config["prompts"])
         records = load_trajectories(parquet_files, role)
         selected = records[:max_samples] if max_samples > 0 else records
-        self.rows = [role_row(tokenizer, role, prompts, record) for record in selected]
-        limit, longest = int(config["max_length"]), max(len(row["input_ids"]) for row in self.rows)
-        # Cutting a row would teach a turn without its closing tag.
-        if longest > limit:
-            raise UserError("data.max_length", limit, f"the longest sequence has {longest} tokens: raise it")
+        rows = [role_row(tokenizer, role, prompts, record) for record in selected]
+        kept = fitting(rows, int(config["max_length"]))
+        self.problems = [selected[index].problem for index in kept]
+        self.rows = [_tensors(*rows[index]) for index in kept]
+        self.left_out = len(rows) - len(kept)
+        """Trajectories that were too long."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,17 +60,18 @@ class TrajectoryDataset(Dataset[Row]):
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
 
+    def split(self, share: float) -> tuple[Subset[Row], Subset[Row]]:
+        """The rows to train on, and those of `share` of the problems."""
+        chosen = held_out_problems(self.problems, share)
+        parts: tuple[list[int], list[int]] = ([], [])
+        for index, problem in enumerate(self.problems):
+            parts[problem in chosen].append(index)
+        return Subset(self, parts[0]), Subset(self, parts[1])
 
-def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Trajectory) -> Row:
-    """The sequence of one trajectory as `role` sees it; its own turns are tokenised alone, as they are
-    generated.
-    """
-    view = RoleView(tokenizer, role, prompts, record.problem)
-    for turn in record.turns:
-        if turn.role == role:
-            view.add_own(tokenizer.encode(turn.text, add_special_tokens=False), None)
-        else:
-            view.add_partner(turn.text)
-    mask = [0] * len(view.prompt_ids) + list(view.response_mask)
-    ids = torch.tensor(view.context_ids, dtype=torch.long)
-    return {"input_ids": ids, "position_ids": torch.arange(len(ids)), "loss_mask": torch.tensor(mask, dtype=torch.long)}
+
+def _tensors(ids: list[int], mask: list[int]) -> Row:
+    return {
+        "input_ids": torch.tensor(ids, dtype=torch.long),
+        "position_ids": torch.arange(len(ids)),
+        "loss_mask": torch.tensor(mask, dtype=torch.long),
+    }

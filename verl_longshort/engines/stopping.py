@@ -1,4 +1,6 @@
-"""Stop strings: does the newest token complete one of them in the generated text?
+"""Where a generation ends: tokens that end a sequence, and stop strings.
+
+Does the newest token complete a stop string in the generated text?
 
 Decoding is the slow part, so it is done only after a token that can end a stop string at all: one whose own
 text holds the string's last character. That is worked out once per token id and set of strings.
@@ -6,6 +8,8 @@ text holds the string's last character. That is worked out once per token id and
 
 from collections.abc import Sequence
 from typing import Protocol
+
+from longshort_reward.protocol import TAGS
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _TAIL_TOKENS = 8  # beyond one token per character of the stop string
@@ -20,6 +24,15 @@ class Decoder(Protocol):
 def plain_text(tokenizer: Decoder, tokens: Sequence[int]) -> str:
     """The text of tokens, special ones included, spaces as they are."""
     return tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def end_tokens(tokenizer: Decoder, *named: int | Sequence[int] | None) -> list[int]:
+    """The token ids that configurations name as ends of a sequence, once each.
+
+    Without the protocol's tags, which exported policies may name: whoever generates says if a tag is to end it.
+    """
+    ids = [one for some in named if some is not None for one in ([some] if isinstance(some, int) else some)]
+    return [one for one in dict.fromkeys(ids) if one >= 0 and plain_text(tokenizer, [one]).strip() not in TAGS]
 
 
 class StopStrings:

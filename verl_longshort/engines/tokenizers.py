@@ -95,30 +95,40 @@ def other_ends(tokenizer: Any, path: str) -> list[int]:
 
 def _rendered(tokenizer: Any, path: str, *, key: str, system: str, prompt_key: str, other: str) -> list[int]:
     """Token ids of a sample prompt."""
-    from jinja2 import TemplateError
-
     silent = f"set {prompt_key}='' for no system message, or take another chat template{other}"
+    sample = _sample(tokenizer)
     try:
-        ids = render_prompt(tokenizer, system, _SAMPLE)
-    except (TemplateError, TypeError, ValueError) as error:
+        ids = render_prompt(tokenizer, system, sample)
+    # jinja's errors, and plain ones of the tokenizers library
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         try:
-            render_prompt(tokenizer, "", _SAMPLE)
-        except (TemplateError, TypeError, ValueError):
+            render_prompt(tokenizer, "", sample)
+        except Exception:
             remedy = f"its chat template cannot write a prompt ({reason}): take another one{other}"
             raise UserError(key, path, remedy) from error
         remedy = f"its chat template refuses a system message ({reason}): {silent}"
         raise UserError(key, path, remedy) from error
     shown = tokenizer.apply_chat_template(
-        [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": _SAMPLE}],
+        [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": sample}],
         add_generation_prompt=True,
         tokenize=False,
     )
     if system and system.strip()[:40] not in shown:
         raise UserError(key, path, f"its chat template leaves the system message out: {silent}")
-    if _SAMPLE not in shown:
+    if sample not in shown:
         raise UserError(key, path, f"its chat template leaves the problem out: take another one{other}")
     return ids
+
+
+def _sample(tokenizer: Any) -> str:
+    """A problem that the tokenizer can spell: one of whole words, without an unknown token, knows only its own."""
+    try:
+        tokenizer.encode(_SAMPLE, add_special_tokens=False)
+    except Exception:
+        special = {*tokenizer.all_special_tokens, *TAGS}
+        return next(word for word in sorted(tokenizer.get_vocab()) if word not in special)
+    return _SAMPLE
 
 
 def _vocabulary(path: str) -> int | None:

@@ -7,22 +7,19 @@ from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
 
 def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
+    from verl_longshort.engines.loading import load_model
+    from verl_longshort.engines.stopping import end_tokens
     from verl_longshort.engines.transformers_engine import TransformersEngine
 
-    logging.disable_progress_bar()
     device = "cuda" if finds_gpu() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(options.path, dtype="auto", attn_implementation="sdpa").to(device)
+    model = load_model(options.path, attn_implementation="sdpa").to(device)
     # the ends that the model's generation config names (a chat model has several), and the tokenizer's
-    named = model.generation_config.eos_token_id
-    ends = [*(named if isinstance(named, list) else [named]), options.tokenizer.eos_token_id]
+    tokenizer = options.tokenizer
     return TransformersEngine(
         model,
-        options.tokenizer,
+        tokenizer,
         max_num_seqs=options.max_num_seqs,
-        eos_token_ids=[token for token in ends if token is not None],
+        eos_token_ids=end_tokens(tokenizer, model.generation_config.eos_token_id, tokenizer.eos_token_id),
         seed=options.seed,
         shared_prefixes=options.shared_prefixes,
     )

@@ -1,13 +1,15 @@
 """`longshort eval`; settings: `config/eval.yaml`; files and metrics: `docs/evaluation.md`."""
 
+from longshort_reward.protocol import Role
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
+from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.engines.factory import generating, local_engine
 from verl_longshort.evaluation.runner import REFUSED, evaluate
-from verl_longshort.evaluation.settings import EvaluationSettings
+from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.summary import Summary
 from verl_longshort.llm.settings import ENDPOINT
 
@@ -46,6 +48,10 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
 
     def run(self, settings: EvaluationSettings, inputs: None, console: Console) -> Summary:
         """Answer, grade and summarise; returns the summary."""
+        if settings.mode is Mode.PAIR and settings.runs_here:
+            models = {Role(role): path for role, path in settings.model_paths.items()}
+            for line in prompt_warnings(models, settings.prompts):
+                console.print(f"warning: {line}", highlight=False, soft_wrap=True, markup=False)
         summary = evaluate(settings)
         console.print(
             f"{summary.name}: accuracy {summary.accuracy.value:.1%}, {summary.tokens.value:.1f} tokens, "

@@ -7,7 +7,6 @@ from typing import Any
 import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from transformers import AutoModelForCausalLM
 from verl.plugin.platform import get_platform
 from verl.utils import normalize_token_ids
 from verl.utils.config import omega_conf_to_dataclass
@@ -16,6 +15,8 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import RolloutMode, RolloutReplica, TokenOutput
 
 from verl_longshort.base.seeds import derived_seed
+from verl_longshort.engines.loading import load_model
+from verl_longshort.engines.stopping import end_tokens
 from verl_longshort.engines.transformers_engine import KEPT_TOKENS, TransformersEngine
 from verl_longshort.engines.weights import PackedTensor, missing_weights
 from verl_longshort.verl_plugin.rollout.adapter import check_one_process
@@ -37,23 +38,22 @@ class TransformersServer:
         self._rejecting = False
         self._loaded: list[str] = []
         described: HFModelConfig = omega_conf_to_dataclass(model_config)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_model(
             described.local_path,
+            key="actor_rollout_ref.model.path",
             config=described.hf_config,
             dtype=getattr(torch, config.dtype),
             attn_implementation="sdpa",
             trust_remote_code=described.trust_remote_code,
         )
         self._model = model.to(get_device_name())
-        eos: set[int] = set()
-        for source in (described.generation_config, described.hf_config, described.tokenizer):
-            ids = getattr(source, "eos_token_id", None)
-            eos.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        sources = (described.generation_config, described.hf_config, described.tokenizer)
+        ends = [getattr(source, "eos_token_id", None) for source in sources]
         self._engine = TransformersEngine(
             self._model,
             described.tokenizer,
             max_num_seqs=config.max_num_seqs,
-            eos_token_ids=eos,
+            eos_token_ids=end_tokens(described.tokenizer, *ends),
             seed=config.seed + replica_rank,
             max_model_len=config.max_model_len,
             kept_tokens=KEPT_TOKENS if config.enable_prefix_caching else 0,

@@ -14,6 +14,7 @@ from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.console import say
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.metrics_files import number_metrics_file
+from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
@@ -116,10 +117,15 @@ def train(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         UserError, RunDiedError: see `run_verl`.
     """
-    models = {
-        f"longshort.policies.{role}.actor_rollout_ref.model.path": policy.actor_rollout_ref.model.path
-        for role, policy in config.longshort.policy_configs.items()
-    }
+    from verl_longshort.engines.loading import check_weights
+
+    described = {role: config.longshort.policy_configs[role.value].actor_rollout_ref.model for role in ROLES}
+    models = {f"longshort.policies.{role}.actor_rollout_ref.model.path": m.path for role, m in described.items()}
+    for (key, path), model in zip(models.items(), described.values(), strict=True):
+        # verl would fill missing weights in at random
+        check_weights(path, key=key, trust_remote_code=model.trust_remote_code)
+    for line in prompt_warnings({role: model.path for role, model in described.items()}, settings_of(config).prompts):
+        say(f"warning: {line}")
     pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
     run_verl(config, pools=pools, models=models, command=("longshort", "train", *overrides))
     best = CheckpointStore(config.trainer.default_local_dir).read_best()
@@ -129,7 +135,10 @@ def train(config: DictConfig, overrides: Sequence[str]) -> None:
 
 def train_single(config: DictConfig, overrides: Sequence[str]) -> None:
     """Train a single model; otherwise as `train`."""
+    from verl_longshort.engines.loading import check_weights
+
     models = {"longshort.model": single_settings_of(config).model}
+    check_weights(models["longshort.model"], key="longshort.model")
     run_verl(config, pools=1, models=models, command=("longshort", "train-single", *overrides))
 
 

@@ -7,6 +7,7 @@ row, let the round's learners learn from their rows, give every engine its weigh
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
 from verl_longshort.verl_plugin.trainer.activity import STARTING, ActivityFile
 from verl_longshort.verl_plugin.trainer.console import PAIR, StepLines, say_checkpoint, say_validation
+from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit
 from verl_longshort.verl_plugin.trainer.group_reward import (
     Facts,
@@ -360,8 +362,11 @@ class PairTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         self.activity.now(self.global_steps, "saving a checkpoint")
-        for policy in self.policies.values():
+        for role, policy in self.policies.items():
             policy.save(self.global_steps)
+            if isinstance(policy, PolicyTrainer):
+                folder, model = Path(policy.exported(self.global_steps)), policy.config.actor_rollout_ref.model
+                finish_export(folder, model, role=role, prompts=self.settings.prompts)
         folder = self.store.pair_folder(self.global_steps)
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")

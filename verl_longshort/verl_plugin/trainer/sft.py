@@ -6,7 +6,7 @@ torchrun for several. The same module is what torchrun starts, so a multi-node r
     torchrun --nnodes 2 --nproc-per-node 8 ... -m verl_longshort.verl_plugin.trainer.sft longshort.role=long ...
 
 The result, `longshort.output_dir`, is a Hugging Face folder that appears in one step: a run that is killed leaves
-at most a folder named `.partial` next to it.
+at most a folder named `.partial` next to it (`base/folders.py`).
 """
 
 import os
@@ -14,16 +14,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role
+from longshort_reward.protocol import ROLES, Role, RolePrompts
 from omegaconf import DictConfig
 
 from verl_longshort.base.files import check_model
+from verl_longshort.base.folders import contents, real_folder
 from verl_longshort.config.compose import compose_config
-from verl_longshort.data.records import load_trajectories
+from verl_longshort.config.pair import PromptSettings, plain_dict
+from verl_longshort.data.records import Trajectory, load_trajectories
+from verl_longshort.data.sft_rows import RoleRow, fitting, held_out_problems, role_row
 
 MODULE = "verl_longshort.verl_plugin.trainer.sft"
+SUMMARY_FILE = "longshort_sft.json"
+"""In the trained policy's folder: what it was trained on, and the losses."""
+_MODEL_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py", ".tiktoken")
 
 
 def checked_config(overrides: Sequence[str]) -> DictConfig:
@@ -39,13 +48,14 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
 def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
     """Train as the checked configuration says, which `overrides` gave.
 
-    Ends the process with torchrun's status if that is not 0. Raises UserError when several nodes are asked for:
-    torchrun has to be started on each of them.
+    Ends the process with torchrun's status if that is not 0. Raises UserError as `check_rows`, and when several nodes
+    are asked for: torchrun has to be started on each of them.
     """
     trainer, started_by_torchrun = config.trainer, "RANK" in os.environ
     if trainer.nnodes > 1 and not started_by_torchrun:
         remedy = f"start every node yourself: torchrun --nnodes ... -m {MODULE} key=value ..."
         raise UserError("trainer.nnodes", trainer.nnodes, remedy)
+    check_rows(config)
     if trainer.n_gpus_per_node > 1 and not started_by_torchrun:
         arguments = ["--standalone", "--nproc-per-node", str(trainer.n_gpus_per_node)]
         status = run_and_wait([sys.executable, "-m", "torch.distributed.run", *arguments, "-m", MODULE, *overrides])
@@ -75,11 +85,13 @@ def run_and_wait(command: Sequence[str]) -> int:
 
 
 def check(config: DictConfig) -> None:
-    """Raise UserError for a role, file, model path or batch that cannot be used. Light."""
+    """Raise UserError for a role, file, model path, folder or number that cannot be used. Light."""
     role = config.longshort.role
     if role not in tuple(ROLES):
         raise UserError("longshort.role", role, "must be long or short")
     check_model(str(config.model.path), key="model.path")
+    _check_output(config)
+    _check_settings(config)
     rows = count_trajectories(config)
     batch = config.data.train_batch_size
     # The trainer drops incomplete batches, so a batch larger than the data would train nothing.
@@ -88,13 +100,140 @@ def check(config: DictConfig) -> None:
     devices = config.trainer.nnodes * config.trainer.n_gpus_per_node
     if batch % devices:
         raise UserError("data.train_batch_size", batch, f"must be a multiple of the number of devices, {devices}")
+    trainer = config.trainer
+    steps = trainer.total_training_steps
+    most = None if rows is None else trainer.total_epochs * (rows // batch)
+    if steps is not None and (steps < 1 or (most is not None and steps > most)):
+        raise UserError("trainer.total_training_steps", steps, f"must be from 1 to what the epochs have, {most}")
 
 
 def count_trajectories(config: DictConfig) -> int | None:
     """How many trajectories are trained on; None when that is not known before the run. Raises UserError."""
-    files, limit = config.data.train_files, config.data.train_max_samples
-    rows = load_trajectories(files, Role(config.longshort.role)).expected
-    return rows if rows is None or limit <= 0 else min(rows, limit)
+    role, limit = Role(config.longshort.role), config.data.train_max_samples
+    records = load_trajectories(config.data.train_files, role)
+    if config.data.val_files:
+        load_trajectories(config.data.val_files, role, key="data.val_files")
+    if not records:
+        rows = records.expected
+        return rows if rows is None or limit <= 0 else min(rows, limit)
+    problems = [record.problem for record in (records[:limit] if limit > 0 else records)]
+    held_out = held_out_problems(problems, config.longshort.held_out)
+    return sum(problem not in held_out for problem in problems)
+
+
+def check_rows(config: DictConfig) -> None:
+    """Render every trajectory, and see that the model is whole. Seconds: imports torch, but reads no weights.
+
+    Raises UserError for a tokenizer, a chat template, sequences or weights that cannot be used.
+    """
+    from verl_longshort.engines.loading import check_weights
+    from verl_longshort.engines.tokenizers import check_chat, check_generation_config, load_tokenizer
+
+    model, data, role = config.model, config.data, Role(config.longshort.role)
+    prompts = prompts_of(config)
+    check_weights(str(model.path), key="model.path", trust_remote_code=model.trust_remote_code)
+    check_generation_config(str(model.path), key="model.path")
+    tokenizer = load_tokenizer(
+        str(model.tokenizer_path or model.path),
+        key="model.tokenizer_path" if model.tokenizer_path else "model.path",
+        trust_remote_code=model.trust_remote_code,
+        chat_template=model.custom_chat_template,
+        files_key="model.trust_remote_code",
+    )
+    check_chat(
+        tokenizer,
+        str(model.path),
+        key="model.path",
+        system=prompts.for_role(role),
+        prompt_key=f"longshort.environment.prompts.{role}",
+        template_key="model.custom_chat_template",
+    )
+    room = data.max_token_len_per_gpu * config.engine.ulysses_sequence_parallel_size
+    for key, limit in (("train", data.train_max_samples), ("val", data.val_max_samples)):
+        files = data[f"{key}_files"]
+        records = load_trajectories(files, role, key=f"data.{key}_files") if files else []
+        rows = _rows(records[:limit] if limit > 0 else records, tokenizer, role, prompts, key=f"data.{key}_files")
+        kept = fitting(rows, data.max_length)
+        longest = max((len(rows[index].ids) for index in kept), default=0)
+        if data.use_dynamic_bsz and longest > room:
+            remedy = f"must hold the longest sequence, {longest} tokens: raise it"
+            raise UserError("data.max_token_len_per_gpu", data.max_token_len_per_gpu, remedy)
+        if key == "train" and len(kept) < data.train_batch_size:
+            remedy = f"only {len(kept)} trajectories fit data.max_length: lower it, or raise data.max_length"
+            raise UserError("data.train_batch_size", data.train_batch_size, remedy)
+
+
+def _rows(
+    records: Sequence[Trajectory], tokenizer: Any, role: Role, prompts: RolePrompts, *, key: str
+) -> list[RoleRow]:
+    rows = []
+    for number, record in enumerate(records, start=1):
+        try:
+            rows.append(role_row(tokenizer, role, prompts, record))
+        # a word that the tokenizer does not know is a plain exception of its library
+        except Exception as error:
+            remedy = f"cannot be rendered by the model's tokenizer and chat template ({shorten(str(error), 200)})"
+            raise UserError(key, f"trajectory {number} of the role", f"{remedy}: change it, or the prompts") from error
+    return rows
+
+
+def prompts_of(config: DictConfig) -> RolePrompts:
+    """The system prompts of both roles. Raises UserError."""
+    given = plain_dict(config.longshort.environment.prompts)
+    return PromptSettings.parse(given, "longshort.environment.prompts").role_prompts
+
+
+def output_folder(config: DictConfig) -> Path:
+    """The folder of the trained policy, absolute and without links. Raises UserError."""
+    return real_folder(str(config.longshort.output_dir), key="longshort.output_dir")
+
+
+def _check_output(config: DictConfig) -> None:
+    key, given = "longshort.output_dir", str(config.longshort.output_dir)
+    folder, work = output_folder(config), config.trainer.default_local_dir
+    if str(work) != f"{given}.partial":
+        raise UserError("trainer.default_local_dir", work, "is decided by longshort.output_dir: leave it out")
+    base = Path(os.path.realpath(Path(str(config.model.path)).expanduser()))
+    if folder == base or folder in base.parents:
+        raise UserError(key, given, "would replace the model that is trained, model.path: give another folder")
+    there = contents(folder)
+    foreign = [path.name for path in there if path.is_dir() or path.suffix not in _MODEL_SUFFIXES]
+    if foreign or (there and not (folder / SUMMARY_FILE).is_file()):
+        what = f"{foreign[0]}, which is no part of one" if foreign else f"no {SUMMARY_FILE}"
+        remedy = f"only a model that `longshort sft` wrote is replaced, and this folder has {what}: give a new folder"
+        raise UserError(key, given, remedy)
+
+
+def _check_settings(config: DictConfig) -> None:
+    """The rest that would be found out after training, or be ignored."""
+    ours, model, trainer = config.longshort, config.model, config.trainer
+    epochs = trainer.total_epochs
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise UserError("trainer.total_epochs", epochs, "set a whole number of 1 or more")
+    share = ours.held_out
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise UserError("longshort.held_out", share, "must be a share of the problems, from 0 to below 1")
+    if share and config.data.val_files:
+        remedy = "held-out trajectories are given by data.val_files already: leave one of the two out"
+        raise UserError("longshort.held_out", share, remedy)
+    if ours.export_epoch not in (None, "best", "last"):
+        raise UserError("longshort.export_epoch", ours.export_epoch, "must be best, last or null")
+    if ours.export_epoch == "best" and not measures(config):
+        remedy = "needs held-out trajectories: give longshort.held_out or data.val_files"
+        raise UserError("longshort.export_epoch", "best", remedy)
+    if "hf_model" not in config.checkpoint.save_contents:
+        remedy = "the trained policy is exported from hf_model: add it"
+        raise UserError("checkpoint.save_contents", list(config.checkpoint.save_contents), remedy)
+    if trainer.resume_mode != "disable":
+        raise UserError("trainer.resume_mode", trainer.resume_mode, "a fine-tuning starts afresh: leave it out")
+    if model.lora_adapter_path is not None and not model.lora_rank:
+        remedy = "verl ignores it without model.lora_rank: give the adapter's rank"
+        raise UserError("model.lora_adapter_path", model.lora_adapter_path, remedy)
+
+
+def measures(config: DictConfig) -> bool:
+    """Whether there are held-out trajectories."""
+    return bool(config.longshort.held_out or config.data.val_files)
 
 
 def _main() -> int:

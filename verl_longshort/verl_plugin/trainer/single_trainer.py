@@ -17,6 +17,7 @@ from verl.utils.debug import marked_timer
 
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.trainer.console import SINGLE, StepLines
+from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.group_reward import (
     Facts,
@@ -98,6 +99,11 @@ class SingleTrainer(TermTrainer):
                 step=self.global_steps,
             )
         return batch
+
+    def _save_checkpoint(self) -> None:
+        super()._save_checkpoint()
+        saved = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        finish_export(saved / "actor" / "huggingface", self.config.actor_rollout_ref.model, role=None)
 
     def on_train_begin(self) -> None:
         """From here on steps are timed."""

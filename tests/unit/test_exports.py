@@ -1,0 +1,153 @@
+"""Exported folders: whole weights in the dtype that is said, and what ends a turn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.harness import write_model
+from helpers.tiny_tokenizers import byte_level
+from helpers.word_models import FOLLOWING, save_model
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role, RolePrompts
+from omegaconf import DictConfig
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from verl_longshort.base.model_files import stored_dtype
+from verl_longshort.base.policy_record import prompt_warnings
+from verl_longshort.engines.loading import load_model
+from verl_longshort.engines.stopping import end_tokens
+from verl_longshort.verl_plugin.trainer.exports import finish_export
+
+PROMPTS = RolePrompts(long="think", short="answer")
+WEIGHTS = "model.safetensors"
+
+
+def model_config(base: Path, **lora: object) -> DictConfig:
+    """The keys of verl's model configuration that matter here."""
+    none = {"lora_rank": 0, "lora_alpha": 16, "lora_adapter_path": None}
+    modules = {"target_modules": "all-linear", "target_parameters": None, "exclude_modules": None}
+    return DictConfig({"path": str(base), "trust_remote_code": False, **none, **modules, **lora})
+
+
+def exported(base: Path, folder: Path, *, dtype: str) -> Path:
+    """A folder as verl leaves it: the weights in `dtype` beside a config that says bfloat16."""
+    shutil.copytree(base, folder)
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(base / WEIGHTS).items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    return folder
+
+
+@pytest.mark.parametrize("base_dtype", ["float32", "bfloat16"])
+def test_weights_and_config_have_the_dtype_of_the_base(tmp_path: Path, base_dtype: str) -> None:
+    base = write_model(tmp_path / "base")
+    AutoModelForCausalLM.from_pretrained(base).to(getattr(torch, base_dtype)).save_pretrained(base)
+    trained = write_model(tmp_path / "trained", seed=1)
+    folder = exported(trained, tmp_path / "out", dtype="float32")
+    finish_export(folder, model_config(base), role=Role.LONG, prompts=PROMPTS)
+    assert stored_dtype(folder) == base_dtype
+    assert json.loads((folder / "config.json").read_text())["dtype"] == base_dtype
+    expected = AutoModelForCausalLM.from_pretrained(trained).to(getattr(torch, base_dtype)).state_dict()
+    torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(folder).state_dict(), expected, rtol=0, atol=0)
+    assert not list(tmp_path.glob("*.weights"))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_lora_is_merged(tmp_path: Path, tied: bool) -> None:
+    base = write_model(tmp_path / "base") if tied else save_model(tmp_path / "base", FOLLOWING["long"])
+    torch.manual_seed(1)
+    lora = LoraConfig(r=2, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    model: PreTrainedModel = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    folder = exported(base, tmp_path / "out", dtype="float32")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    finish_export(folder, model_config(base, lora_rank=2, lora_alpha=8), role=Role.SHORT, prompts=PROMPTS)
+    ids = torch.arange(1, 12)[None]
+    with torch.no_grad():
+        expected, before = model(ids).logits, AutoModelForCausalLM.from_pretrained(base)(ids).logits
+        torch.testing.assert_close(load_model(str(folder))(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(expected, before, atol=0.1)
+
+
+def test_an_export_with_missing_weights_is_refused(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    folder = exported(base, tmp_path / "out", dtype="float32")
+    weights = load_file(folder / WEIGHTS)
+    del weights["model.norm.weight"]
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks the weights model\.norm\.weight"):
+        finish_export(folder, model_config(base), role=Role.LONG, prompts=PROMPTS)
+
+
+def test_a_checkpoint_without_weights_is_left_alone(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    folder = exported(base, tmp_path / "out", dtype="float32")
+    (folder / WEIGHTS).unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    finish_export(folder, model_config(base), role=Role.LONG, prompts=PROMPTS)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def continued(folder: Path, text: str, **options: object) -> str:
+    """What plain transformers writes after `text`."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    made = model.generate(ids, max_new_tokens=12, do_sample=False, tokenizer=tokenizer, **options)
+    return tokenizer.decode(made[0, ids.shape[1] :])
+
+
+@pytest.mark.parametrize(
+    ("role", "speaker", "before", "turn"),
+    [
+        (Role.LONG, "long", "?", "<think> so </think>"),
+        (Role.SHORT, "short", "</think>", "<answer> \\boxed{ 4 } </answer>"),
+        (Role.SHORT, "asking", "</think>", "<answer> </rethink>"),
+    ],
+)
+def test_plain_transformers_ends_a_turn_where_it_ends(
+    tmp_path: Path, role: Role, speaker: str, before: str, turn: str
+) -> None:
+    """Each of these models would go on after its closing tag."""
+    base = save_model(tmp_path / "base", {turn.split()[-1]: "so", **FOLLOWING[speaker]})
+    assert continued(base, before) != turn
+    folder = exported(base, tmp_path / "out", dtype="float32")
+    finish_export(folder, model_config(base), role=role, prompts=PROMPTS)
+    assert continued(folder, before) == turn
+    # a policy asked alone goes on after its first thought: the package's engines do not take the tag for an end
+    tokenizer, config = AutoTokenizer.from_pretrained(folder), load_model(str(folder)).generation_config
+    assert end_tokens(tokenizer, config.eos_token_id) == [tokenizer.eos_token_id]
+
+
+def test_tags_of_several_tokens_are_stop_strings(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    folder = exported(base, tmp_path / "out", dtype="float32")
+    byte_level().save_pretrained(folder)
+    known = {"eos_token_id": [1, 2], "temperature": 0.6, "do_sample": True, "_from_model_config": True}
+    (folder / "generation_config.json").write_text(json.dumps(known))
+    finish_export(folder, model_config(base), role=Role.SHORT, prompts=PROMPTS)
+    written = json.loads((folder / "generation_config.json").read_text())
+    del known["_from_model_config"]
+    assert written == {**known, "stop_strings": ["</answer>", "</rethink>"]}
+
+
+def test_other_prompts_than_trained_with_are_said(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    models = {}
+    for role in Role:
+        models[role] = str(exported(base, tmp_path / role, dtype="float32"))
+        finish_export(Path(models[role]), model_config(base), role=role, prompts=PROMPTS)
+    assert prompt_warnings(models, PROMPTS) == []
+    assert prompt_warnings({role: str(base) for role in Role}, RolePrompts(long="", short="")) == []
+    (line,) = prompt_warnings(models, RolePrompts(long="think", short="other"))
+    assert line.startswith(f"{models[Role.SHORT]} was trained with another system prompt: set ")
+    assert "longshort.environment.prompts.short" in line
+    swapped = prompt_warnings({Role.LONG: models[Role.SHORT], Role.SHORT: models[Role.SHORT]}, PROMPTS)
+    assert swapped == [f"{models[Role.SHORT]} was trained for the short role and is used for the long role"]

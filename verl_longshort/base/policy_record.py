@@ -1,0 +1,37 @@
+"""`longshort_policy.json`: what an exported policy is, beside its weights. Whoever uses the folder can read it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from longshort_reward.protocol import Role, RolePrompts
+
+POLICY_FILE = "longshort_policy.json"
+
+
+def policy_record(role: Role, prompts: RolePrompts, *, base: str) -> dict[str, Any]:
+    """The file's content: the role, the system prompts of both roles, and the model that the training began with."""
+    return {"role": role.value, "prompts": {"long": prompts.long, "short": prompts.short}, "base": base}
+
+
+def prompt_warnings(models: Mapping[Role, str], prompts: RolePrompts) -> list[str]:
+    """A line for each policy, by role, that was trained for another role or with another system prompt.
+
+    Says nothing of folders without the file, and of models on the hub.
+    """
+    lines = []
+    for role, model in models.items():
+        file = Path(model).expanduser() / POLICY_FILE
+        if not file.is_file():
+            continue
+        record = json.loads(file.read_text(encoding="utf-8"))
+        trained = record["prompts"][role.value]
+        if record["role"] != role:
+            lines.append(f"{model} was trained for the {record['role']} role and is used for the {role} role")
+        elif trained != prompts.for_role(role):
+            lines.append(
+                f"{model} was trained with another system prompt: set longshort.environment.prompts.{role} to that in "
+                f"{file}, which begins {trained[:40]!r}"
+            )
+    return lines

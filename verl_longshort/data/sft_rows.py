@@ -1,0 +1,59 @@
+"""Which trajectories a role is fine-tuned on, and what it sees of each. No torch.
+
+Trajectories longer than `data.max_length` are left out: cutting one would teach a turn without its closing tag. More
+than `MOST_LEFT_OUT` of them are taken for a mistake in the settings. The trajectories of some problems may be held out
+from training, to measure the loss on them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role, RolePrompts
+
+from verl_longshort.base.seeds import derived_seed
+from verl_longshort.core.role_view import RoleView
+from verl_longshort.data.records import Trajectory
+
+MOST_LEFT_OUT = 0.05
+"""Share of the trajectories that may be longer than `data.max_length`."""
+
+
+class RoleRow(NamedTuple):
+    """A trajectory as one role sees it."""
+
+    ids: list[int]
+    """Tokens of the prompt and of all turns."""
+    mask: list[int]
+    """1 on the tokens of the role's own turns; as long as `ids`."""
+
+
+def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Trajectory) -> RoleRow:
+    """The sequence of one trajectory as `role` sees it; its own turns are tokenised alone, as they are generated."""
+    view = RoleView(tokenizer, role, prompts, record.problem)
+    for turn in record.turns:
+        if turn.role == role:
+            view.add_own(tokenizer.encode(turn.text, add_special_tokens=False), None)
+        else:
+            view.add_partner(turn.text)
+    return RoleRow(view.context_ids, [0] * len(view.prompt_ids) + list(view.response_mask))
+
+
+def fitting(rows: Sequence[RoleRow], limit: int) -> list[int]:
+    """Indices of the rows of at most `limit` tokens. Raises UserError when too many are longer."""
+    kept = [index for index, row in enumerate(rows) if len(row.ids) <= limit]
+    if len(rows) - len(kept) > MOST_LEFT_OUT * len(rows):
+        longest = max(len(row.ids) for row in rows)
+        remedy = (
+            f"the longest sequence has {longest} tokens, and {len(rows) - len(kept)} of {len(rows)} are longer than "
+            f"this (at most {MOST_LEFT_OUT:.0%} are left out): raise it"
+        )
+        raise UserError("data.max_length", limit, remedy)
+    return kept
+
+
+def held_out_problems(problems: Sequence[str], share: float) -> set[str]:
+    """`share` of the distinct problems, rounded up; which ones depends on their texts alone."""
+    ordered = sorted(set(problems), key=lambda problem: (derived_seed("held out", problem), problem))
+    return set(ordered[: math.ceil(share * len(ordered))])

@@ -1,0 +1,101 @@
+"""Loads causal language models, and no model with weights that its folder does not hold.
+
+transformers fills in what is missing at random and goes on; `load_model` raises instead. `check_weights` asks the same
+without reading the weights.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from longshort_reward.errors import UserError
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from verl_longshort.base.model_files import LORA_PREFIX, MERGE, check_files, stored_dtype
+
+_SHOWN = 3  # weights that a message names
+_REASON = 300  # characters of an error of transformers
+
+
+def load_model(path: str, *, key: str = "model", dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
+    """The model in a folder or on the hub, whole.
+
+    Args:
+        path: a Hugging Face folder or name.
+        key: names the setting in messages.
+        dtype: None: the one that the weights are stored in, whatever `config.json` says.
+        options: further arguments of `from_pretrained`.
+
+    Raises UserError for a folder without a model, weights that the folder lacks or that have another shape, and weights
+    that the model has no place for though they are a part of it.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        check_files(folder, key=key, given=path)
+    stored = stored_dtype(folder) if dtype is None and folder.is_dir() else None
+    chosen = dtype or (getattr(torch, stored) if stored else "auto")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        # with shapes ignored, those that differ are told by name
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(folder) if folder.is_dir() else path,
+            dtype=chosen,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = shorten(str(error), _REASON) or type(error).__name__
+        raise UserError(key, path, f"cannot be loaded as a causal language model: {reason}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    mismatched = sorted(entry if isinstance(entry, str) else entry[0] for entry in found["mismatched_keys"])
+    _check(path, key, model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), mismatched)
+    return model
+
+
+def check_weights(path: str, *, key: str = "model", **options: Any) -> None:
+    """Raise UserError where `load_model` would; for a folder only, and without reading its weights."""
+    if Path(path).expanduser().is_dir():
+        load_model(path, key=key, device_map="meta", **options)
+
+
+def _check(
+    path: str, key: str, model: PreTrainedModel, missing: list[str], unexpected: list[str], mismatched: list[str]
+) -> None:
+    own = {_kind(name) for name in model.state_dict()}
+    # heads of another task, or of predicting several tokens, are left out by right; a layer too many is not
+    foreign = [name for name in unexpected if _kind(name) in own or _is_adapter(name)]
+    problems = {
+        "lacks the weights": missing,
+        "holds in another shape than config.json says": mismatched,
+        "holds beyond what config.json says": foreign,
+    }
+    told = [f"{what} {_listed(names)}" for what, names in problems.items() if names]
+    if told:
+        adapter = any(map(_is_adapter, unexpected))
+        remedy = f"these are a LoRA run's: {MERGE}" if adapter else "copy the folder again, or give another model"
+        raise UserError(key, path, f"{' and '.join(told)}; {remedy}")
+
+
+def _is_adapter(name: str) -> bool:
+    return name.startswith(LORA_PREFIX) or "lora_" in name or ".base_layer." in name
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "N", name)
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(listed[:_SHOWN]) + more

@@ -1,0 +1,151 @@
+"""Finishes the Hugging Face folders that verl's checkpoints hold, so that each is a model of its own.
+
+What verl leaves: weights in the trainer's dtype beside a `config.json` that says bfloat16; with LoRA, the unmerged
+weights under peft's names; and a generation config that does not know where a turn ends. `finish_export` makes of it
+
+* whole weights, adapters merged, in the dtype of the model that the training began with, which `config.json` names;
+* `generation_config.json` with the role's closing tags as `stop_strings`;
+* `longshort_policy.json` with role and system prompts (`base/policy_record.py`).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from longshort_reward.protocol import STOP_STRINGS, Role, RolePrompts
+from omegaconf import DictConfig, OmegaConf
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.generation.stopping_criteria import StopStringCriteria
+
+from verl_longshort.base.files import write_json
+from verl_longshort.base.model_files import DTYPES, LORA_PREFIX, stored_dtype, weight_headers
+from verl_longshort.base.policy_record import POLICY_FILE, policy_record
+from verl_longshort.engines.loading import check_weights, load_model
+from verl_longshort.engines.stopping import end_tokens
+
+_GENERATION = "generation_config.json"
+
+
+def finish_export(folder: Path, model: DictConfig, *, role: Role | None, prompts: RolePrompts | None = None) -> None:
+    """Finish the folder `huggingface` of a checkpoint; does nothing where no weights were saved.
+
+    Args:
+        folder: as verl wrote it.
+        model: verl's model configuration of the run.
+        role: of the policy; None for a model that writes whole answers alone.
+        prompts: the system prompts that it was trained with.
+
+    Raises:
+        UserError: the weights are not all there.
+    """
+    names = weight_headers(folder)
+    if not names:
+        return
+    trust = bool(model.trust_remote_code)
+    dtype = _dtype(str(model.path), trust_remote_code=trust) or stored_dtype(folder)
+    if any(name.startswith(LORA_PREFIX) for name in names):
+        _replace_weights(folder, _merged(folder, model), dtype)
+    elif dtype != stored_dtype(folder):
+        assert dtype is not None, "only a known dtype differs"
+        _replace_weights(folder, load_model(str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust), dtype)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    write_json(folder / "config.json", {**config, "dtype": dtype})
+    check_weights(str(folder), trust_remote_code=trust)
+    if role is not None:
+        assert prompts is not None, "a role has prompts"
+        _stop_at_turns(folder, role, trust_remote_code=trust)
+        write_json(folder / POLICY_FILE, policy_record(role, prompts, base=str(model.path)))
+
+
+def _dtype(base: str, *, trust_remote_code: bool) -> str | None:
+    """The dtype of the model that the training began with; None when it is none that a model is trained in."""
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return stored_dtype(folder)
+    named = str(AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code).dtype).removeprefix("torch.")
+    return named if named in DTYPES.values() else None
+
+
+def _merged(folder: Path, model: DictConfig) -> PreTrainedModel:
+    """The model with its adapter merged, from the weights of a peft model in `folder`."""
+    from peft import LoraConfig, PeftConfig, TaskType, get_peft_model
+    from safetensors.torch import load_file
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    if model.lora_adapter_path is not None:
+        adapter = PeftConfig.from_pretrained(str(Path(model.lora_adapter_path).expanduser()))
+    else:
+        given: Any = OmegaConf.to_container(model, resolve=True)
+        same = ("target_modules", "target_parameters", "exclude_modules")
+        adapter = LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=given["lora_rank"],
+            lora_alpha=given["lora_alpha"],
+            bias="none",
+            **{name: given.get(name) for name in same},
+        )
+    weights = {
+        name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()
+    }
+    with torch.device("meta"):
+        whole = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+        wrapped = get_peft_model(whole, adapter)
+    wrapped.load_state_dict(weights, strict=False, assign=True)
+    wrapped.get_base_model().tie_weights()
+    absent = [name for name, parameter in wrapped.named_parameters() if parameter.is_meta]
+    if absent:
+        raise RuntimeError(f"{folder} lacks weights of the LoRA run, such as {absent[0]}: the checkpoint is incomplete")
+    return wrapped.merge_and_unload()
+
+
+def _replace_weights(folder: Path, model: PreTrainedModel, dtype: str | None) -> None:
+    """Write the weights of `model` anew, in `dtype`; by a detour, since it may still map the old files."""
+    aside = folder.with_name(f"{folder.name}.weights")
+    shutil.rmtree(aside, ignore_errors=True)
+    whole = model.to(getattr(torch, dtype)) if dtype else model
+    # only the weights are kept of what this writes
+    whole.generation_config = GenerationConfig()
+    whole.save_pretrained(aside)
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
+    for new in aside.glob("*.safetensors*"):
+        os.replace(new, folder / new.name)
+    shutil.rmtree(aside)
+
+
+def _stop_at_turns(folder: Path, role: Role, *, trust_remote_code: bool) -> None:
+    """Let transformers end a turn at the role's closing tags.
+
+    They are not made ends of sequence (`eos_token_id`), although some are one token: a policy that is asked alone, as a
+    single model, writes on after its first thought. Only where transformers cannot take stop strings, as it needs a
+    tokenizer that spells any word, tags of one token are; this package's engines leave them out (`end_tokens`).
+    """
+    file = folder / _GENERATION
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if file.is_file():
+        known = json.loads(file.read_text())
+    else:
+        known = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).to_diff_dict()
+    # with this mark transformers would make the config anew from the model's
+    known.pop("_from_model_config", None)
+    tags = STOP_STRINGS[role]
+    spelt = [tokenizer.encode(tag, add_special_tokens=False) for tag in tags]
+    if all(len(ids) == 1 for ids in spelt) and not _takes_stop_strings(tokenizer, tags):
+        ends = end_tokens(tokenizer, known.get("eos_token_id"), tokenizer.eos_token_id)
+        write_json(file, {**known, "eos_token_id": [*ends, *(ids[0] for ids in spelt)]})
+    else:
+        write_json(file, {**known, "stop_strings": list(tags)})
+
+
+def _takes_stop_strings(tokenizer: Any, strings: Sequence[str]) -> bool:
+    try:
+        StopStringCriteria(tokenizer, list(strings))
+    # a tokenizer of whole words raises what its library does
+    except Exception:
+        return False
+    return True

@@ -179,6 +179,7 @@ TOUCHES: dict[str, list[Touch]] = {
             _init_resource_pool_mgr="",
             prepare_step="",
             on_sample_end="",
+            _balance_batch="batch metrics logging_prefix keep_minibatch",
         ),
         *overridden(POOLS, "ResourcePoolManager", create_resource_pool=""),
         called(TRAINER, "PPOTrainer.init", "self"),

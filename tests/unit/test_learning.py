@@ -7,7 +7,13 @@ from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
-from verl_longshort.verl_plugin.trainer.learning import check_estimator, check_warmup, compares_group, set_horizon
+from verl_longshort.verl_plugin.trainer.learning import (
+    check_estimator,
+    check_warmup,
+    compares_group,
+    set_horizon,
+    spread,
+)
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 
 pytestmark = pytest.mark.integration
@@ -191,3 +197,20 @@ def test_clip_higher_lets_a_policy_go_further():
         loss, _ = compute_policy_loss_vanilla(torch.zeros(1, 1), logprob, ones, ones, "token-mean", config)
         loss.backward()
         assert bool(logprob.grad.abs() > 0) is moves
+
+
+@pytest.mark.parametrize(("ranks", "updates", "real"), [(1, 4, 17), (1, 1, 3), (2, 2, 9), (2, 4, 30), (1, 4, 2)])
+def test_every_update_of_a_step_has_its_share_of_real_rows(ranks, updates, real):
+    rows = 32
+    # as verl balances: every rank has real rows, and synthetic ones behind them
+    part = rows // ranks
+    synthetic = [row % part >= (real + ranks - 1 - row // part) // ranks for row in range(rows)]
+    assert synthetic.count(False) == real
+    order = spread(synthetic, ranks=ranks, updates=updates)
+    assert sorted(order) == list(range(rows))
+    for rank in range(ranks):
+        own = order[rank * part : (rank + 1) * part]
+        assert sorted(own) == list(range(rank * part, (rank + 1) * part))
+        size = part // updates
+        counts = [sum(not synthetic[row] for row in own[k * size : (k + 1) * size]) for k in range(updates)]
+        assert max(counts) - min(counts) <= 1

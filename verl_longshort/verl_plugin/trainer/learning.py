@@ -75,9 +75,31 @@ def check_filter(config: DictConfig, facts: Sequence[str]) -> None:
         raise UserError("actor_rollout_ref.rollout.n", config.actor_rollout_ref.rollout.n, remedy)
 
 
+def compares(estimator: str) -> bool:
+    """Whether an advantage estimator of verl compares the trajectories of a problem."""
+    return estimator not in _ALONE
+
+
 def compares_group(config: DictConfig) -> bool:
     """Whether the advantages of a policy compare the trajectories of a problem, of which there are several."""
-    return config.algorithm.adv_estimator not in _ALONE and config.actor_rollout_ref.rollout.n > 1
+    return compares(config.algorithm.adv_estimator) and config.actor_rollout_ref.rollout.n > 1
+
+
+def spread(synthetic: Sequence[bool], *, ranks: int, updates: int) -> list[int]:
+    """An order of a batch's rows in which each of its updates has as many real rows as any other, or one more.
+
+    verl puts its synthetic rows behind the real ones, so that a step's last update could be made from a single row.
+
+    Args:
+        synthetic: of each row, in verl's order: a part for each rank, each cut into `updates` mini batches.
+        ranks, updates: both divide the rows.
+    """
+    part = len(synthetic) // ranks
+    order: list[int] = []
+    for begin in range(0, len(synthetic), part):
+        rows = sorted(range(begin, begin + part), key=lambda row: synthetic[row])
+        order += [row for pile in range(updates) for row in rows[pile::updates]]
+    return order
 
 
 def check_warmup(config: DictConfig, where: str, *, updates: int) -> None:

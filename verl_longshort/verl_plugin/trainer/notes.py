@@ -2,18 +2,7 @@
 
 from omegaconf import DictConfig
 
-_BY_GROUP = (
-    "grpo",
-    "grpo_vectorized",
-    "grpo_passk",
-    "gdpo",
-    "rloo",
-    "rloo_vectorized",
-    "opo",
-    "gpg",
-    "multi_turn_dr_grpo",
-)
-"""Advantage estimators that compare the trajectories of one problem."""
+from verl_longshort.verl_plugin.trainer.learning import compares
 
 
 def notes_of(config: DictConfig) -> list[str]:
@@ -28,7 +17,7 @@ def notes_of(config: DictConfig) -> list[str]:
             f"data.train_batch_size={batch} is no multiple of ppo_mini_batch_size={mini}: verl fills each "
             f"step up to {-(-batch // mini) * mini} prompts with padding"
         )
-    if rollout.n == 1 and estimator in _BY_GROUP:
+    if rollout.n == 1 and compares(estimator):
         notes.append(
             f"actor_rollout_ref.rollout.n=1: {estimator} compares the trajectories of one problem, and there is one; "
             "without a baseline every rewarded trajectory is reinforced"

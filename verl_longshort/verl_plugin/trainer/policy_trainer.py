@@ -11,13 +11,15 @@ from typing import Any
 import ray
 from longshort_reward.protocol import Role
 from omegaconf import DictConfig
+from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import ResourcePoolManager
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from verl_longshort.verl_plugin.trainer.activity import node_of_worker
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
-from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon
+from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon, spread
 from verl_longshort.verl_plugin.trainer.replay import PresetBatch
+from verl_longshort.verl_plugin.trainer.verl_checks import sequence_parallel
 
 
 class ExistingPools(ResourcePoolManager):
@@ -96,6 +98,18 @@ class PolicyTrainer(TermTrainer):
     def nodes(self) -> list[str]:
         """The Ray node of each worker rank, by id."""
         return list(ray.get([worker.__ray_call__.remote(node_of_worker) for worker in self.actor_rollout_wg.workers]))
+
+    def _balance_batch(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], logging_prefix: str = "global_seqlen", **more: Any
+    ) -> KVBatchMeta:
+        batch = super()._balance_batch(batch, metrics, logging_prefix, **more)
+        synthetic = [tag.get("is_padding", False) for tag in batch.tags]
+        actor, trainer = self.config.actor_rollout_ref.actor, self.config.trainer
+        mini = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
+        if any(synthetic) and len(batch) % mini == 0:
+            ranks = trainer.nnodes * trainer.n_gpus_per_node // sequence_parallel(actor)
+            batch.reorder(spread(synthetic, ranks=ranks, updates=len(batch) // mini))
+        return batch
 
     def credit(self) -> Credit:
         """See `TermTrainer`."""

@@ -48,6 +48,12 @@ def test_without_mu_length_does_not_matter(group: list[dict[str, Any]]) -> None:
     assert [r.total for r in long.values()] == [r.total for r in short.values()]
 
 
+@given(answers)
+def test_every_answer_of_a_single_model_teaches(group: list[dict[str, Any]]) -> None:
+    rewards = reward_rows([f"u_{s}_0" for s in range(len(group))], group, weights(0.2), STEPS)
+    assert not any(reward.neutral for reward in rewards.values())
+
+
 def test_metrics_are_means():
     both = [facts(acc=1.0, tokens=10), facts(acc=0.0, tokens=30, form=0.0)]
     metrics = single_metrics(reward_rows(["u_0_0", "u_1_0"], both, weights(0.2), STEPS), both)

@@ -61,6 +61,8 @@ def check_filter(config: DictConfig, facts: Sequence[str]) -> None:
     Raises UserError for a rule that cannot be followed, or that might sample for ever.
     """
     chosen, key = config.algorithm.filter_groups, "algorithm.filter_groups"
+    if chosen is None:
+        raise UserError(key, None, f"leave it as it is; {key}.enable=false switches it off")
     if not chosen.enable:
         return
     if chosen.metric not in (REWARD, *facts):

@@ -172,7 +172,8 @@ def main() -> None:
             do(run, recipe, records[run].parent)
         except subprocess.CalledProcessError as error:
             # the other arms are worth having
-            console.print(f"{run.name} failed: {error}; see {records[run].parent / 'log.txt'}", markup=False)
+            log = records[run].parent / "log.txt"
+            console.print(f"{run.name}: exit status {error.returncode}, see {log}", markup=False, highlight=False)
             failed.append(run.name)
     done = [run for run in runs if finished[run].exists()]
     if done:

@@ -45,6 +45,16 @@ def compose_config(name: str, overrides: Sequence[str], unused: tuple[str, ...] 
     return config
 
 
+def default_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config `name` with nothing of `overrides` but the groups that they choose, such as `device=cpu`."""
+    from hydra import compose, initialize_config_dir
+
+    search = f"hydra.searchpath=[file://{verl_config_dir()}]"
+    groups = [override for override in overrides if _is_group(override.partition("=")[0].lstrip("+"))]
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        return compose(name, overrides=[search, *groups])
+
+
 def verl_config_dir() -> Path:
     """Where the installed verl keeps its Hydra configs. Raises UserError when verl is not installed."""
     spec = importlib.util.find_spec("verl")
@@ -57,8 +67,7 @@ def _check_override(override: str, known: DictConfig) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(override, "", "is not an override: write key=value")
-    is_group = any((folder / key).is_dir() for folder in (CONFIG_DIR, verl_config_dir()))
-    if key.startswith(("+", "~")) or "@" in key or is_group:
+    if key.startswith(("+", "~")) or "@" in key or _is_group(key):
         return
     # One policy's own key: it is known where it is one of verl's.
     policy = _POLICY.match(key) if OmegaConf.select(known, "longshort.policies") else None
@@ -73,6 +82,11 @@ def _check_override(override: str, known: DictConfig) -> None:
     close = difflib.get_close_matches(key, [name for name, _ in _nodes(known)], n=1)
     hint = f"did you mean {prefix}{close[0]}?" if close else f"write +{prefix}{key}={value} if it is meant to be new"
     raise UserError(f"{prefix}{key}", value, f"no such key; {hint}")
+
+
+def _is_group(key: str) -> bool:
+    """Whether a file of a folder of configurations is chosen by this key."""
+    return any((folder / key.partition("@")[0]).is_dir() for folder in (CONFIG_DIR, verl_config_dir()))
 
 
 def _is_open(key: str, known: DictConfig) -> bool:

@@ -63,6 +63,8 @@ class EngineSpec:
     """Whether the installed build of one that needs a GPU can do without, when it is chosen by name."""
     spreads: bool = False
     """Spreads a model over several GPUs."""
+    takes_adapters: bool = False
+    """Its servers take LoRA adapters beside the weights that they belong to."""
     reserves_memory: bool = False
     """Takes its share of a GPU's memory at once; others grow with their requests."""
     fast: bool = False

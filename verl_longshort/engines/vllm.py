@@ -221,6 +221,7 @@ VLLM = EngineSpec(
     # vLLM's CPU build
     runs_without_gpu=lambda: "cpu" in version("vllm"),
     spreads=True,
+    takes_adapters=True,
     reserves_memory=True,
     fast=True,
     adapt_sampling=for_request,

@@ -15,11 +15,12 @@ from verl_longshort.base.console import say
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.metrics_files import number_metrics_file
 from verl_longshort.base.policy_record import prompt_warnings
-from verl_longshort.config.compose import compose_config
+from verl_longshort.config.compose import compose_config, default_config
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.trainer import cluster, preflight
 from verl_longshort.verl_plugin.trainer.data_checks import paths_of
+from verl_longshort.verl_plugin.trainer.keys import PAIR_LOOP, SINGLE_LOOP, check_keys
 from verl_longshort.verl_plugin.trainer.learning import (
     PAIR_FACTS,
     SINGLE_FACTS,
@@ -48,6 +49,7 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
         UserError: a setting or an input that cannot be used, before anything is started or written.
     """
     config = compose_config(PAIR_CONFIG, overrides, unused=UNUSED)
+    check_keys(config, default_config(PAIR_CONFIG, overrides), agent_loop=PAIR_LOOP)
     settle_paths(config)
     check_filter(config, PAIR_FACTS)
     checked = preflight.check(config)
@@ -68,6 +70,7 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
 def checked_single_config(overrides: Sequence[str]) -> DictConfig:
     """`config/single_trainer.yaml` with Hydra's `key=value`, checked. Raises UserError as `checked_config`."""
     config = compose_config(SINGLE_CONFIG, overrides, unused=UNUSED)
+    check_keys(config, default_config(SINGLE_CONFIG, overrides), agent_loop=SINGLE_LOOP)
     settle_paths(config)
     check_filter(config, SINGLE_FACTS)
     checked = preflight.check_single(config)

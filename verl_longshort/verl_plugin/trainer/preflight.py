@@ -11,7 +11,7 @@ from typing import Any
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.dry_run import gpus_per_node, planning
@@ -22,23 +22,14 @@ from verl_longshort.engines.registry import DEFAULT, spec_of
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 from verl_longshort.verl_plugin.trainer.cluster import check_address, requested_address
 from verl_longshort.verl_plugin.trainer.data_checks import check_data
+from verl_longshort.verl_plugin.trainer.keys import PAIR_LOOP, SINGLE_LOOP
+from verl_longshort.verl_plugin.trainer.loggers import check_loggers
+from verl_longshort.verl_plugin.trainer.policy_checks import check_policy
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
 
-PAIR_LOOP, SINGLE_LOOP = "longshort", "longshort_single"
-"""The agent loops of `rollout/agent_loop.py`."""
-
 _ROLLOUT = "actor_rollout_ref.rollout"
 _MOST_MEMORY = 0.95  # of a device, for both engines: CUDA contexts and the trainers need some
-_LEFT_ALONE = {
-    "trainer.total_training_steps": "the longshort block decides how long a run is; leave it null",
-    "reward.custom_reward_function.path": "the reward is set in longshort.reward; leave it null",
-    "trainer.v1.sampler.custom_sampler.path": "this trainer brings its own replay buffer; leave it null",
-}
-_OFF = {
-    "reward.reward_model.enable": "a reward model is not supported; set false",
-    "distillation.enabled": "distillation is not supported; set false",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +51,15 @@ def check(config: DictConfig) -> Checked:
         UserError: for the first thing that cannot work.
     """
     settings = settings_of(config)
-    _check_unsupported(config)
+    check_loggers(config.trainer.logger)
     policies = build_policy_configs(config, settings.schedule)
     makers = []
     for role in ROLES:
         key = f"longshort.policies.{role}.actor_rollout_ref.model.path"
         model = policies[role.value]["actor_rollout_ref"]["model"]
         check_model(str(model["path"]), key=key)
+        learns = settings.schedule.updates(role) > 0
+        check_policy(policies[role.value], f"longshort.policies.{role}.", model_key=key, learns=learns)
         makers.append(_maker(role.value, key, model, system=settings.prompts.for_role(role)))
     shared = settings.pools is Pools.SHARED
     check_rollouts(policies, shared=shared, device=config.trainer.device)
@@ -83,10 +76,13 @@ def check(config: DictConfig) -> Checked:
 
 
 def check_single(config: DictConfig) -> Checked:
-    """Check the composed, unresolved configuration of a single model's run. Raises UserError for what cannot work."""
+    """As `check`, of a single model's run."""
     settings = single_settings_of(config)
-    _check_unsupported(config)
+    check_loggers(config.trainer.logger)
+    _check_single_resume(config.trainer)
     check_model(settings.model, key="longshort.model")
+    policy = {name: plain_dict(config[name]) for name in ("actor_rollout_ref", "critic", "algorithm")}
+    check_policy(policy, "", model_key="longshort.model", learns=True)
     check_devices(config, pools=1)
     maker = _maker(
         "model",
@@ -97,6 +93,15 @@ def check_single(config: DictConfig) -> Checked:
     )
     notes = check_data(config, [maker], agent_loop=SINGLE_LOOP, prompt_key="longshort.system_prompt")
     return Checked(policies={}, makers=(maker,), notes=notes)
+
+
+def _check_single_resume(trainer: DictConfig) -> None:
+    given = trainer.resume_from_path
+    folder = Path(given or "")
+    if trainer.resume_mode == "resume_path" and not (
+        given and folder.name.startswith("global_step_") and folder.is_dir()
+    ):
+        raise UserError("trainer.resume_from_path", given, "is no checkpoint: give a folder global_step_<n>")
 
 
 def _maker(role: str, key: str, model: Mapping[str, Any], *, system: str, opening: str = "") -> PromptMaker:
@@ -110,17 +115,6 @@ def _maker(role: str, key: str, model: Mapping[str, Any], *, system: str, openin
         system=system,
         opening=opening,
     )
-
-
-def _check_unsupported(config: DictConfig) -> None:
-    for key, remedy in _LEFT_ALONE.items():
-        value = OmegaConf.select(config, key)
-        if value is not None:
-            raise UserError(key, value, remedy)
-    for key, remedy in _OFF.items():
-        value = OmegaConf.select(config, key)
-        if value:
-            raise UserError(key, value, remedy)
 
 
 def check_devices(config: DictConfig, *, pools: int) -> None:

@@ -21,6 +21,7 @@ from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import spec_of
 from verl_longshort.verl_plugin.trainer.data_checks import read_all
+from verl_longshort.verl_plugin.trainer.loggers import packages_of
 from verl_longshort.verl_plugin.trainer.sft import count_trajectories
 from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, longest_row, sequence_parallel
 
@@ -119,13 +120,14 @@ def _requirements(
     ]
     on_gpu = trainer.device == "cuda"
     engines = {spec_of(policy.engine.name).package for policy in policies.values()}
+    on_gpus = (*sorted(filter(None, engines)), *_attention(config.actor_rollout_ref.model))
     return Requirements(
         command=command,
         work=work,
         gpus_per_node=gpus if on_gpu else 0,
         nodes=trainer.nnodes,
         products=(*products, Product(path=f"{root}/best.json")),
-        packages=(*sorted(filter(None, engines)), *_attention(config.actor_rollout_ref.model)) if on_gpu else (),
+        packages=(*packages_of(trainer.logger), *on_gpus) if on_gpu else packages_of(trainer.logger),
         notes=tuple(config.longshort.notes or ()),
     )
 

@@ -40,8 +40,8 @@ def check_by_verl(config: DictConfig, key: str) -> None:
             reference, critic = need_reference_policy(config), need_critic(config)
             # the critic's part loads its model, which need not exist yet when a run is only planned
             validate_config(config=config, use_reference_policy=reference, use_critic=critic and not planning())
-    except (AssertionError, ValueError) as error:
-        raise UserError(key, "refused by verl", str(error)) from error
+    except _REFUSALS as error:
+        raise UserError(key, "refused by verl", " ".join(str(error.__cause__ or error).split())) from error
 
 
 def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:

@@ -1,0 +1,58 @@
+"""Checks one policy's resolved configuration for what its processes would find out a minute later. Imports no verl."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from longshort_reward.errors import UserError
+
+from verl_longshort.base.dry_run import is_planned, planning
+from verl_longshort.engines.registry import ENGINES
+from verl_longshort.engines.tokenizers import check_generation_config
+
+
+def check_policy(policy: Mapping[str, Any], where: str, *, model_key: str, learns: bool) -> None:
+    """Check adapters, micro batches and what is saved with the model.
+
+    Args:
+        where: put before the keys in messages.
+        model_key: setting that names the model.
+        learns: False for a policy that is only served.
+
+    Raises:
+        UserError: for the first that cannot work.
+    """
+    if not learns:
+        return
+    _check_adapter(policy, where)
+    _check_micro_batches(policy, where)
+    path = str(policy["actor_rollout_ref"]["model"]["path"])
+    if not is_planned(path) and not (planning() and path.count("/") == 1):
+        check_generation_config(path, key=model_key)
+
+
+def _check_adapter(policy: Mapping[str, Any], where: str) -> None:
+    own = policy["actor_rollout_ref"]
+    model, engine = own["model"], ENGINES.get(own["rollout"]["name"])
+    lora = model.get("lora") or {}
+    rank = lora.get("rank") or model.get("lora_rank")
+    adapted = (rank or model.get("lora_adapter_path")) and not lora.get("merge")
+    if adapted and engine is not None and not engine.takes_adapters:
+        remedy = f"{engine.title} servers take whole weights only, no LoRA adapters: set true"
+        raise UserError(f"{where}actor_rollout_ref.model.lora.merge", False, remedy)
+
+
+def _check_micro_batches(policy: Mapping[str, Any], where: str) -> None:
+    own, critic = policy["actor_rollout_ref"], policy["critic"]
+    actor = own["actor"]
+    parts = [("actor_rollout_ref.actor", actor, "ppo_micro_batch_size", "use_dynamic_bsz")]
+    scored = ("log_prob_micro_batch_size", "log_prob_use_dynamic_bsz")
+    parts.append(("actor_rollout_ref.rollout", own["rollout"], *scored))
+    if actor["use_kl_loss"] or policy["algorithm"].get("use_kl_in_reward"):
+        parts.append(("actor_rollout_ref.ref", own["ref"], *scored))
+    if critic["enable"] or (critic["enable"] is None and policy["algorithm"]["adv_estimator"] == "gae"):
+        parts.append(("critic", critic, "ppo_micro_batch_size", "use_dynamic_bsz"))
+    for part, block, name, dynamic in parts:
+        if not block[dynamic] and block[name] is None and block[f"{name}_per_gpu"] is None:
+            key = f"{where}{part}.{name}_per_gpu"
+            remedy = f"is needed, because {part}.{dynamic} is false: give a number of trajectories"
+            raise UserError(key, "null", remedy)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from helpers.tiny_tokenizers import CHAT_ML, byte_level, normalising
 from longshort_reward.errors import UserError
+from longshort_reward.protocol import TAGS
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerFast
 
@@ -145,6 +146,26 @@ def test_the_longest_problems_of_many_are_found_in_seconds(tmp_path: Path, maker
     found = makers[0].overlong(problems, 1024, what="")
     assert list(found) == [20_000]
     assert time.process_time() - begin < 2
+
+
+def words_alone() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows its own words only, and has no token for others."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+
+    made = Tokenizer(WordLevel({word: at for at, word in enumerate(["<eos>", *TAGS, "start", "step", "1", "2"])}))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", chat_template=DROPS)
+
+
+def test_a_tokenizer_of_few_words(tmp_path: Path) -> None:
+    folder = model(tmp_path / "words", words_alone())
+    train = write(tmp_path / "train.jsonl", [row(i, f"start {i}") for i in (1, 2)])
+    val = write(tmp_path / "val.jsonl", [row(0, "step 1")])
+    assert checked(config(train, val, max_prompt_length=4), maker(folder, system="")) == []
+    other = write(tmp_path / "other.jsonl", [row(0, "start"), row(1, "begin")])
+    line = refused(config(other, val, max_prompt_length=4), maker(folder, system=""))
+    assert "cannot write the problem 'begin'" in line
 
 
 # ---------------------------------------------------------------- what a tokenizer must be able to do

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from longshort_reward.errors import UserError
+
 from verl_longshort.core.role_view import render_prompt
 from verl_longshort.core.single_model import opening_ids
 from verl_longshort.engines.tokenizers import load_tokenizer
@@ -20,7 +22,6 @@ _BATCH = 2000
 _SLACK = 32
 """Tokens by which the count of a prompt may differ from the sum of its parts' counts."""
 _LINE_S = 5.0
-_MARK = "\u2603"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,13 @@ class PromptMaker:
         )
 
     def tokens(self, problem: str) -> int:
-        """Tokens of the prompt of a problem."""
-        prompt = render_prompt(self.tokenizer, self.system, problem)
+        """Tokens of the prompt of a problem. Raises UserError when the tokenizer cannot write it."""
+        try:
+            prompt = render_prompt(self.tokenizer, self.system, problem)
+        # a plain one of the tokenizers library, where a word is unknown and there is no token for that
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(self.key, self.path, f"cannot write the problem {problem[:80]!r} ({reason})") from error
         return len(prompt) + len(opening_ids(self.tokenizer, prompt, self.opening))
 
     def overlong(self, problems: Sequence[str], limit: int, *, what: str) -> dict[int, int]:
@@ -62,24 +68,34 @@ class PromptMaker:
         Most are seen to be short without tokenising them: no tokenizer makes more tokens of a text than it has bytes.
         `what` is shown on stderr with the share that is done when it takes long.
         """
-        shown = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _MARK}], add_generation_prompt=True, tokenize=False
-        )
+        if not problems:
+            return {}
+        first = problems[0]
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        chat = [*system, {"role": "user", "content": first}]
+        shown = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         # a template that writes the problem more than once leaves nothing to be seen from its length
-        room = limit - self.tokens(_MARK) - _SLACK if shown.count(_MARK) == 1 else -1
+        room = limit - self.tokens(first) - _SLACK if shown.count(first) == 1 else -1
         doubtful = [index for index, problem in enumerate(problems) if _bytes(problem) > room]
         found: dict[int, int] = {}
         said = time.monotonic()
-        for first in range(0, len(doubtful), _BATCH):
-            part = doubtful[first : first + _BATCH]
-            alone = self.tokenizer([problems[index] for index in part], add_special_tokens=False)["input_ids"]
-            for index, ids in zip(part, alone, strict=True):
-                if len(ids) > room and (tokens := self.tokens(problems[index])) > limit:
+        for begin in range(0, len(doubtful), _BATCH):
+            part = doubtful[begin : begin + _BATCH]
+            for index, alone in zip(part, self._alone([problems[index] for index in part]), strict=True):
+                if alone > room and (tokens := self.tokens(problems[index])) > limit:
                     found[index] = tokens
             if time.monotonic() - said > _LINE_S:
                 said = time.monotonic()
-                print(f"{what}: {(first + len(part)) / len(doubtful):.0%}", file=sys.stderr, flush=True)
+                print(f"{what}: {(begin + len(part)) / len(doubtful):.0%}", file=sys.stderr, flush=True)
         return found
+
+    def _alone(self, problems: list[str]) -> list[int]:
+        """Tokens of each problem without its prompt."""
+        try:
+            return [len(ids) for ids in self.tokenizer(problems, add_special_tokens=False)["input_ids"]]
+        except Exception:
+            # names the problem
+            return [self.tokens(problem) for problem in problems]
 
 
 def makers_of(config: Mapping[str, Any]) -> list[PromptMaker]:

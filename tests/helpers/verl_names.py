@@ -60,6 +60,7 @@ LLM_SERVER = "verl.workers.rollout.llm_server"
 VLLM_SERVER = "verl.workers.rollout.vllm_rollout.vllm_async_server"
 VLLM_ADAPTER = "verl.workers.rollout.vllm_rollout.vllm_rollout"
 DATASET = "verl.utils.dataset.rl_dataset"
+SFT = "verl.trainer.sft_trainer"
 AGENT_LOOP = "verl.experimental.agent_loop.agent_loop"
 
 TOUCHES: dict[str, list[Touch]] = {
@@ -162,11 +163,25 @@ TOUCHES: dict[str, list[Touch]] = {
     "trainer/verl_checks.py": [
         called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),
     ],
+    "trainer/sft_run.py": [
+        *overridden(
+            SFT,
+            "SFTTrainer",
+            _build_dataset="",
+            _build_dataloader="",
+            _init_engine="",
+            _build_ckpt_handler="",
+        ),
+        called("verl.utils.checkpoint", "CheckpointHandler.save_checkpoint", "self step"),
+        called("verl.workers.engine_workers", "TrainingWorker.train_batch", "self data"),
+        called("verl.workers.engine_workers", "TrainingWorker.infer_batch", "self data"),
+    ],
     "trainer/single_trainer.py": [
         *overridden(
             TRAINER,
             "PPOTrainer",
             _build_replay_buffer="",
+            _save_checkpoint="",
             step="metrics timing_raw",
             on_train_begin="",
             _compute_metrics="batch metrics timing_raw global_steps epoch",

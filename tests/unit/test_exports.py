@@ -1,8 +1,10 @@
 """Exported folders: whole weights in the dtype that is said, and what ends a turn."""
 
+import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,13 +15,17 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, RolePrompts
 from omegaconf import DictConfig
 from peft import LoraConfig, get_peft_model
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from verl_longshort.base.model_files import stored_dtype
 from verl_longshort.base.policy_record import prompt_warnings
+from verl_longshort.config.pair import Pools
 from verl_longshort.engines.loading import load_model
 from verl_longshort.engines.stopping import end_tokens
+from verl_longshort.stages import eval as eval_stage
+from verl_longshort.verl_plugin.trainer import launch
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 
 PROMPTS = RolePrompts(long="think", short="answer")
@@ -138,16 +144,54 @@ def test_tags_of_several_tokens_are_stop_strings(tmp_path: Path) -> None:
     assert written == {**known, "stop_strings": ["</answer>", "</rethink>"]}
 
 
-def test_other_prompts_than_trained_with_are_said(tmp_path: Path) -> None:
+@pytest.fixture
+def pair(tmp_path: Path) -> dict[Role, str]:
+    """Exported policies that were trained with `PROMPTS`."""
     base = write_model(tmp_path / "base")
-    models = {}
     for role in Role:
-        models[role] = str(exported(base, tmp_path / role, dtype="float32"))
-        finish_export(Path(models[role]), model_config(base), role=role, prompts=PROMPTS)
-    assert prompt_warnings(models, PROMPTS) == []
-    assert prompt_warnings({role: str(base) for role in Role}, RolePrompts(long="", short="")) == []
-    (line,) = prompt_warnings(models, RolePrompts(long="think", short="other"))
-    assert line.startswith(f"{models[Role.SHORT]} was trained with another system prompt: set ")
+        folder = exported(base, tmp_path / role, dtype="float32")
+        finish_export(folder, model_config(base), role=role, prompts=PROMPTS)
+    return {role: str(tmp_path / role) for role in Role}
+
+
+def test_other_prompts_than_trained_with_are_noticed(tmp_path: Path, pair: dict[Role, str]) -> None:
+    assert prompt_warnings(pair, PROMPTS) == []
+    assert prompt_warnings({role: str(tmp_path / "base") for role in Role}, RolePrompts(long="", short="")) == []
+    (line,) = prompt_warnings(pair, RolePrompts(long="think", short="other"))
+    assert line.startswith(f"{pair[Role.SHORT]} was trained with another system prompt: set ")
     assert "longshort.environment.prompts.short" in line
-    swapped = prompt_warnings({Role.LONG: models[Role.SHORT], Role.SHORT: models[Role.SHORT]}, PROMPTS)
-    assert swapped == [f"{models[Role.SHORT]} was trained for the short role and is used for the long role"]
+    swapped = prompt_warnings({Role.LONG: pair[Role.SHORT], Role.SHORT: pair[Role.SHORT]}, PROMPTS)
+    assert swapped == [f"{pair[Role.SHORT]} was trained for the short role and is used for the long role"]
+
+
+def test_eval_says_so(tmp_path: Path, pair: dict[Role, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = SimpleNamespace(
+        name="a", accuracy=SimpleNamespace(value=0.5), tokens=SimpleNamespace(value=9.0), problems=1, stop_reasons={}
+    )
+    monkeypatch.setattr(eval_stage, "evaluate", lambda settings: summary)
+    stage, said = eval_stage.EvalStage(), io.StringIO()
+    overrides = ["longshort.name=a", f"longshort.output_dir={tmp_path}", "longshort.environment.prompts.long=other"]
+    models = [f"longshort.models.{role}={path}" for role, path in pair.items()]
+    settings = stage.settings(overrides=[*overrides, *models, "longshort.environment.prompts.short=answer"])
+    stage.run(settings, None, Console(file=said))
+    (line,) = [line for line in said.getvalue().splitlines() if line.startswith("warning: ")]
+    assert line.startswith(f"warning: {pair[Role.LONG]} was trained with another system prompt")
+
+
+def test_train_says_so_and_refuses_missing_weights(
+    pair: dict[Role, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(launch, "run_verl", lambda config, **_: started.append(config))
+    prompts = RolePrompts(long="other", short="answer")
+    monkeypatch.setattr(launch, "settings_of", lambda _: SimpleNamespace(prompts=prompts, pools=Pools.SHARED))
+    policies = {role.value: {"actor_rollout_ref": {"model": model_config(Path(pair[role]))}} for role in Role}
+    config = DictConfig({"longshort": {"policy_configs": policies}, "trainer": {"default_local_dir": "nowhere"}})
+    launch.train(config, [])
+    assert f"warning: {pair[Role.LONG]} was trained with another" in capsys.readouterr().out
+    assert started == [config]
+    changed = Path(pair[Role.SHORT]) / "config.json"
+    changed.write_text(json.dumps({**json.loads(changed.read_text()), "num_hidden_layers": 2}))
+    with pytest.raises(UserError, match=r"policies\.short\.actor_rollout_ref\.model\.path = .* lacks the weights"):
+        launch.train(config, [])
+    assert started == [config]

@@ -179,6 +179,8 @@ WHOLE: dict[str, str] = {
     "an environment": f"\\begin{{align*}}\n\n{FORMULA} \\\\[2pt]\n\n\\end{{align*}}",
     "one in another": f"\\begin{{a}}\n\n\\begin{{a}}\n\n{FORMULA}\n\n\\end{{a}}\n\nfinally\n\n\\end{{a}}",
     "a table of LaTeX": "\\begin{tabular}{cc}\n\nStep & 1 \\\\\n\nNext & 2\n\n\\end{tabular}",
+    "a drawing": f"[asy]\n\n{CODE}\n\n[/asy]",
+    "code of HTML": f"<pre><code class='x'>\n\n{CODE}\n\n</code></pre>",
     "a table of HTML": "<table>\n\n<tr>\n\nnext</tr>\n\n</table>",
 }
 

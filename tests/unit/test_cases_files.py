@@ -1,5 +1,6 @@
 """Users' files: what is a ground truth, the content of messages, and what is broken, by input and right outcome."""
 
+import asyncio
 import bz2
 import codecs
 import datetime
@@ -24,7 +25,9 @@ from rich.console import Console
 from verl_longshort.base.characters import half_character, whole_characters
 from verl_longshort.base.files import read_records, write_jsonl
 from verl_longshort.base.journal import RecordFile, read_record_file
+from verl_longshort.base.rejected import RejectedError
 from verl_longshort.cli import main
+from verl_longshort.data.chain_writers import FileWriter
 from verl_longshort.data.prepare_problems import prepare_problems
 from verl_longshort.data.prepare_settings import TrainingProblemSettings
 from verl_longshort.data.records import Chain, read_stage
@@ -32,7 +35,7 @@ from verl_longshort.problems.fields import RowError, content_text
 from verl_longshort.problems.overlap import words
 from verl_longshort.problems.reader import Problem, user_message
 from verl_longshort.problems.settings import ProblemSettings
-from verl_longshort.verl_plugin.trainer.preflight import _problems
+from verl_longshort.verl_plugin.trainer.data_checks import read_split
 
 HALF = "\ud83d"
 Row = dict[str, Any]
@@ -87,6 +90,11 @@ def prepare(source: Path, *held_out: Path) -> None:
         "seed": 0,
     }
     prepare_problems(TrainingProblemSettings.parse(block, "longshort"), Console(file=io.StringIO()))
+
+
+def trained_on(source: Path) -> list[str]:
+    """The problems that `longshort train` reads from a file."""
+    return list(read_split(str(source), "data.train_files", agent_loop="longshort").problems)
 
 
 def asked(source: Path) -> list[Problem]:
@@ -144,11 +152,11 @@ def test_one_rule_for_ground_truths_in_preparing_training_and_evaluation(
         with named("rows.jsonl, row 3"):
             asked(source)
         with named("record 1"):
-            _problems(str(as_verl), "data.train_files")
+            trained_on(as_verl)
     else:
         assert asked(source)[2].ground_truth == right
         if not given.get("solution"):
-            assert len(_problems(str(as_verl), "data.train_files")) == 1
+            assert len(trained_on(as_verl)) == 1
 
 
 def test_columns_of_a_parquet_file_that_are_no_answers(tmp_path: Path) -> None:
@@ -172,7 +180,7 @@ def test_columns_of_a_parquet_file_that_are_no_answers(tmp_path: Path) -> None:
 def message_row(content: Any, answer: Any = "4", **extra: Any) -> Row:
     return {
         "data_source": "math",
-        "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}],
+        "prompt": [{"role": "user", "content": content}],
         "reward_model": {"style": "rule", "ground_truth": answer},
         "extra_info": {"index": 0, **extra},
     }
@@ -213,7 +221,7 @@ def test_the_text_of_a_content_wherever_it_is_read(tmp_path: Path, content: Any,
         held_out = write(tmp_path / f"held{number}.jsonl", [held])
         prepare(source, held_out)
         assert dropped(source) == ["held out, same"]
-    assert len(_problems(str(write(tmp_path / "train.jsonl", [message_row(content)])), "data.train_files")) == 1
+    assert len(trained_on(write(tmp_path / "train.jsonl", [message_row(content)]))) == 1
     assert asked(tmp_path / "train.jsonl")[0].text == text
 
 
@@ -225,7 +233,7 @@ def test_a_content_without_a_text_is_named(tmp_path: Path, content: Any, message
     with named("rows.jsonl, row 2", message):
         asked(rows)
     with named("record 2"):
-        _problems(str(rows), "data.train_files")
+        trained_on(rows)
     source = write(tmp_path / "source.jsonl", [row(i, str(i)) for i in range(3)])
     with named("longshort.held_out", "rows.jsonl, record 2", message):
         prepare(source, rows)
@@ -403,6 +411,19 @@ def test_other_kinds_of_file_are_named_too(tmp_path: Path) -> None:
         prepare(cut)
 
 
+def test_a_file_of_one_object_is_a_record_if_it_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(row(1, "1")) + "\n")
+    assert len(asked(file)) == 1
+    for content in ({"data": [row(1, "1")]}, [1]):
+        file.write_text(json.dumps(content, indent=1))
+        with named(str(file), "a JSON list of objects"):
+            asked(file)
+    rows = write(tmp_path / "rows.jsonl", [message_row("2+2?", **{HALF: 1})])
+    with named("rows.jsonl, row 1", "'extra_info' cannot be saved"):
+        asked(rows)
+
+
 def test_a_long_field_and_a_mark_at_the_beginning_are_read(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text(f"question,answer\na 1,1\nb 2 b,2\n{'x' * 200_000},3\n", encoding="utf-8-sig")
@@ -450,6 +471,20 @@ CHAINS: dict[str, tuple[Row, str | None]] = {
     "a model that is called so": ({"conversations": [{"from": "model", "value": THOUGHT}]}, None),
     "in capitals": ({"messages": [{"role": "Assistant", "content": THOUGHT}]}, None),
     "parts": ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": THOUGHT}]}]}, None),
+    "parts of thinking": (
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "So 7."},
+                        {"type": "text", "text": r"It is \boxed{7}."},
+                    ],
+                }
+            ]
+        },
+        None,
+    ),
     "an image": ({"messages": [{"role": "assistant", "content": [{"type": "image"}]}]}, "no chain for this problem"),
     "no content": ({"messages": [{"role": "assistant", "content": None}]}, "the thinking does not end"),
     "half a character": ({"response": rf"<think>So {HALF} 7.</think>\boxed{{7}}"}, "half a character in the chain"),
@@ -460,29 +495,43 @@ CHAINS: dict[str, tuple[Row, str | None]] = {
 @pytest.mark.parametrize(("given", "reason"), CHAINS.values(), ids=CHAINS)
 def test_a_chain_is_read_or_left_out_with_its_reason(tmp_path: Path, given: Row, reason: str | None) -> None:
     good = {"problem": question(8), "response": r"<think>So \boxed{8}.</think>\boxed{8}"}
-    result = prepare_chains(tmp_path, [good, {"problem": question(7), **given}])
-    assert result.exit_code == 0, (result.output, result.exception)
-    made = (tmp_path / "chains.jsonl").read_text().splitlines()
-    left_out = [json.loads(line)["reason"] for line in (tmp_path / "chains.rejects.jsonl").read_text().splitlines()]
-    assert (len(made), left_out) == (1 if reason else 2, [reason] if reason else [])
+    file = write(tmp_path / "r1.jsonl", [good, {"problem": question(7), **given}])
+    writer = FileWriter.load(str(file), 5.0)
+    problem = Problem(source="a", index=0, text=question(7), ground_truth="7")
+    if reason is None:
+        assert asyncio.run(writer(problem))["chain"].startswith("So")
+    else:
+        with pytest.raises(RejectedError) as caught:
+            asyncio.run(writer(problem))
+        assert caught.value.reason == reason
 
 
-def prepare_chains(folder: Path, rows: list[Row]) -> Result:
-    source = write(folder / "problems.jsonl", [{"problem": question(i), "answer": str(i)} for i in (7, 8)])
-    chains = write(folder / "r1.jsonl", rows)
-    given = [f"longshort.source={source}", f"longshort.chains={chains}", f"longshort.output={folder / 'chains.jsonl'}"]
-    return call("prepare", "chains", *given, "longshort.held_out=[]", "longshort.kinds=[]", "longshort.problems=2")
+@pytest.mark.parametrize("messages", ["[]", ["{}"], {"role": "assistant"}], ids=ascii)
+def test_messages_that_are_no_list_are_named(tmp_path: Path, messages: Any) -> None:
+    rows = [{"problem": question(8), "response": THOUGHT}, {"problem": question(7), "messages": messages}]
+    with named("r1.jsonl, record 2", "list of messages"):
+        FileWriter.load(str(write(tmp_path / "r1.jsonl", rows)), 5.0)
 
 
-def test_messages_as_a_text_are_named(tmp_path: Path) -> None:
-    messages = json.dumps([{"role": "assistant", "content": THOUGHT}])
-    for given in (messages, [messages], {"role": "assistant"}):
-        rows = [{"problem": question(8), "response": THOUGHT}, {"problem": question(7), "messages": given}]
-        fails(prepare_chains(tmp_path, rows), "r1.jsonl, record 2", "list of messages")
-
-
-def test_a_row_without_a_problem_is_set_aside(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_used_are_set_aside(tmp_path: Path) -> None:
     good = {"problem": question(7), "response": THOUGHT}
-    assert prepare_chains(tmp_path, [good, {**good, "problem": None}, {**good, "problem": ""}]).exit_code == 0
-    assert (tmp_path / "chains.rejects.jsonl").read_text().count('"no problem"') == 2
-    fails(prepare_chains(tmp_path, [{**good, "problem": ""}]), "r1.jsonl, record 1", "'problem' is missing")
+    rows = [
+        good,
+        {**good, "problem": None},
+        {**good, "problem": ""},
+        {"problem": question(8), "response": f"{HALF}</think>"},
+    ]
+    source = write(tmp_path / "problems.jsonl", [{"problem": question(i), "answer": str(i)} for i in (7, 8)])
+    chains = write(tmp_path / "r1.jsonl", rows)
+    given = [
+        f"longshort.source={source}",
+        f"longshort.chains={chains}",
+        f"longshort.output={tmp_path / 'chains.jsonl'}",
+    ]
+    more = ["longshort.held_out=[]", "longshort.kinds=[]", "longshort.problems=2"]
+    result = call("prepare", "chains", *given, *more)
+    assert result.exit_code == 0, (result.output, result.exception)
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "chains.rejects.jsonl").read_text().splitlines()]
+    assert reasons == ["no problem", "no problem", "half a character in the chain"]
+    write(chains, [{**good, "problem": ""}])
+    fails(call("prepare", "chains", *given, *more), "r1.jsonl, record 1", "'problem' is missing")

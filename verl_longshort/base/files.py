@@ -322,8 +322,8 @@ def _read_json(file: Path, key: str) -> list[Record]:
     except (ValueError, RecursionError):
         # Many a .json file of the hub holds one record per line; where it is neither, this names the line.
         return _read_jsonl(file, key)
-    if isinstance(content, dict):
-        return _read_jsonl(file, key)
+    if isinstance(content, dict) and "\n" not in file.read_text(encoding="utf-8-sig").strip():
+        return [content]
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise UserError(key, file, "must hold a JSON list of objects, or one object per line")
     return content

@@ -30,7 +30,7 @@ from verl_longshort.base.rejected import Rejected, RejectedError
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.llm.client import RefusedError
 from verl_longshort.llm.task_client import TaskClient
-from verl_longshort.problems.fields import ASSISTANTS, RowError, field_name, joined_parts
+from verl_longshort.problems.fields import ASSISTANTS, RowError, field_name, joined_parts, thinking_apart
 from verl_longshort.problems.overlap import words
 from verl_longshort.problems.reader import Problem, problem_text
 from verl_longshort.problems.sources import Source, load_source
@@ -223,8 +223,8 @@ def _is_chat(messages: Any) -> bool:
 def _of_chat(messages: Sequence[Mapping[str, Any]]) -> Iterator[Written]:
     for message in reversed(messages):
         if str(message.get("role") or message.get("from")).lower() in ASSISTANTS:
-            content = joined_parts(message.get("content") or message.get("value") or "", "content")
-            reasoning = _first(message, _REASONING)
+            said, thought = thinking_apart(message.get("content") or message.get("value") or "")
+            content, reasoning = joined_parts(said, "content"), _first(message, _REASONING) or thought
             yield (Written(reasoning=reasoning.strip(), answer=content) if reasoning else read_written(content))
             return
 

@@ -18,7 +18,7 @@ _LONGEST_FENCE = 8
 _RULE = re.compile(r"[\s>]*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 _BRACKETS = re.compile(
     r"\\(?:begin\s*\{(?P<begin>[^{}\s]{1,40})\}|end\s*\{(?P<end>[^{}\s]{1,40})\}|(?P<sign>.))"
-    r"|(?P<dollars>\$\$)|<(?P<close>/?)(?P<tag>table|pre)\b[^<>]{0,200}>",
+    r"|(?P<dollars>\$\$)|[<\[](?P<close>/?)(?P<tag>table|pre|code|asy)\b[^<>\]]{0,200}[>\]]",
     re.DOTALL,
 )
 
@@ -83,7 +83,7 @@ def _is_row(text: str, line: Span, *, bare: bool = True) -> bool:
 
 
 def _bracketed(text: str, fences: list[Span]) -> Iterator[Span]:
-    r"""`\begin{…}` to `\end{…}`, `\[` to `\]`, `$$` to `$$`, `<table>` and `<pre>`, outside of code."""
+    r"""LaTeX (`\begin{…}`, `\[`, `$$`), HTML (`<table>`, `<pre>`, `<code>`), drawings (`[asy]`), outside of fences."""
     opened: list[tuple[str, int]] = []
     depth: Counter[str] = Counter()
     fence = 0

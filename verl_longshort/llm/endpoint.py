@@ -17,12 +17,10 @@ from verl_longshort.core.trajectory import Generation
 from verl_longshort.llm.client import ChatSampling, Message, Reply
 from verl_longshort.llm.finish import ABORTED, END_OF_TEXT, FILTERED, LENGTH, STOP_STRING, finish_reason, plain_word
 from verl_longshort.llm.server import Server
-from verl_longshort.problems.fields import joined_parts
+from verl_longshort.problems.fields import joined_parts, thinking_apart
 
 SEEDS = 2**31
 """Some servers take 32 signed bits."""
-_THINKING = ("thinking", "reasoning")
-"""Types of the parts of a content that are reasoning."""
 
 
 class EndpointClient:
@@ -89,23 +87,15 @@ def _reply(choice: Mapping[str, Any], tokens: int | None, max_tokens: int) -> Re
     if reason == ABORTED:
         raise ValueError("the server gave up the reply")
     # A model that was truncated while it still reasoned has no content.
-    content = message.get("content") or ""
-    thinking: list[Any] = []
-    if not isinstance(content, str | Mapping):
-        thinking = [part for part in content if isinstance(part, Mapping) and part.get("type") in _THINKING]
-        content = [part for part in content if part not in thinking]
-    # Two names that vLLM and SGLang use when they are configured to separate the reasoning; others have parts.
-    apart = message.get("reasoning_content") or message.get("reasoning") or [_thought(part) for part in thinking]
+    content, thought = thinking_apart(message.get("content") or "")
+    # Two names that vLLM and SGLang use when they are configured to separate the reasoning.
+    apart = message.get("reasoning_content") or message.get("reasoning") or thought
     return Reply(
         text=whole_characters(joined_parts(content, "content")),
         finish_reason=reason,
         tokens=tokens,
         reasoning=whole_characters(joined_parts(apart, "reasoning")),
     )
-
-
-def _thought(part: Mapping[str, Any]) -> str:
-    return joined_parts(part.get("thinking") or part.get("reasoning") or part.get("text") or "", "reasoning")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ LEVEL = ("level",)
 _TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of the parts of a content that are text: of chat completions, and of OpenAI's responses."""
 
+_THINKING_PARTS = ("thinking", "reasoning")
+
 
 class RowError(ValueError):
     """A row that cannot be used; the message says why."""
@@ -102,6 +104,16 @@ def joined_parts(content: object, name: str) -> str:
         glued = text and said and not (text[-1].isspace() or said[0].isspace())
         text += "\n" + said if glued else said
     return text
+
+
+def thinking_apart(content: object) -> tuple[object, str]:
+    """A content without its parts of reasoning (`{"type": "thinking", "thinking": ...}`), and the text of these."""
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return content, ""
+    thinking = [part for part in content if isinstance(part, Mapping) and part.get("type") in _THINKING_PARTS]
+    given = [part.get("thinking") or part.get("reasoning") or part.get("text") or "" for part in thinking]
+    texts = [joined_parts(text, "thinking") for text in given]
+    return [part for part in content if part not in thinking], joined_parts(texts, "thinking")
 
 
 def _part_text(part: object, name: str) -> str:

@@ -84,7 +84,10 @@ def read_problem(
     if isinstance(row.get("extra_info"), Mapping):
         extra |= row["extra_info"]
     # Times and decimals of a parquet file become text, bytes base64: the records are JSON.
-    extra = to_jsonable_python(extra, bytes_mode="base64", fallback=str)
+    try:
+        extra = to_jsonable_python(extra, bytes_mode="base64", fallback=str)
+    except ValueError as error:  # a name with half a character, an object that holds itself
+        raise RowError(f"'extra_info' cannot be saved as JSON ({error})") from error
     return Problem(
         source=source,
         index=index,

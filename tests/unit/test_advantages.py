@@ -1,5 +1,7 @@
 """What a policy gets to learn from: verl's own advantages of the rows that are handed over."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,23 @@ def test_equal_rewards_have_no_advantage(size, reward):
     assert ((scores - scores.mean()) / (scores.std() + 1e-6)).abs().max() == 0
 
 
+def test_rewards_are_written_on_the_grid(monkeypatch):
+    import verl_longshort.verl_plugin.trainer.rows as rows
+
+    rewards = rewards_of([facts(tokens=100.0), facts(tokens=130.0), facts(tokens=170.0)], step=3)
+    batch = rows.KVBatchMeta(partition_id="train", keys=list(rewards), tags=[{} for _ in rewards])
+    written = {}
+    queue = SimpleNamespace(
+        kv_batch_get=lambda keys, partition_id, select_fields: {"response_mask": [torch.ones(TOKENS) for _ in keys]},
+        kv_batch_put=lambda keys, partition_id, fields: written.update(zip(keys, fields["rm_scores"], strict=True)),
+    )
+    monkeypatch.setattr(rows, "tq", queue)
+    rows.write_rewards(batch, rewards)
+    for key, reward in rewards.items():
+        assert (written[key].sum().item() * 2**17).is_integer()
+        assert written[key].sum().item() == pytest.approx(reward.total, abs=4e-6)
+
+
 GROUPS = [
     # all correct: only length varies; one of two correct; format varies
     ("easy", [facts(tokens=100.0), facts(tokens=200.0), facts(tokens=150.0), facts(tokens=120.0)]),
@@ -161,6 +180,27 @@ def gdpo(step, *, norm=True):
     finally:
         _terms.reset(token)
     return dict(zip(rewards, made[:, 0].tolist(), strict=True))
+
+
+def test_gdpo_sees_each_rows_terms_wherever_verl_put_the_row(monkeypatch):
+    from verl.trainer.ppo.v1 import PPOTrainerSync
+
+    from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer, _terms
+
+    rewards = batch_of(10)
+    seen = []
+    monkeypatch.setattr(PPOTrainerSync, "__init__", lambda self, config: setattr(self, "config", config))
+    monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, batch, metrics: seen.append(_terms.get()))
+    monkeypatch.setattr(TermTrainer, "__abstractmethods__", frozenset())
+    monkeypatch.setattr(TermTrainer, "credit", lambda self: Credit.of(rewards, WEIGHTS, 10))
+    trainer = TermTrainer(OmegaConf.create({"algorithm": {"adv_estimator": "gdpo"}}))
+    assert trainer.config.algorithm.adv_estimator == "longshort_gdpo"
+    order = ["mixed_2_0", "pad_0_0", "easy_1_0"]
+    trainer._compute_advantage(SimpleNamespace(keys=order), {})
+    [(rows, weights)] = seen
+    assert [dict(row) for row in rows] == [dict(rewards["mixed_2_0"].terms), {}, dict(rewards["easy_1_0"].terms)]
+    assert weights == {"em": 1.0, "fm": 0.1, "lm": 0.2, "rethink": 0.1}
+    assert _terms.get(None) is None
 
 
 def test_gdpo_keeps_the_size_of_mu():

@@ -9,7 +9,7 @@ from longshort_reward import Ramp, RewardWeights
 from longshort_reward.protocol import Role
 from omegaconf import OmegaConf
 
-from verl_longshort.verl_plugin.trainer.group_reward import Lesson, ReplayKey, lesson_of, reward_rows
+from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey, TeachingRows, reward_rows, teaching_rows
 
 pytestmark = pytest.mark.integration
 WEIGHTS = RewardWeights(mu=Ramp(start=0.0, end=0.2, begin_step=0, end_step=10), rethink=0.1)
@@ -30,8 +30,8 @@ def rewards_of(sessions, *, role=Role.LONG, group="u", step=0):
     return reward_rows(keys, sessions, WEIGHTS, step)
 
 
-def lesson(rewards, *, compares=True, own_tokens=TOKENS) -> Lesson:
-    return lesson_of(rewards, dict.fromkeys(rewards, own_tokens), compares=compares)
+def teaching(rewards, *, compares=True, own_tokens=TOKENS) -> TeachingRows:
+    return teaching_rows(rewards, dict.fromkeys(rewards, own_tokens), compares=compares)
 
 
 def data_of(keys, rewards):
@@ -65,7 +65,7 @@ def advantages(keys, rewards, estimator="grpo", **options):
 
 def test_neutral_rows_do_not_narrow_the_deviation_of_their_group():
     rewards = rewards_of([facts(), facts(acc=0.0), *[facts(**SHORT_BROKE)] * 6])
-    taught = lesson(rewards)
+    taught = teaching(rewards)
     assert (taught.keys, taught.neutral, taught.alone) == (("u_0_0", "u_1_0"), 6, 0)
     assert advantages(taught.keys, rewards)[:, 0].tolist() == pytest.approx([0.7071, -0.7071], abs=1e-3)
     # the same two rows, handed over with the neutral ones
@@ -75,7 +75,7 @@ def test_neutral_rows_do_not_narrow_the_deviation_of_their_group():
 def test_neutral_rows_do_not_move_what_gae_whitens():
     easy = rewards_of([facts(), facts()], group="easy")
     rewards = {**rewards_of([facts(), facts(acc=0.0), *[facts(**SHORT_BROKE)] * 6]), **easy}
-    taught = lesson(rewards, compares=False)
+    taught = teaching(rewards, compares=False)
     assert (len(taught.keys), taught.neutral) == (4, 6)
     # under GAE a row with the mean reward of its group has an advantage
     assert advantages(list(rewards), rewards, "gae", lam=1.0)[2:8].abs().min() > 0.1
@@ -86,8 +86,8 @@ def test_neutral_rows_do_not_move_what_gae_whitens():
 
 def test_when_all_are_neutral_nothing_is_learned():
     rewards = rewards_of([facts(**SHORT_BROKE)] * 4)
-    assert lesson(rewards).keys == ()
-    assert lesson(rewards).metrics(Role.LONG) == {
+    assert teaching(rewards).keys == ()
+    assert teaching(rewards).metrics(Role.LONG) == {
         "long/rows/learned": 0.0,
         "long/rows/neutral": 4.0,
         "long/rows/alone": 0.0,
@@ -98,9 +98,9 @@ def test_a_row_that_is_alone_teaches_only_where_nothing_is_compared():
     rewards = rewards_of([facts(), *[facts(**SHORT_BROKE)] * 3])
     # verl would give it its whole reward
     assert advantages(["u_0_0"], rewards)[0, 0].item() == pytest.approx(1.1, abs=1e-3)
-    taught = lesson(rewards)
+    taught = teaching(rewards)
     assert (taught.keys, taught.neutral, taught.alone) == ((), 3, 1)
-    assert lesson(rewards, compares=False).keys == ("u_0_0",)
+    assert teaching(rewards, compares=False).keys == ("u_0_0",)
 
 
 def test_groups_are_told_apart():
@@ -108,18 +108,18 @@ def test_groups_are_told_apart():
         **rewards_of([facts(), facts(**SHORT_BROKE)], group="a"),
         **rewards_of([facts(), facts(acc=0.0)], group="b"),
     }
-    assert lesson(rewards).keys == ("b_0_0", "b_1_0")
+    assert teaching(rewards).keys == ("b_0_0", "b_1_0")
 
 
 def test_a_row_without_a_token_of_its_own_teaches_nothing():
     rewards = rewards_of([facts(), facts(acc=0.0)])
-    taught = lesson_of(rewards, {"u_0_0": TOKENS, "u_1_0": 0}, compares=False)
+    taught = teaching_rows(rewards, {"u_0_0": TOKENS, "u_1_0": 0}, compares=False)
     assert (taught.keys, taught.neutral) == (("u_0_0",), 1)
 
 
 def test_the_other_role_learns_from_what_it_broke():
     rewards = rewards_of([facts(), facts(**SHORT_BROKE)], role=Role.SHORT)
-    assert lesson(rewards).keys == ("u_0_1", "u_1_1")
+    assert teaching(rewards).keys == ("u_0_1", "u_1_1")
 
 
 @pytest.mark.parametrize("size", range(2, 17))

@@ -57,7 +57,7 @@ def reward_rows(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class TeachingRows:
     """The rows of one role that its policy learns from, and how many it does not, by reason."""
 
     keys: tuple[str, ...]
@@ -72,7 +72,7 @@ class Lesson:
         return {f"{role}/rows/{name}": float(count) for name, count in counts.items()}
 
 
-def lesson_of(rewards: Mapping[str, RoleReward], own_tokens: Mapping[str, int], *, compares: bool) -> Lesson:
+def teaching_rows(rewards: Mapping[str, RoleReward], own_tokens: Mapping[str, int], *, compares: bool) -> TeachingRows:
     """Which rows of one role teach its policy.
 
     A neutral row must not only have the advantage 0: it would narrow its group's standard deviation, and count in the
@@ -87,7 +87,7 @@ def lesson_of(rewards: Mapping[str, RoleReward], own_tokens: Mapping[str, int], 
     speaking = [key for key, reward in rewards.items() if not reward.neutral and own_tokens[key]]
     sizes = Counter(ReplayKey.of(key).group for key in speaking)
     kept = [key for key in speaking if not compares or sizes[ReplayKey.of(key).group] > 1]
-    return Lesson(keys=tuple(kept), neutral=len(rewards) - len(speaking), alone=len(speaking) - len(kept))
+    return TeachingRows(keys=tuple(kept), neutral=len(rewards) - len(speaking), alone=len(speaking) - len(kept))
 
 
 REWARD = "reward"

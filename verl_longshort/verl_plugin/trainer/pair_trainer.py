@@ -32,11 +32,11 @@ from verl_longshort.verl_plugin.trainer.gdpo import Credit
 from verl_longshort.verl_plugin.trainer.group_reward import (
     Facts,
     ReplayKey,
-    lesson_of,
     pair_metrics,
     reward_rows,
     role_metrics,
     shared_value,
+    teaching_rows,
     weight_metrics,
 )
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
@@ -233,17 +233,17 @@ class PairTrainer(PPOTrainerSync):
         policy = self.policies[role]
         assert isinstance(policy, PolicyTrainer)
         tokens = own_tokens(rows)
-        lesson = lesson_of({key: rewards[key] for key in rows.keys}, tokens, compares=policy.compares)
-        taught = sum(tokens[key] for key in lesson.keys)
+        teaching = teaching_rows({key: rewards[key] for key in rows.keys}, tokens, compares=policy.compares)
+        taught = sum(tokens[key] for key in teaching.keys)
         learns = taught >= FEWEST_TOKENS
-        metrics.update(lesson.metrics(role))
+        metrics.update(teaching.metrics(role))
         metrics.update({f"{role}/own_tokens": taught, f"{role}/updated": float(learns)})
         if not learns:
             return rows
         self.activity.now(self.global_steps, f"{role} learns")
-        left_out = rows.select_keys([key for key in rows.keys if key not in set(lesson.keys)])
+        left_out = rows.select_keys([key for key in rows.keys if key not in set(teaching.keys)])
         batch, learned, timing = policy.learn(
-            rows.select_keys(list(lesson.keys)),
+            rows.select_keys(list(teaching.keys)),
             self.global_steps,
             update=self.schedule.updates(role, until=self.global_steps),
             credit=Credit.of(rewards, self.settings.weights, self.global_steps),

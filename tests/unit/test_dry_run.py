@@ -2,15 +2,17 @@
 
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import yaml
 from longshort_reward.errors import UserError
+from longshort_reward.settings import SettingError
 from rich.console import Console
 
 from verl_longshort.base.dry_run import VARIABLE, DryRun, dry_run
-from verl_longshort.base.files import Records, check_model, read_records
+from verl_longshort.base.files import Records, check_model, check_positions, read_records
 from verl_longshort.base.requirements import Product, ReinforcementWork, Requirements
 from verl_longshort.planner.plan_recipe import plan_recipe
 
@@ -86,6 +88,26 @@ def test_inputs_accept_what_is_planned_and_nothing_else(tmp_path, monkeypatch):
         read_records("/x/b.jsonl", key="k", columns=())
     with pytest.raises(UserError, match="no such folder"):
         check_model("/x/other", key="k")
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        ({"max_position_embeddings": 64}, False),
+        ({"max_position_embeddings": 65}, True),
+        ({}, True),
+        ({"max_position_embeddings": 64, "rope_scaling": {"type": "yarn", "factor": 4.0}}, True),
+        ({"max_position_embeddings": 64, "rope_scaling": None}, False),
+    ],
+)
+def test_tokens_that_never_fit_into_a_model(tmp_path, monkeypatch, config, fits):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with nullcontext() if fits else pytest.raises(SettingError, match="64 positions of"):
+        check_positions(str(tmp_path), 64, key="k")
+    check_positions("owner/name", 10**9, key="k")
+    dry = begin(tmp_path, Product(path=str(tmp_path)))
+    monkeypatch.setenv(VARIABLE, str(dry.folder))
+    check_positions(str(tmp_path), 10**9, key="k")
 
 
 # ---- the launcher

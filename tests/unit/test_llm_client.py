@@ -294,6 +294,14 @@ def test_mistakes_in_the_settings_are_named(message: str, change: dict[str, Any]
     assert message in str(caught.value)
 
 
+def test_a_reply_that_never_fits_into_a_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 512}')
+    here = {**BLOCK, "base_url": None, "model": str(tmp_path)}
+    LLMSettings.parse({**here, "max_tokens": 511}, "longshort.llm")
+    with pytest.raises(UserError, match=r"longshort\.llm\.max_tokens = 512: does not fit into the 512 positions"):
+        LLMSettings.parse({**here, "max_tokens": 512}, "longshort.llm")
+
+
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "secret")
     settings = LLMSettings.parse({**BLOCK, "api_key_env": "SOME_KEY"}, "longshort.llm")

@@ -247,6 +247,15 @@ def test_the_table(data: Path, models: dict[str, Path]) -> None:
     assert "6 problems, one answer each" in as_markdown(load_rows(files, "L0S0"))
 
 
+@pytest.mark.parametrize("mode", ["long_cot", "direct", "plain", "early_stop"])
+def test_an_answer_that_never_fits_is_refused_before_a_model_is_loaded(
+    data: Path, models: dict[str, Path], mode: str
+) -> None:
+    given = ("longshort.environment.token_budget=256", f"longshort.mode={mode}")
+    with pytest.raises(UserError, match=r"token_budget = 256: does not fit into the 256 positions of"):
+        evaluate(overrides("none", data, *given, single=models["single"]))
+
+
 def test_a_table_without_aes_says_why(data: Path, models: dict[str, Path]) -> None:
     evaluate(overrides("none", data, "longshort.mode=plain", single=models["long"]))
     evaluate(pair("L0S0", data, models))

@@ -173,6 +173,7 @@ def test_rollouts_of_which_none_is_correct_are_told(settings: list[str]) -> None
         ("longshort.samples=0", "longshort.samples"),
         ("longshort.confidence=1", "longshort.confidence"),
         ("longshort.model=/nowhere", "longshort.model"),
+        ("longshort.max_tokens=1024", "longshort.max_tokens = 1024: does not fit into the 1024 positions"),
         ("longshort.tokenizer=/nowhere", "longshort.tokenizer"),
         ("longshort.top_p=1.5", "longshort.top_p"),
         ("longshort.input=/nowhere.jsonl", "longshort.input"),

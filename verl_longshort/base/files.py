@@ -160,6 +160,23 @@ def check_model(path: str, *, key: str) -> None:
         _check_hub(path, key)
 
 
+def check_positions(path: str, tokens: int, *, key: str) -> None:
+    """A request for `tokens` can ever fit into the model: it has more positions, for prompt and answer together.
+
+    Nothing is known of a model that is not in a local folder, nor of one whose positions are stretched. Raises
+    SettingError.
+    """
+    file = Path(path).expanduser() / "config.json"
+    if is_planned(file.parent) or not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    positions = config.get("max_position_embeddings")
+    stretched = "factor" in {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    if positions is not None and not stretched and tokens >= positions:
+        remedy = f"does not fit into the {positions} positions of {path}, prompt included: lower it"
+        raise SettingError(key, tokens, remedy)
+
+
 def model_setting(path: str, key: str = "") -> str:
     """`path` if it passes `check_model`; for validators of a block in which it stands at `key`, hence SettingError."""
     try:

@@ -21,7 +21,15 @@ from typing_extensions import Self
 
 from verl_longshort.base.concurrency import PrioritySemaphore, run_bounded
 from verl_longshort.base.dry_run import absolute
-from verl_longshort.base.files import ModelPath, Record, absolute_model, model_identity, sibling_path, write_jsonl
+from verl_longshort.base.files import (
+    ModelPath,
+    Record,
+    absolute_model,
+    check_positions,
+    model_identity,
+    sibling_path,
+    write_jsonl,
+)
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected
@@ -98,6 +106,11 @@ class WeighSettings(EngineSettings):
         return (
             {**block, "tokenizer": block.get("tokenizer") or block.get("model")} if isinstance(block, dict) else block
         )
+
+    @model_validator(mode="after")
+    def _check_positions(self) -> Self:
+        check_positions(self.model, self.max_tokens, key="max_tokens")
+        return self
 
     @model_validator(mode="after")
     def _check_budget(self) -> Self:

@@ -10,7 +10,7 @@ from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 from typing_extensions import Self
 
-from verl_longshort.base.files import absolute_model, model_identity, model_setting
+from verl_longshort.base.files import absolute_model, check_positions, model_identity, model_setting
 from verl_longshort.config.pair import EnvironmentSettings
 from verl_longshort.core.environment import Limits
 from verl_longshort.engines.factory import EngineSettings
@@ -180,6 +180,9 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
                 raise SettingError(f"models.{role}", None, remedy)
             if not self.base_urls:
                 model_setting(self.model_paths[role], f"models.{role}")
+                # a pair's turn asks for less
+                if self.mode is not Mode.PAIR:
+                    check_positions(self.model_paths[role], self.limits.token_budget, key="environment.token_budget")
         if self.temperature == 0 and self.samples > 1:
             raise SettingError("samples", self.samples, "greedy answers are all the same: raise temperature")
         return self

@@ -14,7 +14,7 @@ from longshort_reward.settings import PositiveInt, Remedy, SettingError, Setting
 from pydantic import Field, Strict, model_validator
 from typing_extensions import Self
 
-from verl_longshort.base.files import model_identity, model_setting
+from verl_longshort.base.files import check_positions, model_identity, model_setting
 from verl_longshort.base.rejected import HasId, Rejected, work_on_all
 from verl_longshort.base.requirements import EngineUse
 from verl_longshort.engines.factory import EngineSettings, local_engine, open_engine
@@ -81,6 +81,7 @@ class LLMSettings(EngineSettings):
     def _check_model(self) -> Self:
         if self.runs_here:
             model_setting(self.model, "model")
+            check_positions(self.model, self.max_tokens, key="max_tokens")
         else:
             api_key(self.api_key_env)
         return self

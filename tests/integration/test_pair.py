@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.metrics_files import metrics_files
 from verl_longshort.data.training_trajectories import read_steps
+from verl_longshort.engines.loading import load_model
+from verl_longshort.engines.weights import checksum
 
 pytestmark = pytest.mark.integration
 
@@ -162,9 +164,9 @@ def roles_have_their_own_tokenizers(folder: Path) -> None:
         assert all(len(texts) == 1 for texts in said.values()), said
 
 
-def exported(checkpoints: Path, role: Role, start: Path) -> None:
+def exported(checkpoints: Path, role: Role, start: Path, *, step: int = 3) -> None:
     """The checkpoint's Hugging Face folder loads, generates, and is not what the run started from."""
-    folder = checkpoints / role / "global_step_3" / "actor" / "huggingface"
+    folder = checkpoints / role / f"global_step_{step}" / "actor" / "huggingface"
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     heard = "start 1 ; step 2 ?" + (" <think> 1 + 2 </think>" if role is Role.SHORT else "")
@@ -255,3 +257,20 @@ def test_a_critic_warms_up_in_its_own_policys_first_updates(speakers, tmp_path):
         updated = step in (2, 4)
         assert (f"{learner}/actor/pg_loss" in metrics[step]) is updated
         assert (weights[step - 1][learner] != weights[step][learner]) is updated
+
+
+@pytest.mark.slow
+def test_lora_checkpoints_are_exported_as_whole_models(speakers, tmp_path):
+    overrides = [
+        "longshort.schedule=[long,short]",
+        "actor_rollout_ref.model.lora_rank=8",
+        "actor_rollout_ref.model.lora.merge=true",
+        "actor_rollout_ref.actor.optim.lr=1e-2",
+    ]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    run.to_end().expect_success()
+    for role in ROLES:
+        exported(run.checkpoints, role, speakers[role], step=2)
+        folder = run.checkpoints / role / "global_step_2" / "actor" / "huggingface"
+        # what is exported is what was served
+        assert checksum(load_model(str(folder))) in run.weights()[-1][role]

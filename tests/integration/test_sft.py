@@ -83,6 +83,7 @@ def test_learns_and_exports(base: Path, tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output[-3000:]
     assert {path.name for path in tmp_path.iterdir()} == {OUT, "data.jsonl", "progress.json"}
+    assert "trained on 8 trajectories: loss " in output
     assert loss(folder, data) < loss(base, data) - 1
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == build_tokenizer().chat_template

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,18 @@ def test_only_an_own_model_is_replaced(good: list[str], tmp_path: Path) -> None:
         (folder / name).unlink()
     (folder / "global_step_1").mkdir()
     assert "this folder has global_step_1" in refused(good)
+
+
+def test_nothing_of_the_user_is_removed_from_where_it_works(good: list[str], tmp_path: Path) -> None:
+    work = tmp_path / "out.partial"
+    (work / "global_step_4").mkdir(parents=True)
+    (work / "latest_checkpointed_iteration.txt").write_text("4")
+    check(compose_config("sft", good))
+    (work / "notes.txt").write_text("x")
+    assert refused(good).startswith(f"the command works in {work}, which holds notes.txt")
+    shutil.rmtree(work)
+    work.write_text("x")
+    assert refused(good).startswith(f"the command works in {work}, which holds out.partial")
 
 
 def test_the_model_that_is_trained_is_not_replaced(good: list[str], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from longshort_reward.protocol import ROLES, Role, RolePrompts
 from omegaconf import DictConfig
 
 from verl_longshort.base.files import check_model
-from verl_longshort.base.folders import contents, real_folder
+from verl_longshort.base.folders import contents, real_folder, work_folder
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import PromptSettings, plain_dict
 from verl_longshort.data.records import Trajectory, load_trajectories
@@ -32,6 +32,8 @@ from verl_longshort.data.sft_rows import RoleRow, fitting, held_out_problems, ro
 MODULE = "verl_longshort.verl_plugin.trainer.sft"
 SUMMARY_FILE = "longshort_sft.json"
 """In the trained policy's folder: what it was trained on, and the losses."""
+_VERL_FILES = ("global_step_", "latest_checkpointed_iteration.txt")
+"""What verl writes where it works; a run that was killed leaves it there."""
 _MODEL_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py", ".tiktoken")
 
 
@@ -196,6 +198,12 @@ def _check_output(config: DictConfig) -> None:
     base = Path(os.path.realpath(Path(str(config.model.path)).expanduser()))
     if folder == base or folder in base.parents:
         raise UserError(key, given, "would replace the model that is trained, model.path: give another folder")
+    own = work_folder(folder)
+    left = [path.name for path in own.iterdir()] if own.is_dir() else [own.name] if own.exists() else []
+    strange = [name for name in left if not name.startswith(_VERL_FILES)]
+    if strange:
+        remedy = f"the command works in {own}, which holds {strange[0]}: remove that, or give another folder"
+        raise UserError(key, given, remedy)
     there = contents(folder)
     foreign = [path.name for path in there if path.is_dir() or path.suffix not in _MODEL_SUFFIXES]
     if foreign or (there and not (folder / SUMMARY_FILE).is_file()):

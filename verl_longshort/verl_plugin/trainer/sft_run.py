@@ -7,7 +7,7 @@ and a choice of the epoch to keep.
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from verl.utils import tensordict_utils
 from verl.utils.device import get_device_name
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
+from verl_longshort.base.console import say
 from verl_longshort.base.files import write_json
 from verl_longshort.base.folders import replace_folder, restore, work_folder
 from verl_longshort.base.progress import report
@@ -217,3 +218,17 @@ def export(config: DictConfig, trainer: ReportingSFTTrainer, work: Path, output:
     write_json(model / SUMMARY_FILE, summary)
     replace_folder(model, output)
     shutil.rmtree(work, ignore_errors=True)
+    say(told(summary, output))
+
+
+def told(summary: Mapping[str, Any], output: Path) -> str:
+    """The summary in a line."""
+    last, number = summary["epochs"][-1], summary["exported_epoch"]
+    chosen = summary["epochs"][number - 1]
+    held_out = "" if chosen["held_out_loss"] is None else f", held-out loss {chosen['held_out_loss']:.3f}"
+    left_out = summary["left_out_too_long"]
+    dropped = f" ({left_out} longer than data.max_length left out)" if left_out else ""
+    return (
+        f"{summary['role']} policy of epoch {number} of {last['epoch']}, trained on {summary['trajectories']} "
+        f"trajectories{dropped}: loss {chosen['loss']:.3f}{held_out}; {output}"
+    )

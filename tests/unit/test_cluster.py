@@ -282,3 +282,19 @@ def test_a_cluster_that_does_not_answer_does_not_end_the_watch(watched, monkeypa
     there[0]["Alive"] = False
     monkeypatch.setattr(ray, "nodes", answer)
     assert [n.id for n in seen.lost(wait_s=5)] == ["1" * 8]
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_folder_that_is_too_long_for_rays_sockets(name, tmp_path):
+    short = "/tmp/" + "x" * 34
+    cluster.check_sockets(config(), {name: short})
+    cluster.check_sockets(config(), {"TMPDIR": f"{short}y", "RAY_TMPDIR": "/tmp"})
+    cluster.check_sockets(config("a:1"), {name: f"{short}y"})
+    with pytest.raises(UserError) as error:
+        cluster.check_sockets(config(), {name: f"{short}y"})
+    remedy = f"Ray's sockets need a folder of at most 39 bytes: set {name}=/tmp, or another short folder"
+    assert (error.value.key, error.value.remedy) == (name, remedy)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match="Ray cannot write there"):
+        cluster.check_sockets(config(), {name: "/proc/1"})

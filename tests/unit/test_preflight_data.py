@@ -323,6 +323,8 @@ def test_files_that_verls_data_set_cannot_hold(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("data_source,prompt,reward_model,extra_info\n")
     assert "verl's data set reads .parquet, .json, .jsonl" in refused(config(str(table)))
+    (tmp_path / "a[1]").mkdir()
+    assert "takes the character [ for a pattern" in refused(config(write(tmp_path / "a[1]/t.jsonl", [row(0)])))
     one = write(tmp_path / "one.parquet", [row(0)])
     two = write(tmp_path / "two.parquet", [row(1, extra_info={"index": 1, "level": 2})])
     line = refused(config([one, two]))

@@ -4,11 +4,15 @@ The CPU platform is registered at once. The rest waits until verl imports the mo
 rollouts of `rollout/registry.py`, the FSDP engines for a CPU, the trainers "longshort" and "longshort_single" and
 their agent loops. If the rest fails to load, that import raises. verl logs a failure of this module itself at debug
 level only, so the error is kept here, and `raise_load_error` raises it.
+
+Beside a verl that this package is not made for, nothing is registered: verl's own runs are as without the plug-in, and
+a warning says so.
 """
 
 import importlib
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 
@@ -17,11 +21,14 @@ from longshort_reward.errors import UserError
 
 from verl_longshort.base.console import Once, say_warnings
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
+from verl_longshort.verl_plugin.versions import DISTRIBUTION, check_verl, needed_verl, other_verl
 
 ENTRY_POINT = "longshort"
 POLICY_VARIABLE = "VERL_USE_EXTERNAL_PLUGINS"
 TRAINER_NAME = "longshort"
 _PACKAGE = "verl_longshort.verl_plugin"
+_WARNED = "LONGSHORT_OTHER_VERL"
+"""Set where a process before has warned of another verl."""
 
 LOAD_ERROR: Exception | None = None
 """What went wrong while verl loaded this module, if anything did."""
@@ -31,9 +38,10 @@ def raise_load_error() -> None:
     """Raise what keeps verl's processes from having this plug-in; verl itself stays quiet about it.
 
     Raises:
-        UserError: the environment tells verl not to load it.
+        UserError: the environment tells verl not to load it, or it is not made for this verl.
         RuntimeError: it failed to load in this process.
     """
+    check_verl()
     policy = os.environ.get(POLICY_VARIABLE, "auto").strip().lower()
     if policy != "auto" and ENTRY_POINT not in {name.strip() for name in policy.split(",")}:
         raise UserError(POLICY_VARIABLE, policy, f"keeps verl from loading the plug-in; unset it or add {ENTRY_POINT}")
@@ -73,12 +81,28 @@ REPEATING = ("verl.utils.tokenizer.continuous_token_wiring", "transfer_queue.uti
 """Loggers that say the same thing for every trajectory or every request."""
 
 
-try:
+def _register_all() -> None:
     say_warnings()
     for name in REPEATING:
         logging.getLogger(name).addFilter(Once())
     importlib.import_module(f"{_PACKAGE}.platform.cpu")
     for module, register in WHEN_IMPORTED.items():
         wrapt.register_post_import_hook(register, module)
+
+
+def _warn_of_other(verl: str) -> None:
+    """Once for a run: its processes inherit the environment."""
+    if os.environ.get(_WARNED) != verl:
+        os.environ[_WARNED] = verl
+        warnings.warn(
+            f"{DISTRIBUTION} is made for verl{needed_verl()} and stays off: verl {verl} is installed", stacklevel=2
+        )
+
+
+try:
+    if (_other := other_verl()) is None:
+        _register_all()
+    else:
+        _warn_of_other(_other)
 except Exception as error:
     LOAD_ERROR = error

@@ -33,6 +33,12 @@ SEEN_S = 15.0
 FREE_S = 60.0
 """How long to wait for devices: those of a run that has just died are free a moment later."""
 
+_SOCKET_BYTES = 107
+"""Of a socket's path on Linux."""
+
+_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""How Ray continues it, with the largest process id."""
+
 # what the settings say about a cluster of the run's own
 _OWN_CLUSTER = ("num_cpus", "num_gpus", "include_dashboard")
 _CARRIED = ("LONGSHORT_", "VERL_", "HF_", "TRANSFORMERS_", "VLLM_", "NCCL_", "GLOO_", "TORCH_", "WANDB_")
@@ -58,6 +64,27 @@ def check_address(config: DictConfig) -> None:
             f"<head>:6379 or {ADDRESS_KEY}"
         )
         raise UserError("trainer.nnodes", config.trainer.nnodes, remedy)
+
+
+def check_sockets(config: DictConfig, environment: Mapping[str, str]) -> None:
+    """Check the folder in which a Ray cluster of the run's own puts its sockets.
+
+    The path of a socket may have 107 bytes, and Ray makes it of this folder, the time and a process id. Raises
+    UserError naming the setting or the variable, and a shorter place.
+    """
+    if requested_address(config) is not None:
+        return
+    given = config.ray_kwargs.ray_init.get("_temp_dir")
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if environment.get(name)), "TMPDIR")
+    key, below = ("ray_kwargs.ray_init._temp_dir", "") if given else (name, "/ray")
+    folder = Path(given or environment.get(name) or "/tmp").absolute()
+    most = _SOCKET_BYTES - len(f"{below}{_SOCKET}")
+    if len(os.fsencode(folder)) > most:
+        remedy = f"Ray's sockets need a folder of at most {most} bytes: set {key}=/tmp, or another short folder"
+        raise UserError(key, folder, remedy)
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(key, folder, f"Ray cannot write there: set {key}=/tmp, or another folder")
 
 
 def point_at_cluster(config: DictConfig, *, pools: int) -> None:

@@ -1,5 +1,6 @@
 """Checks the data of a training run: every row, and every prompt with every model of the run. Imports no verl."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
 _SPLITS = ("data.train_files", "data.val_files")
 _KINDS = (".parquet", ".json", ".jsonl")
 """What verl's data set reads."""
+_PATTERN = re.compile(r"[*?\[\]]|::")
+"""In a path, verl's data set (`datasets.load_dataset`) takes it for several files."""
 _NAMED = 3
 """Rows of a kind that a message names."""
 
@@ -78,6 +81,9 @@ def read_split(files: str | Sequence[str], key: str, *, agent_loop: str) -> Spli
     for path in paths_of(files):
         if Path(path).suffix not in _KINDS:
             raise UserError(key, path, f"verl's data set reads {', '.join(_KINDS)}: write it as one of these")
+        if pattern := _PATTERN.search(path):
+            remedy = f"verl's data set takes the character {pattern.group()} for a pattern: rename file or folder"
+            raise UserError(key, path, remedy)
         rows = read_records(path, key=key, columns=COLUMNS)
         parts.append(rows)
         for number, row in enumerate(rows, start=1):

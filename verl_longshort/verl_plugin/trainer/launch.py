@@ -30,6 +30,7 @@ from verl_longshort.verl_plugin.trainer.learning import (
 )
 from verl_longshort.verl_plugin.trainer.notes import notes_of
 from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl, check_ppo
+from verl_longshort.verl_plugin.versions import check_verl
 
 PAIR_CONFIG = "longshort_trainer"
 SINGLE_CONFIG = "single_trainer"
@@ -48,6 +49,7 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: a setting or an input that cannot be used, before anything is started or written.
     """
+    check_verl()
     config = compose_config(PAIR_CONFIG, overrides, unused=UNUSED)
     check_keys(config, default_config(PAIR_CONFIG, overrides), agent_loop=PAIR_LOOP)
     settle_paths(config)
@@ -69,6 +71,7 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
 
 def checked_single_config(overrides: Sequence[str]) -> DictConfig:
     """`config/single_trainer.yaml` with Hydra's `key=value`, checked. Raises UserError as `checked_config`."""
+    check_verl()
     config = compose_config(SINGLE_CONFIG, overrides, unused=UNUSED)
     check_keys(config, default_config(SINGLE_CONFIG, overrides), agent_loop=SINGLE_LOOP)
     settle_paths(config)

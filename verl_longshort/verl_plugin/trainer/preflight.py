@@ -4,6 +4,7 @@ Every check ends in a `UserError` that names the key, the value and the remedy. 
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from verl_longshort.config.pair import Pools, plain_dict, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import DEFAULT, spec_of
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
-from verl_longshort.verl_plugin.trainer.cluster import check_address, requested_address
+from verl_longshort.verl_plugin.trainer.cluster import check_address, check_sockets, requested_address
 from verl_longshort.verl_plugin.trainer.data_checks import check_data
 from verl_longshort.verl_plugin.trainer.keys import PAIR_LOOP, SINGLE_LOOP
 from verl_longshort.verl_plugin.trainer.loggers import check_loggers
@@ -121,6 +122,7 @@ def check_devices(config: DictConfig, *, pools: int) -> None:
     """Raise UserError when a node has too few GPUs for so many resource pools, or the nodes are not named."""
     if not planning():
         check_address(config)
+        check_sockets(config, os.environ)
         if requested_address(config) is not None:
             # the cluster is asked when it is joined
             return

@@ -28,6 +28,7 @@ from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import PromptSettings, plain_dict
 from verl_longshort.data.records import Trajectory, load_trajectories
 from verl_longshort.data.sft_rows import RoleRow, fitting, held_out_problems, role_row
+from verl_longshort.verl_plugin.versions import check_verl
 
 MODULE = "verl_longshort.verl_plugin.trainer.sft"
 SUMMARY_FILE = "longshort_sft.json"
@@ -42,6 +43,7 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
 
     Raises UserError when a setting or an input cannot be used.
     """
+    check_verl()
     config = compose_config("sft", overrides)
     check(config)
     return config

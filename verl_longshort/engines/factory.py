@@ -42,6 +42,8 @@ class EngineSettings(Settings):
         Annotated[float, Strict(), Field(gt=0, le=1)] | None, Remedy("must be a share above 0 and up to 1, or null")
     ] = None
 
+    trust_remote_code: Annotated[bool, Strict(), Remedy("must be true or false")] = False
+
     @property
     def runs_here(self) -> bool:
         """Whether models run in this process at all. A subclass returns False when an endpoint is used, and then this
@@ -104,9 +106,11 @@ def open_engine(
         engines_of_command: how many are open at once; they divide the GPU's memory.
         shared_prefixes: requests branch from one prompt; see `TransformersEngine`. vLLM always shares.
     """
-    from transformers import AutoTokenizer
+    from verl_longshort.engines.tokenizers import load_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = load_tokenizer(
+        path, key="model", trust_remote_code=settings.trust_remote_code, files_key="longshort.trust_remote_code"
+    )
     opener = settings.engine_spec.open
     assert opener is not None, "settings name engines of this process only"
     options = EngineOptions(
@@ -117,6 +121,7 @@ def open_engine(
         tensor_parallel_size=settings.tensor_parallel_size,
         gpu_memory_utilization=settings.gpu_memory_utilization or MEMORY_SHARE / engines_of_command,
         shared_prefixes=shared_prefixes,
+        trust_remote_code=settings.trust_remote_code,
     )
     return tokenizer, engines.enter_context(opener(options))
 

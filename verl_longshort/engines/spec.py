@@ -41,6 +41,8 @@ class EngineOptions:
     """Share of each GPU's memory."""
     shared_prefixes: bool
     """Requests branch from one prompt."""
+    trust_remote_code: bool = False
+    """Code that comes with the model may run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,16 @@ def load_tokenizer(
     return tokenizer
 
 
-def check_chat(tokenizer: Any, path: str, *, key: str, system: str, prompt_key: str, template_key: str = "") -> None:
+def check_chat(
+    tokenizer: Any,
+    path: str,
+    *,
+    key: str,
+    system: str,
+    prompt_key: str,
+    template_key: str = "",
+    protocol: bool = True,
+) -> None:
     """Check that prompts can be made with a tokenizer, and that turns can end.
 
     Args:
@@ -55,10 +64,11 @@ def check_chat(tokenizer: Any, path: str, *, key: str, system: str, prompt_key: 
         system: the system message; empty: none.
         prompt_key: setting of the system message.
         template_key: setting that gives another chat template.
+        protocol: the model plays a role of a pair, and its tokenizer must keep the protocol's tags apart.
 
     Raises:
         UserError: it has no chat template or one that leaves something out, no end token, ids that the model does not
-            have, or it does not keep the protocol's tags apart.
+            have, or it cannot write the protocol.
     """
     other = f" (or {template_key})" if template_key else ""
     if not getattr(tokenizer, "chat_template", None):
@@ -68,8 +78,10 @@ def check_chat(tokenizer: Any, path: str, *, key: str, system: str, prompt_key: 
         remedy = "its tokenizer has no end token: set eos_token in tokenizer_config.json to what ends the model's turns"
         raise UserError(key, path, remedy)
     ids = _rendered(tokenizer, path, key=key, system=system, prompt_key=prompt_key, other=other)
-    check_tokenizer(tokenizer)
-    tags = [token for tag in TAGS for token in tokenizer.encode(tag, add_special_tokens=False)]
+    tags: list[int] = []
+    if protocol:
+        check_tokenizer(tokenizer)
+        tags = [token for tag in TAGS for token in tokenizer.encode(tag, add_special_tokens=False)]
     known = _vocabulary(path)
     if known is None:
         return

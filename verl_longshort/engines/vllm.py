@@ -208,6 +208,7 @@ def _open(options: EngineOptions) -> VllmEngine:
         seed=options.seed,
         tensor_parallel_size=options.tensor_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
+        options={"trust_remote_code": True} if options.trust_remote_code else None,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from longshort_reward.protocol import ROLES
+from longshort_reward.protocol import ROLES, Role
 
 from verl_longshort import __version__
 from verl_longshort.base.concurrency import run_bounded
@@ -25,6 +25,7 @@ from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.trajectory import Generate, Participant
 from verl_longshort.engines.factory import open_engine
 from verl_longshort.engines.sampling_params import TooLongError
+from verl_longshort.engines.tokenizers import check_chat, load_tokenizer
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
 from verl_longshort.evaluation.grading import MARKERS, grade
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
@@ -40,9 +41,10 @@ from verl_longshort.problems.reader import Problem
 def evaluate(settings: EvaluationSettings) -> Summary:
     """Answer and grade; write records and summary.
 
-    Raises UserError before a model is loaded when the problems cannot be used.
+    Raises UserError before a model is loaded when the problems or the models' tokenizers cannot be used.
     """
     benchmarks = settings.load_benchmarks()
+    check_prompts(settings)
     header = {
         **settings.header(),
         "data": "+".join(benchmark.name for benchmark in benchmarks),
@@ -155,6 +157,33 @@ async def _answer(task: Task, solver: Solver, roles: Sequence[str], timeout_s: f
     }
 
 
+def check_prompts(settings: EvaluationSettings) -> None:
+    """Check that the tokenizers of all models can make prompts, before a model is loaded. Raises UserError."""
+    if settings.base_urls and settings.mode is Mode.PLAIN:
+        # the server makes them
+        return
+    behind = {role: settings.tokenizer_path(role) for role in settings.base_urls}
+    for role, path in (behind or settings.model_paths).items():
+        pair = settings.mode is Mode.PAIR
+        check_chat(
+            _tokenizer(settings, role, path),
+            path,
+            key=f"longshort.models.{role}",
+            system=settings.prompts.for_role(Role(role)) if pair else settings.system_prompt,
+            prompt_key=f"longshort.environment.prompts.{role}" if pair else "longshort.system_prompt",
+            protocol=pair,
+        )
+
+
+def _tokenizer(settings: EvaluationSettings, role: str, path: str) -> Any:
+    return load_tokenizer(
+        path,
+        key=f"longshort.models.{role}",
+        trust_remote_code=settings.trust_remote_code,
+        files_key="longshort.trust_remote_code",
+    )
+
+
 def _load(settings: EvaluationSettings, engines: ExitStack) -> dict[str, Model]:
     """The models in this process, loaded before the event loop runs; none when they are behind endpoints."""
     models = {}
@@ -186,13 +215,11 @@ def _solver(settings: EvaluationSettings, models: Mapping[str, Model], connectio
         connections.push_async_callback(client.aclose)
         return ChatSolver(settings, client)
     if settings.base_urls:
-        from transformers import AutoTokenizer
-
         models = {}
         for role, url in settings.base_urls.items():
             server = Server(url, **options)
             connections.push_async_callback(server.aclose)
-            tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer_path(role))
+            tokenizer = _tokenizer(settings, role, settings.tokenizer_path(role))
             endpoint = CompletionEndpoint(server, settings.model_paths[role])
             models[role] = (tokenizer, endpoint.generate)
     if settings.mode is Mode.PAIR:

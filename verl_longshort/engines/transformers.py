@@ -12,9 +12,7 @@ def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
     from verl_longshort.engines.transformers_engine import TransformersEngine
 
     device = "cuda" if finds_gpu() else "cpu"
-    model = load_model(
-        options.path, attn_implementation="sdpa", trust_remote_code=options.trust_remote_code
-    ).to(device)
+    model = load_model(options.path, attn_implementation="sdpa", trust_remote_code=options.trust_remote_code).to(device)
     # the ends that the model's generation config names (a chat model has several), and the tokenizer's
     tokenizer = options.tokenizer
     return TransformersEngine(

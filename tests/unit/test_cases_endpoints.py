@@ -160,6 +160,13 @@ def test_a_turn_that_the_server_gave_up_is_asked_for_again() -> None:
         continued(in_turn([continuation(finish_reason="abort")]), ("</think>",))
 
 
+@pytest.mark.parametrize("choices", [[], None, {}, "x", [None], [{"finish_reason": "stop"}]], ids=ascii)
+def test_a_turn_of_another_shape_is_no_completion(choices: Any) -> None:
+    shapeless = JSONResponse({"choices": choices, "usage": {"completion_tokens": 3}})
+    with pytest.raises(UnavailableError, match="no completion"):
+        continued(in_turn([shapeless]), ("</think>",))
+
+
 def continued(respond: Respond, stop: tuple[str, ...], *, max_tokens: int = 8) -> Any:
     async def work(url: str) -> Any:
         server = Server(url, concurrency=1, timeout_s=5, attempts=2, backoff_s=0.01, key="k")
@@ -185,6 +192,10 @@ REPLIES: dict[str, tuple[Response, Reply]] = {
     "thinking": (message(THINKING), Reply(text=r"\boxed{4}", finish_reason="stop", tokens=3, reasoning="Wait, 4.")),
     "half a character": (message("a\ud83d"), Reply(text="a\ufffd", finish_reason="stop", tokens=3)),
     "no content": (message(None), Reply(text="", finish_reason="stop", tokens=3)),
+    "deep": (
+        Response("[" * 100_000, media_type="application/json"),
+        Reply(text="then", finish_reason="stop", tokens=3),
+    ),
     "given up once": (message("a", "abort"), Reply(text="then", finish_reason="stop", tokens=3)),
 }
 

@@ -83,7 +83,7 @@ class Server:
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Content]) -> Content:
         """What `read` makes of the JSON that the server replies to `body`.
 
-        `read` raises ValueError, KeyError, TypeError or AttributeError for a reply of another shape.
+        `read` raises ValueError, LookupError, TypeError or AttributeError for a reply of another shape.
 
         Raises:
             RefusedError: this request can never be answered, others can.
@@ -135,7 +135,7 @@ class Server:
             raise UnavailableError(f"{response.url}: status {status}: {shown}; {remedy}")
         try:
             return read(response.json())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise _PassingError(f"no completion ({error}): {shown!r}") from error
 
 

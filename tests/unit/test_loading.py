@@ -137,6 +137,12 @@ def test_whole_models_load(folder: Path) -> None:
     torch.testing.assert_close(loaded.state_dict(), expected.state_dict())
 
 
+def test_tied_embeddings_may_be_stored_twice(folder: Path) -> None:
+    change_weights(folder, lambda old: {**old, "lm_head.weight": old["model.embed_tokens.weight"].clone()})
+    check_weights(str(folder))
+    load_model(str(folder))
+
+
 def test_the_dtype_is_the_stored_one(folder: Path) -> None:
     change_config(folder, dtype="bfloat16")
     assert stored_dtype(folder) == "float32"

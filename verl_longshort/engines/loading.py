@@ -64,9 +64,16 @@ def load_model(path: str, *, key: str = "model", dtype: torch.dtype | None = Non
 
 
 def check_weights(path: str, *, key: str = "model", **options: Any) -> None:
-    """Raise UserError where `load_model` would; for a folder only, and without reading its weights."""
-    if Path(path).expanduser().is_dir():
+    """Raise UserError where `load_model` would; of folders only, and if possible without reading the weights."""
+    if not Path(path).expanduser().is_dir():
+        return
+    try:
         load_model(path, key=key, device_map="meta", **options)
+    except UserError as error:
+        # tied embeddings that are stored twice are compared, which takes their values
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
+        load_model(path, key=key, **options)
 
 
 def _check(

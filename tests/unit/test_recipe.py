@@ -145,6 +145,25 @@ def test_parallel_stages_wait_for_gpus(recipe: Recipe) -> None:
     assert groups("gpu.count=1")[1:] == [[("b", "0")], [("c", "0")]]
 
 
+@pytest.mark.parametrize(("ours", "shown"), [("4,5,6", "5"), ("GPU-a,GPU-b", "GPU-b"), ("", "")])
+def test_gpus_are_counted_among_the_visible_ones(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, ours: str, shown: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ours)
+    stages = [{**stage(name, "echo gpus=$CUDA_VISIBLE_DEVICES."), "gpus": 1} for name in ("a", "b")]
+    assert recipe.write({"parallel": stages}, stage("all", "echo gpus=$CUDA_VISIBLE_DEVICES.")).run()[0] == 0
+    logs = {name: (recipe.output / f"logs/{name}.log").read_text() for name in ("b", "all")}
+    assert f"gpus={shown}." in logs["b"]
+    assert f"gpus={ours}." in logs["all"]
+
+
+def test_too_few_visible_gpus_are_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    recipe.write({**stage("a", "true"), "gpus": 4})
+    with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES = 4,5: names 2 GPUs, .* uses 4: set gpu.count=2"):
+        recipe.run()
+
+
 def test_a_recipe_for_the_cpu_says_so_to_its_stages(recipe: Recipe) -> None:
     recipe.write(stage("first", "echo platform=$VERL_PLATFORM."), device="cpu")
     assert recipe.run()[0] == 0

@@ -6,10 +6,11 @@ was killed left running is ended when the stage is started again.
 """
 
 import fcntl
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ from rich.console import Console
 from verl_longshort.base.progress import clock
 from verl_longshort.base.run_record import write_record
 from verl_longshort.recipe.display import Display
-from verl_longshort.recipe.recipe import Recipe, Selection, as_text, load_recipe
+from verl_longshort.recipe.recipe import GPUS_VARIABLE, Recipe, Selection, as_text, load_recipe
 from verl_longshort.recipe.stage_process import StageProcess, Status
 
 POLL_SECONDS = 0.25
@@ -56,13 +57,28 @@ def run_recipe(
                     stage,
                     fingerprint=fingerprints[stage.name],
                     output=recipe.output,
-                    environment={**recipe.environment, **stage.environment},
+                    environment={**recipe.environment, **_of_ours(stage.environment)},
                 )
                 for stage in group
             ]
             for group in selected
         ]
         return _run_groups(groups, recipe, console)
+
+
+def _of_ours(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """A stage's variables with its GPUs counted among those that this process may use.
+
+    Raises UserError when these are too few.
+    """
+    ours, wanted = os.environ.get(GPUS_VARIABLE), environment.get(GPUS_VARIABLE)
+    if ours is None or wanted is None:
+        return environment
+    names, places = [name for name in ours.split(",") if name], [int(place) for place in wanted.split(",")]
+    if names and max(places) >= len(names):
+        remedy = f"names {len(names)} GPUs, and the recipe uses {max(places) + 1}: set gpu.count={len(names)}"
+        raise UserError(GPUS_VARIABLE, ours, remedy)
+    return {**environment, GPUS_VARIABLE: ",".join(names[place] for place in places) if names else ""}
 
 
 def _run_groups(groups: Sequence[Group], recipe: Recipe, console: Console) -> int:

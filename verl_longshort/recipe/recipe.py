@@ -48,6 +48,7 @@ from verl_longshort.recipe.assumptions import defaults
 
 STAGE_KEYS = ("command", "minutes", "name", "outputs")
 STALL_MINUTES = 30.0
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 _ABSENT = object()
 _EACH_ROUND = "round"
 
@@ -301,7 +302,7 @@ def _at_once(entries: Sequence[Any], output: Path, gpus: int | None) -> Iterator
         if stages and gpus is not None and gpu + count > gpus:
             yield tuple(stages)
             stages, gpu = [], 0
-        own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpu, gpu + count)))} if count else {}
+        own = {GPUS_VARIABLE: ",".join(map(str, range(gpu, gpu + count)))} if count else {}
         gpu += count
         stages.append(_stage(entry, output, own))
     yield tuple(stages)

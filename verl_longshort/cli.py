@@ -8,7 +8,7 @@ from longshort_reward.errors import UserError
 from verl_longshort import __version__
 from verl_longshort.base.dry_run import dry_run
 from verl_longshort.base.errors import RunDiedError, UnavailableError
-from verl_longshort.base.stage import Stage, execute
+from verl_longshort.base.stage import Stage, TrainingStage, execute
 from verl_longshort.stages import all_stages
 
 GROUPS = {"prepare": "Fetch and check problems and chains of thought."}
@@ -79,7 +79,12 @@ def recipe(recipe: str, overrides: tuple[str, ...], plan_only: bool, only: str, 
 
 def _command(stage: Stage[Any, Any], name: str) -> click.Command:
     def run(**arguments: Any) -> None:
-        execute(stage, **arguments)
+        if not isinstance(stage, TrainingStage):
+            execute(stage, **arguments)
+            return
+        from verl_longshort.planner.host import warn_of_memory
+
+        execute(stage, look=warn_of_memory, **arguments)
 
     return click.Command(
         name,

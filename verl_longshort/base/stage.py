@@ -6,7 +6,7 @@ and asked what it requires. So no stage knows of dry runs, help texts or progres
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -126,15 +126,23 @@ class TrainingStage(Stage[TrainingSettings, None]):
         self.train(settings.config, settings.overrides)
 
 
-def execute(stage: Stage[Any, Any], console: Console | None = None, **arguments: Any) -> Any:
+def execute(
+    stage: Stage[Any, Any],
+    console: Console | None = None,
+    *,
+    look: Callable[[Requirements], None] | None = None,
+    **arguments: Any,
+) -> Any:
     """Run `stage` and return what it made, or tell a dry run what it requires.
 
-    Raises UserError for what was given, before any work.
+    `look` sees what the work will require before it begins. Raises UserError for what was given, before any work.
     """
     settings = stage.settings(**arguments)
     inputs = stage.inputs(settings)
     if (dry := dry_run()) is not None:
         dry.finish(stage.requirements(settings, inputs))
+    if look is not None:
+        look(stage.requirements(settings, inputs))
     if (log := stage.log(settings)) is None:
         with shown(stage.name):
             return stage.run(settings, inputs, console or Console())

@@ -45,6 +45,8 @@ def _stage(stage: PlannedStage, result: Result) -> Iterator[str]:
         if gpus > result.gpu_count:
             yield f"asks for {gpus} GPUs on a node that has {result.gpu_count}: ask for fewer, or set gpu.count"
         yield from _splits(command, result)
+        if command.host_problem is not None:
+            yield f"{command.host_problem}, or set host.memory_gb"
         for table in command.tables:
             yield from _memory(table, result)
         host = sum(table.host for table in command.tables) * gpus / GIB

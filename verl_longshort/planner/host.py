@@ -1,0 +1,124 @@
+"""Host memory of training without an accelerator: what a GPU would hold lies there, for all ranks of a node at once.
+
+The parts are those of `memory.py`. What they add up to is the most that the settings allow; `warn_of_memory` says so
+before a training on this machine, and a dry run counts it as a mistake, as it does for GPUs.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from verl_longshort.base.console import say
+from verl_longshort.base.requirements import FineTuningWork, PolicyUse, ReinforcementWork, Requirements, TrainedModel
+from verl_longshort.planner.memory import activations, logits, state_memory
+from verl_longshort.planner.models import Models, ModelShape, ShapeOf
+from verl_longshort.recipe.assumptions import GIB
+
+PROCESSES = 4.0 * GIB
+"""Python, torch and Ray in the twenty processes of a run; measured on a miniature pair: 4.7 GiB in all."""
+
+RAY_SHARE = 0.95
+"""Of the machine's memory; Ray ends processes above it (RAY_memory_usage_threshold)."""
+
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_SHOWN_PARTS = 3
+
+
+def on_cpu(needs: Requirements) -> bool:
+    """Whether a command trains in host memory."""
+    return needs.gpus_per_node == 0 and isinstance(needs.work, ReinforcementWork | FineTuningWork)
+
+
+def machine_bytes() -> float:
+    """Memory of this machine, or of the container in it."""
+    total = psutil.virtual_memory().total
+    limit = _LIMIT.read_text().strip() if _LIMIT.is_file() else "max"
+    return float(min(total, int(limit)) if limit.isdigit() else total)
+
+
+def host_problem(needs: Requirements, shape_of: ShapeOf, memory: float) -> str | None:
+    """What is wrong when a command on the CPU may need more than a machine with `memory` bytes has; None: nothing."""
+    work = needs.work
+    if isinstance(work, FineTuningWork):
+        parts = _update("", work.trained, work.trained.tokens, shape_of)
+    elif isinstance(work, ReinforcementWork):
+        parts = _largest(work, shape_of)
+    else:
+        return None
+    parts["processes"] = PROCESSES
+    total = sum(parts.values())
+    if total <= RAY_SHARE * memory:
+        return None
+    named = sorted(parts.items(), key=lambda item: -item[1])[:_SHOWN_PARTS]
+    listed = ", ".join(f"{part} {size / GIB:.1f}" for part, size in named)
+    return (
+        f"may take {total / GIB:.0f} GiB of host memory on a machine with {memory / GIB:.0f}, where Ray ends processes "
+        f"above {RAY_SHARE:.0%}; most of it: {listed}. Lower the tokens of a micro batch "
+        "(actor_rollout_ref.actor.ppo_max_token_len_per_gpu, data.max_token_len_per_gpu), or set "
+        "enable_gradient_checkpointing of the model"
+    )
+
+
+def warn_of_memory(needs: Requirements) -> None:
+    """Say that a training on this machine may run out of memory."""
+    if not on_cpu(needs):
+        return
+    models = Models({}, offline=True)
+
+    def shape_of(name: str) -> ModelShape:
+        found = models.find(name).shape
+        if found is None:
+            raise LookupError(name)
+        return found
+
+    try:
+        problem = host_problem(needs, shape_of, machine_bytes())
+    except LookupError:
+        # a model of another family: its shape says nothing
+        return
+    if problem:
+        say(f"note: {needs.command} {problem}")
+
+
+def _largest(work: ReinforcementWork, shape_of: ShapeOf) -> dict[str, float]:
+    """Parts of the phase that needs most: one policy learns, the others and all engines keep what they hold."""
+    rows = work.prompts * work.samples * (work.prompt_tokens + work.new_tokens)
+    held = {f"engine {role}".strip(): _engine(policy, shape_of) for role, policy in work.policies.items()}
+    phases = []
+    for learner, policy in work.policies.items():
+        if policy.trained is None:
+            continue
+        parts = {**held, **_update(learner, policy.trained, min(policy.trained.tokens, rows), shape_of)}
+        for other, partner in work.policies.items():
+            if other != learner and partner.trained is not None:
+                parts[f"state of {other}"] = _state(partner.trained, shape_of, learning=False)
+        phases.append(parts)
+    return max(phases, key=lambda parts: sum(parts.values()))
+
+
+def _update(name: str, trained: TrainedModel, tokens: int, shape_of: ShapeOf) -> dict[str, float]:
+    shape, ranks = shape_of(trained.model), trained.gpus
+    bounded = replace(trained, tokens=tokens, forward_tokens=min(trained.forward_tokens, tokens))
+    of = f" of {name}" if name else ""
+    return {
+        f"weights, gradients and optimizer{of}": _state(trained, shape_of, learning=True),
+        f"activations{of}": activations(bounded, shape) * ranks,
+        f"logits{of}": logits(bounded, shape) * ranks,
+    }
+
+
+def _state(trained: TrainedModel, shape_of: ShapeOf, *, learning: bool) -> float:
+    """Of all ranks: a GPU's share and what goes with it in the host are the same memory here."""
+    total = 0.0
+    for model in (trained.model, *([trained.critic] if trained.critic else [])):
+        state = state_memory(replace(trained, cpu_policy=False), shape_of(model))
+        stored = state.weights + state.moments + (state.gradients if learning else 0.0)
+        reference = trained.reference and model == trained.model and not trained.lora_rank
+        total += stored * trained.gpus + shape_of(model).parameters * trained.state_bytes * reference
+    return total
+
+
+def _engine(policy: PolicyUse, shape_of: ShapeOf) -> float:
+    engine = policy.engine
+    return float(shape_of(engine.model).parameters * engine.bytes_per_value)

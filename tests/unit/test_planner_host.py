@@ -15,7 +15,7 @@ from verl_longshort.base.requirements import (
     TrainedModel,
 )
 from verl_longshort.planner import host
-from verl_longshort.planner.host import host_problem, on_cpu, warn_of_memory
+from verl_longshort.planner.host import host_parts, host_problem, warn_of_memory
 from verl_longshort.planner.models import ModelShape
 from verl_longshort.recipe.assumptions import GIB
 
@@ -51,7 +51,7 @@ def pair(prompts: int = 256, model: str = "m", **changes: Any) -> Requirements:
 
 
 def problem(needs: Requirements, shape: ModelShape, gib: float = 24) -> str | None:
-    return host_problem(needs, lambda _: shape, gib * GIB)
+    return host_problem(host_parts(needs, lambda _: shape), gib * GIB)
 
 
 def test_a_small_model_with_verls_defaults_may_not_fit() -> None:
@@ -77,14 +77,13 @@ def test_what_makes_it_fit() -> None:
 def test_fine_tuning_counts_too() -> None:
     work = FineTuningWork(trained=trained(reference=False), records=10, epochs=1, record_tokens=5120)
     needs = Requirements(command="sft", work=work)
-    assert on_cpu(needs)
     assert problem(needs, SMALL) is not None
     assert problem(needs, TINY) is None
 
 
 def test_a_gpu_is_none_of_its_business() -> None:
-    assert not on_cpu(Requirements(command="train", work=pair().work, gpus_per_node=8))
-    assert not on_cpu(Requirements(command="world"))
+    assert host_parts(Requirements(command="train", work=pair().work, gpus_per_node=8), lambda _: SMALL) == {}
+    assert host_parts(Requirements(command="world"), lambda _: SMALL) == {}
 
 
 def test_a_training_says_it(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from verl_longshort.base.requirements import EngineUse, FineTuningWork, GenerationWork, ReinforcementWork, TrainedModel
 from verl_longshort.engines.registry import ENGINES
 from verl_longshort.planner.estimate import PlannedCommand, PlannedStage, Result
+from verl_longshort.planner.host import host_problem
 from verl_longshort.planner.memory import RESERVE, MemoryTable
 from verl_longshort.recipe.assumptions import GB, GIB
 
@@ -45,8 +46,8 @@ def _stage(stage: PlannedStage, result: Result) -> Iterator[str]:
         if gpus > result.gpu_count:
             yield f"asks for {gpus} GPUs on a node that has {result.gpu_count}: ask for fewer, or set gpu.count"
         yield from _splits(command, result)
-        if command.host_problem is not None:
-            yield f"{command.host_problem}, or set host.memory_gb"
+        if result.host_gb is not None and (problem := host_problem(command.host, result.host_gb * GIB)):
+            yield f"{problem}, or set host.memory_gb"
         for table in command.tables:
             yield from _memory(table, result)
         host = sum(table.host for table in command.tables) * gpus / GIB

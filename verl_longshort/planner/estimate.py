@@ -1,7 +1,7 @@
 """Puts the plan of a recipe together: stages, memory, disk, models."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from verl_longshort.base.requirements import (
     FineTuningWork,
@@ -10,7 +10,7 @@ from verl_longshort.base.requirements import (
     ReinforcementWork,
     Requirements,
 )
-from verl_longshort.planner.host import host_problem
+from verl_longshort.planner.host import host_parts
 from verl_longshort.planner.machine import Machine
 from verl_longshort.planner.memory import MemoryTable, TableMaker
 from verl_longshort.planner.models import Found, Models, ModelShape
@@ -39,8 +39,8 @@ class PlannedCommand:
     needs: Requirements
     work: Work | None
     tables: tuple[MemoryTable, ...]
-    host_problem: str | None = None
-    """What is wrong with the host memory of a command that trains on the CPU."""
+    host: Mapping[str, float] = field(default_factory=dict)
+    """Part → bytes in the host memory, of a command that trains on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def estimate(stages: Sequence[CheckedStage], assumptions: Assumptions, machine: 
     products = {p.path: p for stage in stages for needs in stage.needs for p in needs.products}
     models = Models(products, offline=offline)
     memory = assumptions.gpu.memory_gb or machine.planned_gpu_gb
-    planner = _Planner(models, assumptions, memory * GIB, (assumptions.host.memory_gb or machine.host_memory_gb) * GIB)
+    planner = _Planner(models, assumptions, memory * GIB)
     planned = tuple(planner.stage(stage) for stage in stages)
     # whether the recipe can run on this machine, as far as GPUs go
     here = bool(machine.gpu_memory_gb) or not any(stage.gpus for stage in planned)
@@ -135,8 +135,8 @@ class _UnknownShapeError(Exception):
 
 
 class _Planner:
-    def __init__(self, models: Models, assumptions: Assumptions, gpu: float, host: float) -> None:
-        self._models, self._host = models, host
+    def __init__(self, models: Models, assumptions: Assumptions, gpu: float) -> None:
+        self._models = models
         self._tables = TableMaker(shape_of=self._shape, gpu=gpu, assume=assumptions.assume)
         self._work = WorkMaker(shape_of=self._shape, assumptions=assumptions)
 
@@ -165,8 +165,7 @@ class _Planner:
             return PlannedCommand(needs=needs, work=None, tables=())
         if needs.gpus_per_node:
             return PlannedCommand(needs=needs, work=work, tables=tuple(tables))
-        problem = host_problem(needs, self._shape, self._host)
-        return PlannedCommand(needs=needs, work=work, tables=(), host_problem=problem)
+        return PlannedCommand(needs=needs, work=work, tables=(), host=host_parts(needs, self._shape))
 
     def _shape(self, name: str) -> ModelShape:
         shape = self._models.find(name).shape

@@ -4,6 +4,7 @@ The parts are those of `memory.py`. What they add up to is the most that the set
 before a training on this machine, and a dry run counts it as a mistake, as it does for GPUs.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,6 @@ _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _SHOWN_PARTS = 3
 
 
-def on_cpu(needs: Requirements) -> bool:
-    """Whether a command trains in host memory."""
-    return needs.gpus_per_node == 0 and isinstance(needs.work, ReinforcementWork | FineTuningWork)
-
-
 def machine_bytes() -> float:
     """Memory of this machine, or of the container in it."""
     total = psutil.virtual_memory().total
@@ -37,16 +33,22 @@ def machine_bytes() -> float:
     return float(min(total, int(limit)) if limit.isdigit() else total)
 
 
-def host_problem(needs: Requirements, shape_of: ShapeOf, memory: float) -> str | None:
-    """What is wrong when a command on the CPU may need more than a machine with `memory` bytes has; None: nothing."""
+def host_parts(needs: Requirements, shape_of: ShapeOf) -> dict[str, float]:
+    """Bytes of each part of what a command on the CPU holds at most; empty for one that trains nothing there."""
     work = needs.work
+    if needs.gpus_per_node:
+        return {}
     if isinstance(work, FineTuningWork):
         parts = _update("", work.trained, work.trained.tokens, shape_of)
     elif isinstance(work, ReinforcementWork):
         parts = _largest(work, shape_of)
     else:
-        return None
-    parts["processes"] = PROCESSES
+        return {}
+    return {**parts, "processes": PROCESSES}
+
+
+def host_problem(parts: Mapping[str, float], memory: float) -> str | None:
+    """What is wrong when these parts may be more than a machine with `memory` bytes has; None: nothing."""
     total = sum(parts.values())
     if total <= RAY_SHARE * memory:
         return None
@@ -62,8 +64,6 @@ def host_problem(needs: Requirements, shape_of: ShapeOf, memory: float) -> str |
 
 def warn_of_memory(needs: Requirements) -> None:
     """Say that a training on this machine may run out of memory."""
-    if not on_cpu(needs):
-        return
     models = Models({}, offline=True)
 
     def shape_of(name: str) -> ModelShape:
@@ -73,7 +73,7 @@ def warn_of_memory(needs: Requirements) -> None:
         return found
 
     try:
-        problem = host_problem(needs, shape_of, machine_bytes())
+        problem = host_problem(host_parts(needs, shape_of), machine_bytes())
     except LookupError:
         # a model of another family: its shape says nothing
         return

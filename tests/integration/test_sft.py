@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -50,13 +51,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(base: Path, work: Path, *overrides: str) -> "subprocess.Popen[str]":
+MODULE = ("verl_longshort.verl_plugin.trainer.sft",)
+COMMAND = ("verl_longshort.cli", "sft")
+
+
+def start(base: Path, work: Path, *overrides: str, run: Sequence[str] = MODULE) -> "subprocess.Popen[str]":
     data = work / "data.jsonl"
     data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     command = [
         sys.executable,
         "-m",
-        "verl_longshort.verl_plugin.trainer.sft",
+        *run,
         "longshort.role=short",
         f"model.path={base}",
     ]
@@ -79,11 +84,24 @@ def test_learns_and_exports(base: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("config.json", "longshort_sft.json", "of_the_older_model.json"):
         (folder / name).write_text("{}")
-    process = start(base, tmp_path, "trainer.total_epochs=6", "optim.lr=2e-2", "longshort.held_out=0.2")
+    overrides = ("trainer.total_epochs=6", "optim.lr=2e-2", "longshort.held_out=0.2")
+    process = start(base, tmp_path, *overrides, run=COMMAND)
     output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, output[-3000:]
-    assert {path.name for path in tmp_path.iterdir()} == {OUT, "data.jsonl", "progress.json"}
-    assert "trained on 8 trajectories: loss " in output
+    printed = (tmp_path / f"{OUT}.log").read_text()
+    assert process.returncode == 0, f"{printed[-3000:]}\n{output}"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        OUT,
+        f"{OUT}.log",
+        f"{OUT}.txt",
+        "data.jsonl",
+        "progress.json",
+    }
+    # the console is for people, and the rest is in the log
+    console = output.splitlines()
+    assert console[0] == f"Log: {tmp_path / OUT}.log"
+    assert "trained on 8 trajectories: loss " in console[-1]
+    assert all(line.startswith("sft ") for line in console[1:-1])
+    assert "train/loss" in printed
     assert loss(folder, data) < loss(base, data) - 1
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == build_tokenizer().chat_template

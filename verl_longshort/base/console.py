@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from longshort_reward.errors import UserError
 from rich.console import Console
@@ -83,11 +84,11 @@ class Once(logging.Filter):
         return new
 
 
-def say(text: str) -> None:
-    """Show one or more lines on the stage's console, from any of its processes."""
+def say(text: str, *, stream: TextIO | None = None) -> None:
+    """Show one or more lines on the stage's console, from any of its processes; without one, on `stream` or stdout."""
     path = os.environ.get(VARIABLE)
     if not path:
-        print(text, flush=True)
+        print(text, file=stream or sys.stdout, flush=True)
         return
     # one write to a file opened for appending: lines of several processes do not mix
     with open(path, "ab", buffering=0) as file:

@@ -1,8 +1,11 @@
 """`longshort sft`."""
 
+from pathlib import Path
+
+from verl_longshort.base.folders import work_folder
 from verl_longshort.base.stage import TrainingSettings, TrainingStage
 from verl_longshort.verl_plugin.trainer.requirements import sft_requirements
-from verl_longshort.verl_plugin.trainer.sft import checked_config, fine_tune
+from verl_longshort.verl_plugin.trainer.sft import checked_config, fine_tune, output_folder
 
 
 class SftStage(TrainingStage):
@@ -13,5 +16,7 @@ class SftStage(TrainingStage):
     required = staticmethod(sft_requirements)
     train = staticmethod(fine_tune)
 
-    def log(self, settings: TrainingSettings) -> None:
-        """Its folder is gone in the end."""
+    def log(self, settings: TrainingSettings) -> Path | None:
+        """Beside the trained policy's folder; None where nothing can be beside it."""
+        folder = output_folder(settings.config)
+        return None if work_folder(folder).parent == folder else folder.with_name(f"{folder.name}.log")

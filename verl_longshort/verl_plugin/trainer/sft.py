@@ -22,6 +22,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role, RolePrompts
 from omegaconf import DictConfig
 
+from verl_longshort.base.console import say
 from verl_longshort.base.files import check_model
 from verl_longshort.base.folders import contents, real_folder, work_folder
 from verl_longshort.config.compose import compose_config
@@ -251,7 +252,7 @@ def _main() -> int:
         overrides = sys.argv[1:]
         fine_tune(checked_config(overrides), overrides)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", stream=sys.stderr)
         return 2
     return 0
 

@@ -242,9 +242,21 @@ def test_a_content_without_a_text_is_named(tmp_path: Path, content: Any, message
     assert (set(prepared(many)), dropped(many)) == ({"a 1", "b 2 b"}, ["no problem"])
 
 
-def test_messages_as_a_text_match_nothing_and_are_refused(tmp_path: Path) -> None:
+def test_messages_as_a_json_text_are_read_wherever_they_are(tmp_path: Path) -> None:
     source = write(tmp_path / "source.jsonl", [row(i, str(i)) for i in range(3)])
-    held = write(tmp_path / "held.jsonl", [{"prompt": json.dumps([{"role": "user", "content": question(1)}])}])
+    given = message_row([{"type": "text", "text": question(1)}])
+    texts = {name: json.dumps(given[name]) for name in ("prompt", "reward_model", "extra_info")}
+    held = write(tmp_path / "held.jsonl", [{**given, **texts}])
+    prepare(source, held)
+    assert dropped(source) == ["held out, same"]
+    assert trained_on(held) == [question(1)]
+    assert [(each.text, each.ground_truth) for each in asked(held)] == [(question(1), "4")]
+
+
+@pytest.mark.parametrize("prompt", ["[{", "a text", '{"role": "user"}', "[]"])
+def test_a_prompt_that_is_no_chat_is_refused(tmp_path: Path, prompt: str) -> None:
+    source = write(tmp_path / "source.jsonl", [row(i, str(i)) for i in range(3)])
+    held = write(tmp_path / "held.jsonl", [{"prompt": prompt}])
     with named("longshort.held_out", "held.jsonl, record 1"):
         prepare(source, held)
 

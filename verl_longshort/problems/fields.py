@@ -4,6 +4,7 @@ chains alike.
 A data set whose names are missing here needs one more name below, nothing else. `docs/evaluation.md` shows the table.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,19 @@ def find_schema(row: Record) -> Schema | None:
         return None
     wrong = WRONG_ANSWERS if all(row.get(name) is not None for name in WRONG_ANSWERS) else ()
     return Schema(problem=problem, answer=answer, solution=solution, wrong=wrong)
+
+
+def parsed_text(value: object, name: str) -> Any:
+    """What a JSON text of the field `name` holds; any other value as it is, also another text.
+
+    Raises RowError for a text that begins like JSON and is none.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"has a text in {name} that begins like JSON and is none ({error})") from error
 
 
 def content_text(content: object, name: str = "content") -> str:

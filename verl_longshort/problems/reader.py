@@ -15,7 +15,17 @@ from pydantic_core import to_jsonable_python
 
 from verl_longshort.base.characters import half_character, whole_characters
 from verl_longshort.base.files import Record
-from verl_longshort.problems.fields import LEVEL, PROBLEM, SUBJECT, VERL, Schema, content_text, field_name, is_chat
+from verl_longshort.problems.fields import (
+    LEVEL,
+    PROBLEM,
+    SUBJECT,
+    VERL,
+    Schema,
+    content_text,
+    field_name,
+    is_chat,
+    parsed_text,
+)
 from verl_longshort.problems.fields import RowError as RowError
 
 LETTERS = "ABCDEFGHIJ"
@@ -102,9 +112,9 @@ def read_problem(
 
 def problem_text(row: Record) -> str:
     """The problem of a row, which may have no answer. Raises RowError when there is no text."""
-    if is_chat(row.get(VERL.problem)):
-        return user_message(row[VERL.problem])
-    name = field_name(row, PROBLEM)
+    name, prompt = field_name(row, PROBLEM), row.get(VERL.problem)
+    if is_chat(prompt) or (name is None and prompt is not None):
+        return user_message(prompt)
     if name is None:
         found = ", ".join(sorted(map(str, row))) or "none"
         raise RowError(f"has no text under {' or '.join(PROBLEM)} (its fields: {found})")
@@ -116,6 +126,7 @@ def user_message(messages: Any) -> str:
 
     Raises RowError when there is none.
     """
+    messages = parsed_text(messages, "prompt")
     try:
         said = [message["content"] for message in messages if message["role"] == "user"]
     except (KeyError, TypeError) as error:
@@ -143,7 +154,8 @@ def _answer(row: Record, schema: Schema) -> str:
 
 
 def _verl_answer(row: Record) -> Any:
-    answer = row["reward_model"].get("ground_truth") if isinstance(row["reward_model"], Mapping) else None
+    model = parsed_text(row["reward_model"], "reward_model")
+    answer = model.get("ground_truth") if isinstance(model, Mapping) else None
     if answer is None:
         raise AnswerError("lacks reward_model.ground_truth: the answer to grade by")
     return answer

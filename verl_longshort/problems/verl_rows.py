@@ -4,12 +4,11 @@ Data sets write the columns in several ways: a prompt's content may be a list of
 `extra_info` may be JSON in a text. `plain_row` makes them one.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from verl_longshort.base.files import Record
-from verl_longshort.problems.fields import VERL
+from verl_longshort.problems.fields import VERL, parsed_text
 from verl_longshort.problems.reader import RowError, read_problem, user_message
 
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
@@ -29,7 +28,7 @@ def plain_row(row: Mapping[str, Any]) -> Record:
     """
     made = {**row, "prompt": [{"role": "user", "content": problem_of(row["prompt"])}]}
     for name in _MAPPINGS:
-        made[name] = _parsed(row, name)
+        made[name] = parsed_text(row.get(name), name)
         if not isinstance(made[name], Mapping):
             raise RowError(f"needs a mapping as {name}, and has {made[name]!r:.60}")
     return made
@@ -37,7 +36,7 @@ def plain_row(row: Mapping[str, Any]) -> Record:
 
 def problem_of(prompt: Any) -> str:
     """The problem in a row's prompt. Raises RowError when there is none."""
-    messages = _parsed({"prompt": prompt}, "prompt")
+    messages = parsed_text(prompt, "prompt")
     if isinstance(messages, str):
         raise RowError("needs prompt = [{role: user, content}], and has a text")
     return user_message(messages)
@@ -53,13 +52,3 @@ def check_row(row: Mapping[str, Any]) -> str:
     if media:
         raise RowError(f"has {media[0]}, and the policies read text only: leave such rows out")
     return problem.text
-
-
-def _parsed(row: Mapping[str, Any], name: str) -> Any:
-    value = row.get(name)
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise RowError(f"has a text in {name} that begins like JSON and is none ({error})") from error

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from longshort_reward.errors import UserError
+from safetensors import SafetensorError
 
 from verl_longshort.base import folders
-from verl_longshort.base.folders import real_folder, replace_folder, restore, work_folder
+from verl_longshort.base.errors import RunDiedError
+from verl_longshort.base.folders import real_folder, replace_folder, restore, work_folder, writing
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -133,6 +135,24 @@ def test_another_error_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         replace_folder(source, target)
     assert read(target) == {"config": "old"}
+
+
+FULL = {
+    "system": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    "safetensors": SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    "torch": RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed: file write failed"),
+}
+
+
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL.keys())
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path, error: Exception) -> None:
+    target = write(tmp_path / "out", config="old")
+    said = r"cannot be written in .*; the older model in .*out is as it was"
+    with pytest.raises(RunDiedError, match=said) as caught, writing(work_folder(target), target):
+        raise error
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="another"), writing(work_folder(target), target):
+        raise ValueError("another")
 
 
 class KilledError(BaseException):

@@ -7,14 +7,20 @@ absolute, so that `x/`, `x/../x`, `~/x` and a link to it are one folder.
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from longshort_reward.errors import UserError
+
+from verl_longshort.base.errors import RunDiedError
 
 _NEW = ".partial"
 _MOVING, _OLD, _DONE = ".moving", ".old", ".replaced"
 """Within a folder whose files are replaced one by one: the old ones while they are moved (nothing new is there yet),
 all of the old ones (what is beside them is new), and the old ones when all of the new ones are in place."""
+_UNWRITTEN = ("os error", "iostream error", "file write failed", "No space left")
+"""What errors of safetensors and torch say that failed to write a file."""
 _NOT_RENAMED = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
 
 
@@ -52,6 +58,24 @@ def contents(target: Path) -> list[Path]:
     """What lies in `target`, without what a replacement keeps there in between."""
     own = (_NEW, _MOVING, _OLD, _DONE, "lost+found")
     return sorted(path for path in target.iterdir() if path.name not in own) if target.is_dir() else []
+
+
+@contextmanager
+def writing(work: Path, target: Path) -> Iterator[None]:
+    """While the new content of `target` is written in `work`: a full or broken disk ends the command in one line.
+
+    Raises RunDiedError for it. Libraries tell of it by errors of their own, hence by what their texts say.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, OSError) and not any(sign in text for sign in _UNWRITTEN):
+            raise
+        older = f"; the older model in {target} is as it was" if contents(target) else ""
+        raise RunDiedError(
+            f"the result cannot be written in {work} ({text}){older}: make room, and start again"
+        ) from error
 
 
 def replace_folder(source: Path, target: Path) -> None:

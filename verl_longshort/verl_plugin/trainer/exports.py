@@ -48,13 +48,14 @@ def finish_export(folder: Path, model: DictConfig, *, role: Role | None, prompts
     trust = bool(model.trust_remote_code)
     dtype = _dtype(str(model.path), trust_remote_code=trust) or stored_dtype(folder)
     if any(name.startswith(LORA_PREFIX) for name in names):
-        _replace_weights(folder, _merged(folder, model), dtype)
-    elif dtype != stored_dtype(folder):
-        assert dtype is not None, "only a known dtype differs"
-        _replace_weights(folder, load_model(str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust), dtype)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("torch_dtype", None)
-    write_json(folder / "config.json", {**config, "dtype": dtype})
+        whole = _merged(folder, model)
+        _replace_weights(folder, whole.to(getattr(torch, dtype)) if dtype else whole)
+    elif dtype is not None and dtype != stored_dtype(folder):
+        _replace_weights(folder, load_model(str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust))
+    if dtype is not None:
+        config = json.loads((folder / "config.json").read_text())
+        config.pop("torch_dtype", None)
+        write_json(folder / "config.json", {**config, "dtype": dtype})
     check_weights(str(folder), trust_remote_code=trust)
     if role is not None:
         assert prompts is not None, "a role has prompts"
@@ -103,14 +104,13 @@ def _merged(folder: Path, model: DictConfig) -> PreTrainedModel:
     return wrapped.merge_and_unload()
 
 
-def _replace_weights(folder: Path, model: PreTrainedModel, dtype: str | None) -> None:
-    """Write the weights of `model` anew, in `dtype`; by a detour, since it may still map the old files."""
+def _replace_weights(folder: Path, model: PreTrainedModel) -> None:
+    """Write the weights of `model` in place of the folder's; by a detour, since it may still map the old files."""
     aside = folder.with_name(f"{folder.name}.weights")
     shutil.rmtree(aside, ignore_errors=True)
-    whole = model.to(getattr(torch, dtype)) if dtype else model
     # only the weights are kept of what this writes
-    whole.generation_config = GenerationConfig()
-    whole.save_pretrained(aside)
+    model.generation_config = GenerationConfig()
+    model.save_pretrained(aside)
     for old in folder.glob("*.safetensors*"):
         old.unlink()
     for new in aside.glob("*.safetensors*"):

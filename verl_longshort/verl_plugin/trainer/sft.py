@@ -23,6 +23,7 @@ from longshort_reward.protocol import ROLES, Role, RolePrompts
 from omegaconf import DictConfig
 
 from verl_longshort.base.console import say
+from verl_longshort.base.errors import RunDiedError
 from verl_longshort.base.files import check_model
 from verl_longshort.base.folders import contents, real_folder, work_folder
 from verl_longshort.config.compose import compose_config
@@ -254,6 +255,9 @@ def _main() -> int:
     except UserError as error:
         say(f"error: {error}", stream=sys.stderr)
         return 2
+    except RunDiedError as error:
+        say(f"error: {error}", stream=sys.stderr)
+        return 1
     return 0
 
 

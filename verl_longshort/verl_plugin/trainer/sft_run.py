@@ -24,7 +24,7 @@ from verl.utils.distributed import destroy_global_process_group, initialize_glob
 
 from verl_longshort.base.console import say
 from verl_longshort.base.files import write_json
-from verl_longshort.base.folders import replace_folder, restore, work_folder
+from verl_longshort.base.folders import replace_folder, restore, work_folder, writing
 from verl_longshort.base.progress import report
 from verl_longshort.config.compose import compose_config
 from verl_longshort.data.sft_dataset import TrajectoryDataset
@@ -96,7 +96,8 @@ class ReportingSFTTrainer(SFTTrainer):
 
         def save_if_wanted(step: int) -> None:
             if self._wanted(step):
-                save(step=step)
+                with writing(Path(self.config.trainer.default_local_dir), Path(self.config.longshort.output_dir)):
+                    save(step=step)
                 self.saved = step
 
         self.ckpt_handler.save_checkpoint = save_if_wanted
@@ -167,7 +168,7 @@ def train(overrides: Sequence[str]) -> None:
     config = compose_config("sft", [*(CPU_OVERRIDES if on_cpu else ()), *overrides])
     output = output_folder(config)
     work = work_folder(output)
-    _settle(config, work)
+    _settle(config, output, work)
     if on_cpu:
         open_process_group()
     else:
@@ -183,17 +184,18 @@ def train(overrides: Sequence[str]) -> None:
         trainer = ReportingSFTTrainer(config)
         trainer.fit()
         if torch.distributed.get_rank() == 0:
-            export(config, trainer, work, output)
+            with writing(work, output):
+                export(config, trainer, work, output)
     finally:
         destroy_global_process_group()
 
 
-def _settle(config: DictConfig, work: Path) -> None:
+def _settle(config: DictConfig, output: Path, work: Path) -> None:
     """Put in place what the settings leave open."""
     prompts = prompts_of(config)
     config.longshort.environment.prompts = {str(role): prompts.for_role(role) for role in ROLES}
     config.model.path = str(Path(str(config.model.path)).expanduser())
-    config.trainer.default_local_dir = str(work)
+    config.longshort.output_dir, config.trainer.default_local_dir = str(output), str(work)
     if measures(config):
         if config.trainer.test_freq == -1:
             config.trainer.test_freq = "after_each_epoch"

@@ -9,10 +9,8 @@ from longshort_reward.protocol import ROLES, Role
 from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import compose_config
-from verl_longshort.config.pair import settings_of
 from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey, shared_value
 from verl_longshort.verl_plugin.trainer.learning import PAIR_FACTS, SINGLE_FACTS, check_filter
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 
 pytestmark = pytest.mark.integration
 WEIGHTS = RewardWeights(mu=Ramp(start=0.0, end=0.2, begin_step=0, end_step=10), rethink=0.1)
@@ -174,9 +172,3 @@ def test_a_filter_that_works():
     check_filter(composed(*ON), PAIR_FACTS)
     check_filter(composed(*ON, "algorithm.filter_groups.metric=acc"), SINGLE_FACTS)
     check_filter(composed(), PAIR_FACTS)
-
-
-def test_one_policy_has_no_filter_of_its_own():
-    config = composed("longshort.policies.long.algorithm.filter_groups.enable=true")
-    with pytest.raises(UserError, match="the pair decides this"):
-        build_policy_configs(config, settings_of(config).schedule)

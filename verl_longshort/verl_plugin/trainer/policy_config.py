@@ -18,16 +18,7 @@ from omegaconf.errors import ConfigKeyError
 from verl_longshort.config.pair import plain_dict
 from verl_longshort.core.schedule import Schedule
 
-_DERIVED = (
-    "reward.num_workers",
-    "trainer.default_local_dir",
-    "trainer.resume_mode",
-    "trainer.resume_from_path",
-    *(
-        f"algorithm.filter_groups.{name}"
-        for name in ("enable", "metric", "max_num_gen_batches", "max_inflight_gen_batches")
-    ),
-)
+_DERIVED = ("reward.num_workers", "trainer.default_local_dir", "trainer.resume_mode", "trainer.resume_from_path")
 
 
 def build_policy_configs(config: DictConfig, schedule: Schedule) -> dict[str, Any]:

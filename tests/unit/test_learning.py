@@ -1,8 +1,12 @@
 """What a policy's settings say about how it learns: warm-up of the critic, learning rate of each update."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from longshort_reward import RoleReward
 from longshort_reward.errors import UserError
+from longshort_reward.protocol import Role
 from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import compose_config
@@ -214,3 +218,64 @@ def test_every_update_of_a_step_has_its_share_of_real_rows(ranks, updates, real)
         size = part // updates
         counts = [sum(not synthetic[row] for row in own[k * size : (k + 1) * size]) for k in range(updates)]
         assert max(counts) - min(counts) <= 1
+
+
+@pytest.fixture
+def learn(monkeypatch):
+    """`PairTrainer._learn` of the short role, with a policy that notes the rows it gets and adds a synthetic one."""
+    import verl.trainer.ppo.v1  # noqa: F401
+    from transfer_queue import KVBatchMeta
+
+    from verl_longshort.verl_plugin.trainer import pair_trainer
+    from verl_longshort.verl_plugin.trainer.policy_trainer import PolicyTrainer
+
+    def go(neutral):
+        """Keys handed to the policy (None: it was not asked), keys of all rows returned, metrics, update's number."""
+        seen = []
+        policy = object.__new__(PolicyTrainer)
+        policy.config = composed()
+
+        def note(rows, step, *, update, credit):
+            seen.append((rows.keys, step, update))
+            padded = KVBatchMeta(partition_id="train", keys=[*rows.keys, "pad_0_0"], tags=[*rows.tags, {}])
+            return padded, {"actor/lr": 1.0}, {}
+
+        policy.learn = note  # type: ignore[method-assign]
+        trainer = object.__new__(pair_trainer.PairTrainer)
+        trainer.settings = settings_of(composed("longshort.schedule=[long,short]", "longshort.steps_per_round=2"))
+        trainer.schedule, trainer.global_steps = trainer.settings.schedule, 4
+        trainer.policies, trainer._learned = {Role.SHORT: policy}, {}
+        trainer.activity = SimpleNamespace(now=lambda *_: None)
+        keys = [f"u_{number}_1" for number in range(len(neutral))]
+        rewards = {key: RoleReward(total=1.0, terms={}, neutral=out) for key, out in zip(keys, neutral, strict=True)}
+        monkeypatch.setattr(pair_trainer, "own_tokens", lambda rows: dict.fromkeys(rows.keys, 3))
+        metrics = {}
+        rows = KVBatchMeta(partition_id="train", keys=keys, tags=[{} for _ in keys])
+        returned = trainer._learn(Role.SHORT, rows, rewards, metrics)
+        return (seen[0] if seen else None), returned.keys, metrics
+
+    return go
+
+
+def test_a_policy_gets_the_rows_that_teach_and_all_are_returned(learn):
+    asked, returned, metrics = learn([False, True, False, True])
+    # step 4 is the second of the short role
+    assert asked == (["u_0_1", "u_2_1"], 4, 2)
+    assert sorted(returned) == ["pad_0_0", "u_0_1", "u_1_1", "u_2_1", "u_3_1"]
+    assert metrics == {
+        "short/rows/learned": 2.0,
+        "short/rows/neutral": 2.0,
+        "short/rows/alone": 0.0,
+        "short/own_tokens": 6,
+        "short/updated": 1.0,
+        "short/actor/lr": 1.0,
+    }
+
+
+@pytest.mark.parametrize(("neutral", "alone"), [([True] * 3, 0.0), ([True, False, True], 1.0)])
+def test_a_policy_that_nothing_teaches_is_not_asked(learn, neutral, alone):
+    asked, returned, metrics = learn(neutral)
+    assert asked is None
+    assert returned == ["u_0_1", "u_1_1", "u_2_1"]
+    assert metrics["short/updated"] == metrics["short/rows/learned"] == metrics["short/own_tokens"] == 0
+    assert metrics["short/rows/alone"] == alone

@@ -18,7 +18,7 @@ from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Strict, ValidationError
 from typing_extensions import Self
 
@@ -42,6 +42,7 @@ PositiveFloat = Annotated[
     float, Strict(), Gt(0), AllowInfNan(False), Remedy("must be above 0", "must be a finite number")
 ]
 Seconds = Annotated[float, Strict(), Gt(0), AllowInfNan(False), Remedy("must be a number of seconds above 0")]
+Share = Annotated[float, Strict(), Ge(0), Le(1), AllowInfNan(False), Remedy("must be a share from 0 to 1")]
 Weight = Annotated[
     float,
     Strict(),

@@ -29,6 +29,7 @@ class PairRun:
     models: Mapping[Role, Path]
     overrides: list[str] = field(default_factory=list)
     problems: int = 16
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def audit_file(self) -> Path:
@@ -73,9 +74,10 @@ class PairRun:
         """Loads the audited trainer in every process."""
         return {
             "VERL_USE_EXTERNAL_MODULES": "audited",
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "LONGSHORT_AUDIT": str(self.audit_file),
             "TENSORBOARD_DIR": str(self.folder / "tensorboard"),
+            **self.variables,
         }
 
     def to_end(self) -> Finished:

@@ -185,6 +185,7 @@ TOUCHES: dict[str, list[Touch]] = {
             step="metrics timing_raw",
             on_train_begin="",
             _compute_metrics="batch metrics timing_raw global_steps epoch",
+            _val_metrics_update=None,
         ),
     ],
     "trainer/policy_trainer.py": [
@@ -236,6 +237,7 @@ TOUCHES: dict[str, list[Touch]] = {
             "ReplayBuffer",
             sample="global_steps partition_id batch_size",
             _sync_metadata_from_transfer_queue="",
+            _materialize_batch="partition_id selected_prompt_uids partition_snapshot",
             _wait_for_next_poll="partition_id last_debug_time",
         ),
     ],
@@ -270,6 +272,7 @@ TOUCHES: dict[str, list[Touch]] = {
         called(VLLM_SERVER, "vLLMHttpServer.generate", "self prompt_ids sampling_params request_id"),
         called("verl.utils.config", "omega_conf_to_dataclass", "config"),
     ],
+    "rollout/failures.py": [attribute("verl.trainer.ppo.v1.agent_loop_tq", "logger")],
     "rollout/agent_loop.py": [
         called(AGENT_LOOP, "register", "agent_name"),
         *overridden(AGENT_LOOP, "AgentLoopBase", run="sampling_params kwargs"),

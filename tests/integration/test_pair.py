@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import failing
 from helpers.harness import Finished, read_metrics
 from helpers.pair_runs import PairRun
 from longshort_reward.protocol import ROLES, Role
@@ -31,10 +32,11 @@ def learned_as_scheduled(run: PairRun, schedule: list[str]) -> None:
 
 def rows_are_sound(run: PairRun, per_step: int) -> None:
     """Rollout and training see the same tokens; engine and actor agree on their probabilities."""
+    metrics = metrics_of(run)
     for entry in run.steps():
         for role in ROLES:
             seen = entry["rows"][role]
-            assert seen["rows"] == per_step
+            assert seen["rows"] == per_step - metrics[entry["step"]]["pair/failed/engine"]
             assert not any(seen["broken"].values()), seen
             if role in entry["learners"]:
                 assert seen["own_tokens"] > 0
@@ -126,6 +128,15 @@ def console_is_for_people(run: PairRun, done: Finished) -> None:
     assert "target_num_threads" not in printed
 
 
+def failures_are_counted(metrics: dict[int, dict], output: str) -> None:
+    """Failed trajectories are left out of the rows (see `rows_are_sound`); the first one of a kind is told of."""
+    for kind in ("pair", "val"):
+        assert sum(step[f"{kind}/failed/engine"] for step in metrics.values()) > 0
+        assert all(step[f"{kind}/failed/other"] == 0 for step in metrics.values())
+    assert output.count("a trajectory failed (engine): RuntimeError: made to fail; later ones") <= 2
+    assert output.count("Traceback") == 0
+
+
 def sampled_is_written(run: PairRun, schedule: list[str], metrics: dict[int, dict]) -> None:
     """Four groups of each step, with the advantages of those who learned, and in no time."""
     logged = list(read_steps(run.checkpoints))
@@ -183,9 +194,11 @@ def test_both_learn_by_gae_on_two_ranks(speakers, tmp_path):
         "algorithm.adv_estimator=gae",
         "trainer.n_gpus_per_node=2",
         "trainer.logger=[console,file,tensorboard]",
+        "longshort.max_failed_share=0.3",
     ]
-    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
-    run.to_end().expect_success()
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides, variables={failing.VARIABLE: "150"})
+    done = run.to_end().expect_success()
+    failures_are_counted(metrics_of(run), done.output)
     learned_as_scheduled(run, ["both", "both"])
     rows_are_sound(run, per_step=16)
     metrics = metrics_of(run)

@@ -310,3 +310,73 @@ def test_any_tokens_make_a_consistent_trajectory(data: st.DataObject) -> None:
             assert decode_turn(model.tokenizer, ids).strip() == turn.text
         assert sum(view.response_mask) == trajectory.state.tokens[role]
     json.dumps(trajectory.to_record())
+
+
+def test_a_view_that_fills_up_ends_the_trajectory() -> None:
+    """One tokenizer needs many more tokens for the partner's words than the partner did."""
+    models = pair([THOUGHT, THOUGHT], [ASK, ANSWER], (word_level, byte_level))
+    said = len(generation(models[SHORT].tokenizer, THOUGHT).token_ids)
+    for limit in range(1, 200):
+        models = pair([THOUGHT, THOUGHT], [ASK, ANSWER], (word_level, byte_level))
+        limits = {LONG: None, SHORT: limit}
+        trajectory = play_limited(models, limits)
+        view = trajectory.views[SHORT]
+        assert len(view.response_ids) <= limit
+        assert len(view.response_ids) == len(view.response_mask) == len(view.response_logprobs or [])
+        assert sum(view.response_mask) == trajectory.state.tokens[SHORT]
+        for call in models[SHORT].calls:
+            assert len(call["prompt_ids"]) - len(view.prompt_ids) + call["sampling"]["max_tokens"] <= limit
+        if limit < said:
+            assert (trajectory.state.stop_reason, trajectory.state.fault_role) == (StopReason.TOKEN_BUDGET, None)
+            assert [turn.role for turn in trajectory.state.turns] == [LONG]
+    assert trajectory.state.stop_reason is StopReason.ANSWERED
+
+
+def test_a_turn_cut_at_the_end_of_the_row_is_nobodys_fault() -> None:
+    cut = Generation(token_ids=[5, 6], logprobs=[-1.0, -1.0], finish_reason="length")
+    models = pair([cut], [], (byte_level, byte_level))
+    trajectory = play_limited(models, {LONG: 2, SHORT: None})
+    assert models[LONG].calls[0]["sampling"]["max_tokens"] == 2
+    assert (trajectory.state.stop_reason, trajectory.state.fault_role) == (StopReason.TOKEN_BUDGET, None)
+
+
+def test_an_answer_counts_though_the_partners_row_has_no_room_for_it() -> None:
+    models = pair([THOUGHT], [ANSWER], (byte_level, byte_level))
+    size = len(generation(byte_level(), THOUGHT).token_ids)
+    trajectory = play_limited(models, {LONG: size + 3, SHORT: None})
+    assert trajectory.state.stop_reason is StopReason.ANSWERED
+    assert len(trajectory.views[LONG].response_ids) == size + 3
+
+
+def test_the_context_of_a_model_counts_its_prompt() -> None:
+    models = pair([THOUGHT], [ANSWER])
+    participants = {
+        role: Participant(tokenizer=model.tokenizer, generate=obedient(model), context_tokens=40)
+        for role, model in models.items()
+    }
+    view = participants[LONG].view(LONG, NO_PROMPTS, "1 + 3 =")
+    assert view.limit == 40 - len(view.prompt_ids)
+    # a prompt that fills it alone is the engine's to refuse
+    asyncio.run(run_trajectory("1 + 3 =", participants, Environment(LIMITS), NO_PROMPTS, {}))
+    assert models[LONG].calls[0]["sampling"]["max_tokens"] == view.limit
+
+
+def obedient(model: Scripted) -> Any:
+    """Cuts a scripted turn at `max_tokens`, as an engine does."""
+
+    async def generate(*, sampling: dict[str, Any], **request: Any) -> Generation:
+        said = await model(sampling=sampling, **request)
+        most = sampling["max_tokens"]
+        if len(said.token_ids) <= most:
+            return said
+        return Generation(token_ids=said.token_ids[:most], logprobs=said.logprobs[:most], finish_reason="length")
+
+    return generate
+
+
+def play_limited(models: dict[Role, Scripted], limits: dict[Role, int | None]) -> Trajectory:
+    participants = {
+        role: Participant(tokenizer=model.tokenizer, generate=obedient(model), response_tokens=limits[role])
+        for role, model in models.items()
+    }
+    return asyncio.run(run_trajectory("1 + 3 =", participants, Environment(LIMITS), NO_PROMPTS, {}))

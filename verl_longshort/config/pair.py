@@ -11,7 +11,7 @@ from longshort_reward import RewardWeights
 from longshort_reward.compat import StrEnum
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import DEFAULT_PROMPTS, RolePrompts
-from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings
+from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings, Share
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -77,6 +77,7 @@ class PairSettings(Settings):
     reward: RewardSettings
     pools: Annotated[Pools, Remedy("use shared or separate")]
     rollout_timeout_s: Seconds
+    max_failed_share: Share
     keep_checkpoints: PositiveInt | None
     log_groups: LoggedGroups
     policies: Any = None

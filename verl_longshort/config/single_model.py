@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from longshort_reward import RewardWeights
 from longshort_reward.errors import UserError
-from longshort_reward.settings import Remedy, Seconds, SettingError, Settings
+from longshort_reward.settings import Remedy, Seconds, SettingError, Settings, Share
 from omegaconf import DictConfig
 from pydantic import Strict, model_validator
 
@@ -40,6 +40,7 @@ class SingleSettings(Settings):
     reward: SingleRewardSettings
     rollout_timeout_s: Seconds
     log_groups: LoggedGroups
+    max_failed_share: Share
     # what the launcher says of the run
     notes: Any = None
 

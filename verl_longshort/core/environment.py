@@ -9,16 +9,19 @@ takes the text of one turn and gives the next one. The long role speaks first, t
 | the engine gave the generation up (`abort`)                                 | ABORTED      | none       |
 | truncated by the engine, no closing tag, at the role's own turn limit       | TURN_CUT     | who spoke  |
 | truncated by the engine, no closing tag, at what was left of `token_budget` | TOKEN_BUDGET | none       |
+| truncated by the engine, no closing tag, at the end of the speaker's row    | TOKEN_BUDGET | none       |
 | nothing between the tags, or no text at all                                 | EMPTY_TURN   | who spoke  |
 | any other fault of the protocol                                             | MALFORMED    | who spoke  |
 | the short role closed with `</answer>`                                      | ANSWERED     | none       |
 | a well-formed turn, but number `max_turns` (also when it asks to rethink)   | MAX_TURNS    | none       |
 | a well-formed turn, but `token_budget` is used up                           | TOKEN_BUDGET | none       |
+| a well-formed turn, but the next speaker's row is full (`fill`)             | TOKEN_BUDGET | none       |
 | a well-formed turn                                                          | continues    | none       |
 
-A turn that closes with the very last token it was allowed is well formed, not truncated. When the turn limit and the
-rest of the budget are equal, the turn limit counts as the cause. The turn that ended a trajectory is in `State.turns`
-like any other, with its fault, because its tokens are trained on.
+A role's row is its prompt and all turns in its own tokens, of which there may be more than were generated: the
+partner's text is tokenised again. A turn that closes with the very last token it was allowed is well formed, not
+truncated. When the turn limit and another limit are equal, the turn limit counts as the cause. The turn that ended a
+trajectory is in `State.turns` like any other, with its fault, because its tokens are trained on.
 """
 
 from collections.abc import Mapping
@@ -120,20 +123,25 @@ class Environment:
             fault_role=None,
         )
 
-    def turn_budget(self, state: State) -> int:
-        """Most tokens the next turn may have: the role's limit or what is left of the budget. At least 1."""
-        return min(self.limits.turn_tokens(_speaker(state)), self._left(state))
+    def turn_budget(self, state: State, room: int | None = None) -> int:
+        """Most tokens the next turn may have: the role's limit, what is left of the budget, or `room`. At least 1.
 
-    def step(self, state: State, text: str, *, tokens: int, finished: bool) -> State:
+        `room` is what the speaker's row still holds, at least 1; None: any number.
+        """
+        limits = (self.limits.turn_tokens(_speaker(state)), self._left(state))
+        return min(limits) if room is None else min(*limits, room)
+
+    def step(self, state: State, text: str, *, tokens: int, finished: bool, room: int | None = None) -> State:
         """The state after `state.next_role` said `text`.
 
         `tokens` is the number of generated tokens, stop token included. `finished` is False when the engine
-        truncated the turn because it had `turn_budget(state)` tokens. Raises ValueError when the trajectory has
-        ended or `tokens` does not fit the turn's budget.
+        truncated the turn because it had `turn_budget(state, room)` tokens. Raises ValueError when the trajectory
+        has ended or `tokens` does not fit the turn's budget.
         """
         role = _speaker(state)
-        after = self._with_turn(state, text, tokens)
-        reason = self._stop_reason(state, after, finished)
+        after = self._with_turn(state, text, tokens, room)
+        own_limit = self.limits.turn_tokens(role) == self.turn_budget(state, room)
+        reason = self._stop_reason(after, finished, own_limit)
         if reason is None:
             return replace(after, next_role=role.partner)
         return replace(after, next_role=None, stop_reason=reason, fault_role=role if reason in _BLAMED else None)
@@ -142,11 +150,16 @@ class Environment:
         """The end of a trajectory whose engine gave up after it generated `text` (`tokens` tokens)."""
         return replace(self._with_turn(state, text, tokens), next_role=None, stop_reason=StopReason.ABORTED)
 
+    def fill(self, state: State) -> State:
+        """The end of a trajectory whose next speaker has no room left in its row. Raises ValueError after the end."""
+        _speaker(state)
+        return replace(state, next_role=None, stop_reason=StopReason.TOKEN_BUDGET)
+
     def _left(self, state: State) -> int:
         return self.limits.token_budget - state.total_tokens
 
-    def _with_turn(self, state: State, text: str, tokens: int) -> State:
-        role, budget = _speaker(state), self.turn_budget(state)
+    def _with_turn(self, state: State, text: str, tokens: int, room: int | None = None) -> State:
+        role, budget = _speaker(state), self.turn_budget(state, room)
         if not 0 <= tokens <= budget:
             raise ValueError(
                 f"tokens is {tokens} in turn {len(state.turns) + 1} ({role}), which may have 0 to {budget}; "
@@ -155,10 +168,9 @@ class Environment:
         counts = {**state.tokens, role: state.tokens[role] + tokens}
         return replace(state, turns=(*state.turns, parse_turn(role, text)), tokens=counts)
 
-    def _stop_reason(self, before: State, after: State, finished: bool) -> StopReason | None:
+    def _stop_reason(self, after: State, finished: bool, own_limit: bool) -> StopReason | None:
         turn = after.turns[-1]
         if not finished and turn.closing is None:
-            own_limit = self.limits.turn_tokens(turn.role) <= self._left(before)
             return StopReason.TURN_CUT if own_limit else StopReason.TOKEN_BUDGET
         if not turn.ok:
             return StopReason.EMPTY_TURN if turn.fault is Fault.EMPTY else StopReason.MALFORMED

@@ -7,7 +7,8 @@ tokenised again, the prompt of each later turn extends the one before (an engine
 row of training data holds the whole trajectory, and the two models may have different tokenizers.
 
 A partner's turn decodes to what was given as far as the tokenizer keeps text apart: a normaliser (NFC, lower
-case) or a decoder that puts spaces between words shows in it.
+case) or a decoder that puts spaces between words shows in it. Of a partner's turn that does not fit, the view holds
+what does: nothing of its own comes behind it, so nothing is learned or generated from a part.
 """
 
 from collections.abc import Sequence
@@ -65,10 +66,14 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
 
 
 class RoleView:
-    """Token ids, mask and log-probs of one trajectory for one role. Grows at the end only."""
+    """Token ids, mask and log-probs of one trajectory for one role. Grows at the end only.
+
+    `limit` is the most tokens of the response, None for any number; set it before the first turn.
+    """
 
     def __init__(self, tokenizer: Tokenizer, role: Role, prompts: RolePrompts, problem: str) -> None:
         self.role = role
+        self.limit: int | None = None
         self._tokenizer = tokenizer
         self._prompt_ids = render_prompt(tokenizer, prompts.for_role(role), problem)
         self._ids: list[int] = []
@@ -103,6 +108,11 @@ class RoleView:
         return self._prompt_ids + self._ids
 
     @property
+    def room(self) -> int | None:
+        """How many tokens can be added; None: any number."""
+        return None if self.limit is None else max(0, self.limit - len(self._ids))
+
+    @property
     def own_turns(self) -> list[list[int]]:
         """Token ids of each own turn, as generated."""
         return [self._ids[span] for span in self._own]
@@ -110,8 +120,11 @@ class RoleView:
     def add_own(self, token_ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
         """Append a turn as this role's engine generated it, with one log-prob per token or none at all.
 
-        Raises ValueError when the numbers differ, or when some turns have log-probs and others have not.
+        Raises ValueError when the numbers differ, when some turns have log-probs and others have not, or when the turn
+        does not fit.
         """
+        if self.room is not None and len(token_ids) > self.room:
+            raise ValueError(f"{self.role}: {len(token_ids)} tokens where {self.room} fit; give the engine that limit")
         if logprobs is not None and len(logprobs) != len(token_ids):
             raise ValueError(f"{self.role}: {len(logprobs)} log-probs for {len(token_ids)} tokens; need one each")
         if self._has_logprobs not in (None, logprobs is not None):
@@ -121,8 +134,8 @@ class RoleView:
         self._append(token_ids, 1, logprobs if logprobs is not None else [0.0] * len(token_ids))
 
     def add_partner(self, text: str) -> None:
-        """Append a turn of the partner, tokenised alone by this role's tokenizer."""
-        token_ids = self._tokenizer.encode(text, add_special_tokens=False)
+        """Append a turn of the partner, tokenised alone by this role's tokenizer, as far as there is room."""
+        token_ids = self._tokenizer.encode(text, add_special_tokens=False)[: self.room]
         self._append(token_ids, 0, [0.0] * len(token_ids))
 
     def _append(self, token_ids: Sequence[int], mask: int, logprobs: Sequence[float]) -> None:

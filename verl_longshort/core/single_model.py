@@ -105,6 +105,12 @@ async def solve_alone(
     )
 
 
+def prompt_of(tokenizer: Tokenizer, mode: SingleMode, system_prompt: str, problem: str) -> list[int]:
+    """What `solve_alone` asks the engine to continue."""
+    prompt = render_prompt(tokenizer, system_prompt, problem)
+    return prompt + opening_ids(tokenizer, prompt, mode.opening)
+
+
 def opening_ids(tokenizer: Tokenizer, prompt: list[int], tag: str) -> list[int]:
     """Tokens of the tag to put behind `prompt`; none when the chat template has written it itself."""
     if not tag or tokenizer.decode(prompt[-_LOOK_BACK:], skip_special_tokens=False).rstrip().endswith(tag):

@@ -66,9 +66,20 @@ class Participant:
 
     tokenizer: Tokenizer
     generate: Generate
+    response_tokens: int | None = None
+    """Most tokens of all turns of a trajectory, in its own tokens; None: any number."""
+    context_tokens: int | None = None
+    """Most tokens of prompt and turns; None: any number."""
 
     def __post_init__(self) -> None:
         check_tokenizer(self.tokenizer)
+
+    def view(self, role: Role, prompts: RolePrompts, problem: str) -> RoleView:
+        """An empty view of a trajectory, with the limit that this model has."""
+        view = RoleView(self.tokenizer, role, prompts, problem)
+        behind = None if self.context_tokens is None else self.context_tokens - len(view.prompt_ids)
+        view.limit = min((limit for limit in (self.response_tokens, behind) if limit is not None), default=None)
+        return view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,26 +127,38 @@ async def run_trajectory(
     `sampling` is given to both engines with the role's stop strings and the turn's `max_tokens` added. Each
     own turn enters its role's view as the tokens that were generated (as its text, tokenised alone, where an endpoint
     gave text), and the partner's view as stripped text, faulty and aborted turns too, so that both views hold the whole
-    trajectory. Raises ValueError when a participant is missing or `sampling` sets what the environment decides; errors
-    of an engine pass through.
+    trajectory. When the next speaker's view is full, the trajectory ends as TOKEN_BUDGET. Raises ValueError when a
+    participant is missing or `sampling` sets what the environment decides; errors of an engine pass through.
     """
     _check_arguments(participants, sampling)
-    views = {role: RoleView(participants[role].tokenizer, role, prompts, problem) for role in ROLES}
+    views = {role: participants[role].view(role, prompts, problem) for role in ROLES}
     request_ids = {role: uuid.uuid4().hex for role in ROLES}
     extras: dict[Role, list[dict[str, Any]]] = {role: [] for role in ROLES}
     turn_tokens: list[int] = []
     state = environment.reset(problem)
     while (role := state.next_role) is not None:
+        room = views[role].room
+        if room == 0:
+            if state.turns:
+                state = environment.fill(state)
+                break
+            # the engine says that the prompt is too long
+            room = 1
         generation = await participants[role].generate(
             request_id=request_ids[role],
             prompt_ids=views[role].context_ids,
-            sampling={**sampling, "stop": list(STOP_STRINGS[role]), "max_tokens": environment.turn_budget(state)},
+            sampling={
+                **sampling,
+                "stop": list(STOP_STRINGS[role]),
+                "max_tokens": environment.turn_budget(state, room),
+            },
         )
         text, count = generation.decoded(participants[role].tokenizer), generation.tokens
         if generation.finish_reason == "aborted":
             state = environment.abort(state, text, tokens=count)
         else:
-            state = environment.step(state, text, tokens=count, finished=generation.finish_reason == "stop")
+            finished = generation.finish_reason == "stop"
+            state = environment.step(state, text, tokens=count, finished=finished, room=room)
         said = state.turns[-1].text
         own = generation.token_ids
         if generation.text is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from longshort_reward.protocol import ROLES, Role
 
@@ -78,8 +78,15 @@ REFUSED = "refused"
 """Stop reason of a problem that the model can never answer, such as one that does not fit its context."""
 _MOST_REFUSED = 8
 """So many, and none answered: then it is the request, not the problem."""
-Model = tuple[Tokenizer, Generate]
-"""A model of the evaluation, in this process or behind an endpoint."""
+
+
+class Model(NamedTuple):
+    """A model of the evaluation, in this process or behind an endpoint."""
+
+    tokenizer: Tokenizer
+    generate: Generate
+    context_tokens: int | None = None
+    """Tokens of prompt and answer at most, where that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +203,7 @@ def _load(settings: EvaluationSettings, engines: ExitStack) -> dict[str, Model]:
             engines=engines,
             engines_of_command=len(settings.mode.model_roles),
         )
-        models[role] = (tokenizer, engine.generate)
+        models[role] = Model(tokenizer, engine.generate, engine.max_model_len)
     return models
 
 
@@ -221,12 +228,10 @@ def _solver(settings: EvaluationSettings, models: Mapping[str, Model], connectio
             connections.push_async_callback(server.aclose)
             tokenizer = _tokenizer(settings, role, settings.tokenizer_path(role))
             endpoint = CompletionEndpoint(server, settings.model_paths[role])
-            models[role] = (tokenizer, endpoint.generate)
+            models[role] = Model(tokenizer, endpoint.generate)
     if settings.mode is Mode.PAIR:
-        pair = {role: models[role] for role in ROLES}
-        return PairSolver(
-            settings, {role: Participant(tokenizer=own, generate=generate) for role, (own, generate) in pair.items()}
-        )
+        return PairSolver(settings, {role: Participant(**models[role]._asdict()) for role in ROLES})
+    single = models["single"]
     if settings.mode is Mode.EARLY_STOP:
-        return EarlyStopSolver(settings, settings.early_stop, *models["single"])
-    return SingleSolver(settings, *models["single"])
+        return EarlyStopSolver(settings, settings.early_stop, single.tokenizer, single.generate)
+    return SingleSolver(settings, single.tokenizer, single.generate)

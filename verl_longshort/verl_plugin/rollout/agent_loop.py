@@ -21,10 +21,11 @@ from verl_longshort.config.pair import settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.core.environment import Environment, StopReason
 from verl_longshort.core.role_view import RoleView
-from verl_longshort.core.single_model import SingleAnswer, SingleMode, solve_alone, well_formed
+from verl_longshort.core.single_model import SingleAnswer, SingleMode, prompt_of, solve_alone, well_formed
 from verl_longshort.core.trajectory import Trajectory, run_trajectory
 from verl_longshort.problems.reader import user_message
 from verl_longshort.verl_plugin.rollout.clients import PairClient, ServedPolicy, participants
+from verl_longshort.verl_plugin.rollout.failures import FailureKind, failing_as, note_failure
 
 Value = TypeVar("Value")
 _made: dict[Callable[[Any], Any], tuple[Any, Any]] = {}
@@ -51,22 +52,34 @@ class LongShortAgentLoop(AgentLoopBase):
                 `session_id`.
 
         Returns:
-            Two outputs, in the order of `ROLES`, with token ids of each role's own tokenizer.
+            Two outputs, in the order of `ROLES`, with token ids of each role's own tokenizer; none when the trajectory
+            failed, which `failures` tells the trainer.
         """
+        try:
+            return await self._solve(sampling_params, sample)
+        except Exception as error:
+            await note_failure(error, sample)
+            return []
+
+    async def _solve(self, sampling_params: dict[str, Any], sample: dict[str, Any]) -> list[AgentLoopOutput]:
         if not isinstance(self.server_manager, PairClient):
             remedy = "this agent loop needs two policies; set trainer.v1.trainer_mode=longshort"
             raise UserError("actor_rollout_ref.rollout.agent.default_agent_loop", "longshort", remedy)
         settings = once(settings_of, self.config)
         timing: dict[str, float] = {}
-        with simple_timer("generate_sequences", timing):
+        problem, models = user_message(sample["raw_prompt"]), once(participants, self.server_manager)
+        for role in ROLES:
+            prompt = models[role].view(role, settings.prompts, problem).prompt_ids
+            _check_prompt(self.config, f"the {role} model's prompt of {problem[:80]!r}", prompt)
+        with failing_as(FailureKind.ENGINE), simple_timer("generate_sequences", timing):
             trajectory = await run_trajectory(
-                user_message(sample["raw_prompt"]),
-                once(participants, self.server_manager),
+                problem,
+                models,
                 Environment(settings.limits),
                 settings.prompts,
                 {**sampling_params, "seed": session_seed(self.rollout_config.seed, sample)},
             )
-        with simple_timer("compute_score", timing):
+        with failing_as(FailureKind.GRADER), simple_timer("compute_score", timing):
             answered = trajectory.state.stop_reason is StopReason.ANSWERED
             text = trajectory.state.final_text if answered else None
             correct = await _matches(text, sample, settings.answer_timeout_s)
@@ -78,8 +91,6 @@ class LongShortAgentLoop(AgentLoopBase):
         self, trajectory: Trajectory, role: Role, facts: dict[str, Any], timing: dict[str, float], version: int
     ) -> AgentLoopOutput:
         view = trajectory.views[role]
-        remedy = "raise it or lower longshort.environment's budgets"
-        _check_fits(self.config, f"a {role} row", view.prompt_ids, view.response_ids, remedy)
         response = response_of(view, int(self.tokenizer.eos_token_id))
         return AgentLoopOutput(
             prompt_ids=view.prompt_ids,
@@ -103,25 +114,34 @@ class LongShortAgentLoop(AgentLoopBase):
 class SingleAgentLoop(AgentLoopBase):
     """Asks a single model once and grades its answer."""
 
-    async def run(self, sampling_params: dict[str, Any], **sample: Any) -> AgentLoopOutput:
-        """One answer to the problem of the data row `sample`; see `LongShortAgentLoop.run`."""
+    async def run(self, sampling_params: dict[str, Any], **sample: Any) -> list[AgentLoopOutput]:
+        """One answer to the problem of the data row `sample`, or none; see `LongShortAgentLoop.run`."""
+        try:
+            return [await self._solve(sampling_params, sample)]
+        except Exception as error:
+            await note_failure(error, sample)
+            return []
+
+    async def _solve(self, sampling_params: dict[str, Any], sample: dict[str, Any]) -> AgentLoopOutput:
         settings = once(single_settings_of, self.config)
         timing: dict[str, float] = {}
-        with simple_timer("generate_sequences", timing):
+        problem = user_message(sample["raw_prompt"])
+        prompt = prompt_of(self.tokenizer, settings.mode, settings.system_prompt, problem)
+        _check_prompt(self.config, f"the prompt of {problem[:80]!r}", prompt)
+        with failing_as(FailureKind.ENGINE), simple_timer("generate_sequences", timing):
             answer = await solve_alone(
-                user_message(sample["raw_prompt"]),
+                problem,
                 tokenizer=self.tokenizer,
                 generate=ServedPolicy(self.server_manager),
                 mode=settings.mode,
                 system_prompt=settings.system_prompt,
-                token_budget=settings.token_budget,
+                token_budget=min(settings.token_budget, self.config.data.max_response_length),
                 request_id=uuid.uuid4().hex,
                 sampling={**sampling_params, "seed": session_seed(self.rollout_config.seed, sample)},
             )
-        if not answer.token_ids:
-            raise RuntimeError("the engine gave no token, and verl cannot store an empty response")
-        _check_fits(self.config, "a row", answer.prompt_ids, answer.token_ids, "raise it")
-        with simple_timer("compute_score", timing):
+            if not answer.token_ids:
+                raise RuntimeError("the engine gave no token, and verl cannot store an empty response")
+        with failing_as(FailureKind.GRADER), simple_timer("compute_score", timing):
             correct = await _matches(answer.text if answer.answered else None, sample, settings.answer_timeout_s)
         facts = answer_facts(answer, settings.mode, correct)
         return AgentLoopOutput(
@@ -208,11 +228,11 @@ def session_seed(base: int, sample: dict[str, Any]) -> int:
     return derived_seed(base, f"{sample['global_steps']}/{sample['index']}/{sample['session_id']}", bits=32)
 
 
-def _check_fits(config: Any, row: str, prompt_ids: Sequence[int], response_ids: Sequence[int], remedy: str) -> None:
-    for key, ids in (("max_prompt_length", prompt_ids), ("max_response_length", response_ids)):
-        limit = config.data[key]
-        if len(ids) > limit:
-            raise UserError(f"data.{key}", limit, f"{row} has {len(ids)} tokens; {remedy}")
+def _check_prompt(config: Any, what: str, prompt_ids: Sequence[int]) -> None:
+    limit = config.data.max_prompt_length
+    with failing_as(FailureKind.PROMPT):
+        if len(prompt_ids) > limit:
+            raise UserError("data.max_prompt_length", limit, f"{what} has {len(prompt_ids)} tokens; raise it")
 
 
 async def _matches(text: str | None, sample: dict[str, Any], timeout_s: float) -> bool:

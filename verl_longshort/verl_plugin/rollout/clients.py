@@ -69,6 +69,10 @@ def _finish_reason(output: Any, max_tokens: int) -> str:
 def participants(client: PairClient) -> dict[Role, Participant]:
     """Both policies of a run as the participants of a trajectory."""
     return {
-        role: Participant(tokenizer=tokenizer_of(client.model_configs[role]), generate=ServedPolicy(served))
+        role: Participant(
+            tokenizer=tokenizer_of(client.model_configs[role]),
+            generate=ServedPolicy(served),
+            response_tokens=served.config.data.max_response_length,
+        )
         for role, served in client.clients.items()
     }

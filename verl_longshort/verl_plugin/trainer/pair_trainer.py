@@ -98,7 +98,14 @@ class PairTrainer(PPOTrainerSync):
     # ---- construction ------------------------------------------------------------------------------
 
     def _build_replay_buffer(self) -> PairReplayBuffer:
-        return PairReplayBuffer(self, timeout_s=self.settings.rollout_timeout_s, shared_value=self._shared_value)
+        return PairReplayBuffer(
+            self,
+            timeout_s=self.settings.rollout_timeout_s,
+            max_failed_share=self.settings.max_failed_share,
+            rows=len(ROLES),
+            prefix="pair",
+            shared_value=self._shared_value,
+        )
 
     def _shared_value(self, keys: Sequence[str], facts: Sequence[Facts], step: int) -> float | None:
         """See `group_reward.shared_value`."""
@@ -333,9 +340,11 @@ class PairTrainer(PPOTrainerSync):
         self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
-        accuracy, tokens = (float(torch.tensor(reward_extra_infos_dict[name]).mean()) for name in ("acc", "tokens"))
+        # as in verl's own metrics, a trajectory that failed is one that was not solved
+        accuracy = sum(reward_extra_infos_dict["acc"]) / sum(kwargs["expected_acc_counts"].values())
+        tokens = float(torch.tensor(reward_extra_infos_dict["tokens"]).mean())
         self._validated = Validation(step=self.global_steps, accuracy=accuracy, tokens=tokens)
-        metrics.update({"val/accuracy": accuracy, "val/tokens": tokens})
+        metrics.update({"val/accuracy": accuracy, "val/tokens": tokens, **self.replay_buffer.validation_failures()})
         return metrics
 
     def on_validate_begin(self) -> None:

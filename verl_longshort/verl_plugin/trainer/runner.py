@@ -12,9 +12,10 @@ from typing import Any
 import ray
 from longshort_reward.errors import UserError
 from omegaconf import DictConfig
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from verl_longshort.verl_plugin.rollout.failures import root_cause
 from verl_longshort.verl_plugin.trainer import activity
 from verl_longshort.verl_plugin.trainer.cluster import check_capacity, check_nodes, requested_address, wait_until_free
 from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch, node_failure, process_failure
@@ -94,10 +95,3 @@ class WatchedRunner:
         if isinstance(cause, RayActorError) and not cause.actor_init_failed:
             return process_failure(cause, self._root, self._command)
         return error
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The exception that a task raised, below all tasks that waited for it."""
-    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
-        error = error.cause
-    return error

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longshort_reward import RewardWeights
 from longshort_reward.outcome import SINGLE_ROLE
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
 
-from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.config.single_model import SingleSettings, single_settings_of
 from verl_longshort.verl_plugin.trainer.console import SINGLE, StepLines
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
@@ -35,10 +34,17 @@ from verl_longshort.verl_plugin.trainer.sampled import log_step
 class RewardingReplayBuffer(WatchedReplayBuffer):
     """Puts the rewards of a training step's rows in place before it hands them out; the metrics go along."""
 
-    def __init__(self, trainer: PPOTrainerSync, *, timeout_s: float, weights: RewardWeights) -> None:
-        super().__init__(trainer, timeout_s=timeout_s, shared_value=self._shared)
+    def __init__(self, trainer: PPOTrainerSync, settings: SingleSettings) -> None:
+        super().__init__(
+            trainer,
+            timeout_s=settings.rollout_timeout_s,
+            max_failed_share=settings.max_failed_share,
+            rows=1,
+            prefix="single",
+            shared_value=self._shared,
+        )
+        self._weights = settings.weights
         self._metric = trainer.config.algorithm.filter_groups.metric
-        self._weights = weights
         self.credit: Credit | None = None
 
     def _shared(self, keys: Sequence[str], facts: Sequence[Facts], step: int) -> float | None:
@@ -77,8 +83,10 @@ class SingleTrainer(TermTrainer):
             set_horizon(optim, self.total_training_steps)
 
     def _build_replay_buffer(self) -> RewardingReplayBuffer:
-        settings = self.settings
-        return RewardingReplayBuffer(self, timeout_s=settings.rollout_timeout_s, weights=settings.weights)
+        return RewardingReplayBuffer(self, self.settings)
+
+    def _val_metrics_update(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        return {**super()._val_metrics_update(*args, **kwargs), **self.replay_buffer.validation_failures()}
 
     def credit(self) -> Credit:
         """See `TermTrainer`."""

@@ -41,7 +41,7 @@ def match_answer(text: str, ground_truth: str | int | float, *, timeout_s: float
 
     Raises:
         TypeError, ValueError: a ground truth that is no answer, such as None, "" or a whole solution.
-        RuntimeError: the grader process cannot be started.
+        RuntimeError: the grader process cannot be started, or was killed every time it was asked.
     """
     return judge_answer(text, ground_truth, timeout_s=timeout_s) is Verdict.MATCH
 

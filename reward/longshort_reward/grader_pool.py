@@ -6,21 +6,27 @@ daemon process and import the caller's main module (verl and Ray, in a worker) a
 
 import atexit
 import json
+import logging
 import os
 import queue
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from longshort_reward.compat import StrEnum
 from longshort_reward.limits import WALL_FACTOR
 
+logger = logging.getLogger(__name__)
 _START_LIMIT_S = 120.0
 _GRACE_S = 2.0
 _QUEUE_LIMIT_S = 600.0
+_ALARMS = (-signal.SIGPROF, -signal.SIGALRM)
+ATTEMPTS = 3
+"""How often a question is asked whose grader was killed, or could not be started, before it was answered."""
 
 
 class Verdict(StrEnum):
@@ -30,6 +36,10 @@ class Verdict(StrEnum):
     DIFFERENT = "different"
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
+
+
+class GraderKilledError(RuntimeError):
+    """The grader was ended from outside: nothing is known about the answer."""
 
 
 class Grader:
@@ -49,7 +59,9 @@ class Grader:
             bufsize=0,
             env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         )
-        if self._read_line(_START_LIMIT_S) != b"ready\n":
+        if (said := self._read_line(_START_LIMIT_S)) != b"ready\n":
+            if said is not None:
+                self._check_killed()
             self.close()
             raise RuntimeError(
                 f"the answer grader did not start (exit status {self._process.returncode}): see its error on "
@@ -65,26 +77,36 @@ class Grader:
         """Compare two answers within `timeout_s` seconds of processor time; see `grader_process.compare`.
 
         Unusable after a failure.
+
+        Raises:
+            GraderKilledError: another process killed it, such as the kernel where memory runs out.
         """
         request = {"answer": answer, "gold": gold, "boxed": boxed, "timeout_s": timeout_s}
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
-            return Verdict.CRASHED
+            return self._crashed()
         reply = self._read_line(timeout_s * WALL_FACTOR + _GRACE_S)
         if reply:
             return Verdict.MATCH if json.loads(reply) else Verdict.DIFFERENT
         # None: the process missed its own alarms, which only a stopped process does.
-        return Verdict.TIMED_OUT if reply is None or self._ended_by_alarm() else Verdict.CRASHED
+        return Verdict.TIMED_OUT if reply is None else self._crashed()
 
     def close(self) -> None:
         """End the process at once."""
         self._process.kill()
         self._process.communicate()
 
-    def _ended_by_alarm(self) -> bool:
-        return self._process.wait(_GRACE_S) in (-signal.SIGPROF, -signal.SIGALRM)
+    def _crashed(self) -> Verdict:
+        self._check_killed()
+        return Verdict.TIMED_OUT if self._process.returncode in _ALARMS else Verdict.CRASHED
+
+    def _check_killed(self) -> None:
+        status = self._process.wait(_GRACE_S)
+        # its memory is limited, so no answer gets it killed: one that needs more raises MemoryError
+        if status in (-signal.SIGKILL, -signal.SIGTERM):
+            raise GraderKilledError(f"the answer grader was killed ({signal.Signals(-status).name}); is memory short?")
 
     def _read_line(self, limit_s: float) -> bytes | None:
         """A line, b"" when the process closed its end, None when nothing came in time."""
@@ -105,16 +127,34 @@ class GraderPool:
     def ask(self, answer: str, gold: str, *, boxed: bool, timeout_s: float) -> Verdict:
         """Compare two answers; waits for a free grader first, and the time limit starts after that.
 
+        A grader that is killed is replaced and asked again; all attempts together have the time limit.
+
         Raises:
-            RuntimeError: no grader could be started, or none came free for ten minutes.
+            RuntimeError: no grader could be started or left alive, or none came free for ten minutes.
         """
         with self._lease() as slot:
-            if slot.grader is None or not slot.grader.alive:
-                slot.grader = Grader()
-            verdict = slot.grader.ask(answer, gold, boxed=boxed, timeout_s=timeout_s)
+            verdict = self._answered(slot, answer, gold, boxed, timeout_s)
             if verdict in (Verdict.TIMED_OUT, Verdict.CRASHED):
                 slot.clear()
             return verdict
+
+    def _answered(self, slot: "_Slot", answer: str, gold: str, boxed: bool, timeout_s: float) -> Verdict:
+        for attempt in range(1, ATTEMPTS + 1):
+            asked = None
+            try:
+                if slot.grader is None or not slot.grader.alive:
+                    slot.clear()
+                    slot.grader = Grader()
+                asked = time.monotonic()
+                return slot.grader.ask(answer, gold, boxed=boxed, timeout_s=timeout_s)
+            except GraderKilledError as error:
+                slot.clear()
+                if asked is not None:
+                    timeout_s -= time.monotonic() - asked
+                if attempt == ATTEMPTS or timeout_s <= 0:
+                    raise
+                logger.debug("%s; another one is asked", error)
+        raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         """End all idle graders; they start again when needed."""

@@ -4,10 +4,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from longshort_reward import Verdict, match_answer
-from longshort_reward.grader_pool import GraderPool
+from longshort_reward.grader_pool import Grader, GraderKilledError, GraderPool
 
 MANY = 20_000
 LONG_TEXTS = {
@@ -57,3 +59,55 @@ def test_the_limit_counts_processor_time() -> None:
         assert graders.ask(r"\sin^2 x+\cos^2 x+y", "1+y", boxed=True, timeout_s=1) is Verdict.MATCH
     finally:
         graders.close()
+
+
+@pytest.fixture
+def graders() -> Iterator[GraderPool]:
+    pool = GraderPool(size=1)
+    assert pool.ask("x+x", "2x", boxed=True, timeout_s=5) is Verdict.MATCH
+    yield pool
+    pool.close()
+
+
+def killed_when_asked(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Kills the next graders as soon as they have their question; the list grows by the process of each."""
+    killed: list[int] = []
+    ask = Grader.ask
+
+    def asked(self: Grader, *arguments: Any, **settings: Any) -> Verdict:
+        if len(killed) < times:
+            killed.append(self._process.pid)
+            os.kill(self._process.pid, signal.SIGKILL)
+        return ask(self, *arguments, **settings)
+
+    monkeypatch.setattr(Grader, "ask", asked)
+    return killed
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_killed_grader_is_replaced_and_asked_again(
+    graders: GraderPool, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    killed = killed_when_asked(monkeypatch, times)
+    assert graders.ask(r"\frac{2x}{2}", "x", boxed=True, timeout_s=5) is Verdict.MATCH
+    assert len(set(killed)) == times
+
+
+def test_a_grader_that_never_lives_makes_no_answer_wrong(graders: GraderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = killed_when_asked(monkeypatch, 99)
+    with pytest.raises(RuntimeError, match=r"was killed \(SIGKILL\); is memory short"):
+        graders.ask(r"\frac{2x}{2}", "x", boxed=True, timeout_s=5)
+    assert len(killed) == 3
+
+
+def test_the_limit_holds_over_all_attempts(graders: GraderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(Grader, "ask", lambda self, *_, timeout_s, **__: limits.append(timeout_s) or dies(0.3))
+    with pytest.raises(GraderKilledError):
+        graders.ask("x", "y", boxed=True, timeout_s=0.5)
+    assert limits == [0.5, pytest.approx(0.2, abs=0.1)]
+
+
+def dies(after_s: float) -> Verdict:
+    time.sleep(after_s)
+    raise GraderKilledError("killed")

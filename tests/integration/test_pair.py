@@ -196,7 +196,7 @@ def test_both_learn_by_gae_on_two_ranks(speakers, tmp_path):
         "trainer.logger=[console,file,tensorboard]",
         "longshort.max_failed_share=0.3",
     ]
-    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides, variables={failing.VARIABLE: "150"})
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides, variables={failing.VARIABLE: "100"})
     done = run.to_end().expect_success()
     failures_are_counted(metrics_of(run), done.output)
     learned_as_scheduled(run, ["both", "both"])

@@ -13,6 +13,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import replay_buffer
 
+from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.rollout import failures as notes
 from verl_longshort.verl_plugin.rollout.failures import FailureKind, TrajectoryError, failing_as, note_failure
 from verl_longshort.verl_plugin.trainer import replay
@@ -177,5 +178,5 @@ def test_a_lost_engine_is_no_matter_of_shares(queue: Queue) -> None:
     queue.group("a", [], status="running")
     died = ActorDiedError()
     fail("a", 0, RayTaskError("generate", "trace", died))
-    with pytest.raises(RuntimeError, match="lost its engine: ActorDiedError"):
+    with pytest.raises(RunDiedError, match="lost its engine: ActorDiedError"):
         buffer(share=1.0).sample(1, "train", 1)

@@ -77,6 +77,7 @@ class PairSettings(Settings):
     reward: RewardSettings
     pools: Annotated[Pools, Remedy("use shared or separate")]
     rollout_timeout_s: Seconds
+    phase_timeout_s: Seconds
     max_failed_share: Share
     keep_checkpoints: PositiveInt | None
     log_groups: LoggedGroups

@@ -39,6 +39,7 @@ class SingleSettings(Settings):
     token_budget: Annotated[int, Strict(), Ge(2), Remedy("set a whole number of 2 or more")]
     reward: SingleRewardSettings
     rollout_timeout_s: Seconds
+    phase_timeout_s: Seconds
     log_groups: LoggedGroups
     max_failed_share: Share
     # what the launcher says of the run

@@ -6,6 +6,7 @@ partition of TransferQueue, where the replay buffer finds it (`trainer/replay.py
 """
 
 import logging
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,6 @@ PARTITION = "failed"
 """Of the notes; their keys are `{uid}_{session}`."""
 
 _VERL_LOGGER = "verl.trainer.ppo.v1.agent_loop_tq"
-logger = logging.getLogger(__name__)
 _logged: set[str] = set()
 
 
@@ -58,8 +58,9 @@ async def note_failure(error: Exception, sample: Mapping[str, Any]) -> None:
     cause = root_cause(error.__cause__ if isinstance(error, TrajectoryError) and error.__cause__ else error)
     lost_actor = isinstance(cause, RayActorError)
     if kind not in _logged and not lost_actor:
+        # the trainer tells of it on the console; this is for the log
         _logged.add(kind)
-        logger.warning("a trajectory failed (%s); later ones are not logged here", kind, exc_info=error)
+        traceback.print_exception(error)
     # verl would log a line for every session without a row
     logging.getLogger(_VERL_LOGGER).addFilter(_says_more_than_no_row)
     tag = {"kind": kind.value, "reason": reason_of(cause), "lost_actor": lost_actor}

@@ -17,16 +17,21 @@ from verl_longshort.base.progress import report
 
 FILE = "activity.json"
 STARTING = "starting"
+GENERATING = "generating trajectories"
+VALIDATING = "validating"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """`doing` in `step` of `total`; `ranks` holds the Ray node of each worker rank, per role."""
+    """`doing` in `step` of `total`."""
 
     step: int
     total: int
     doing: str
     ranks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The Ray node of each worker rank, per role."""
+    workers: Mapping[str, str] = field(default_factory=dict)
+    """Ray's id of a worker's actor -> what it is."""
 
     def on_node(self, node: str) -> list[str]:
         """The worker ranks on a node, as "long rank 1"."""
@@ -45,6 +50,11 @@ class ActivityFile:
         self._path = Path(root).absolute() / FILE
         self._total = total
         self._ranks: dict[str, list[str]] = {}
+        self._workers: dict[str, str] = {}
+
+    def set_workers(self, workers: Mapping[str, str]) -> None:
+        """Remember what the actors of workers are; written with the next `now`."""
+        self._workers = dict(workers)
 
     def set_ranks(self, ranks: Mapping[Role, list[str]]) -> None:
         """Remember the Ray node of each worker rank; written with the next `now`."""
@@ -52,7 +62,7 @@ class ActivityFile:
 
     def now(self, step: int, doing: str) -> None:
         """Say what begins."""
-        activity = Activity(step=step, total=self._total, doing=doing, ranks=self._ranks)
+        activity = Activity(step=step, total=self._total, doing=doing, ranks=self._ranks, workers=self._workers)
         write_json(self._path, asdict(activity), indent=None)
         if step and doing != STARTING:
             report(step - 1, self._total, f"step {step}/{self._total}: {doing}")

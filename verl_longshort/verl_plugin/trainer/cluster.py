@@ -9,6 +9,7 @@ connection.
 
 import importlib.metadata
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,9 @@ ANSWER_S = 180.0
 
 SEEN_S = 15.0
 """How long a file may take to appear on another node: network file systems cache folders."""
+
+REACH_S = 10.0
+"""How long the cluster's head may take to answer."""
 
 FREE_S = 60.0
 """How long to wait for devices: those of a run that has just died are free a moment later."""
@@ -85,6 +89,30 @@ def check_sockets(config: DictConfig, environment: Mapping[str, str]) -> None:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(key, folder, f"Ray cannot write there: set {key}=/tmp, or another folder")
+
+
+def check_reachable(config: DictConfig) -> None:
+    """Raise UserError when nothing answers where the cluster that the run is to join should be.
+
+    Ray itself goes on trying for minutes.
+    """
+    if (address := requested_address(config)) is None:
+        return
+    from ray._common.network_utils import parse_address
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        place = address.split("://", 1)[1].split("/", 1)[0] if "://" in address else None
+        place = place or canonicalize_bootstrap_address(address)
+        if place is None:
+            # Ray looks for the processes of a cluster, which takes no time
+            return
+        found = parse_address(place)
+        if found is None:
+            raise ConnectionError("is no host:port")
+        socket.create_connection((found[0], int(found[1])), timeout=REACH_S).close()
+    except (OSError, ValueError) as error:
+        raise no_connection(config, error) from error
 
 
 def point_at_cluster(config: DictConfig, *, pools: int) -> None:

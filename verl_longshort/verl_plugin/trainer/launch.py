@@ -166,6 +166,7 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from verl_longshort.verl_plugin.plugin import raise_load_error
+    from verl_longshort.verl_plugin.trainer.process_watch import RunEndedError
     from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
 
     raise_load_error()
@@ -174,13 +175,14 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     if cluster.requested_address(config) is None:
         # TransferQueue warns at every request where the machine has fewer cores than the eight threads it likes
         os.environ.setdefault(QUEUE_THREADS, str(min(8, psutil.cpu_count(logical=False) or 1)))
+    cluster.check_reachable(config)
     number_metrics_file(Path(config.trainer.default_local_dir))
     cluster.point_at_cluster(config, pools=pools)
     cluster.carry_environment(config, os.environ)
     runner = WatchedRunner(TaskRunnerV1, config, pools=pools, models=models, command=command)
     try:
         run_ppo(config, task_runner_class=runner)
-    except RayError as error:
+    except (RayError, RunEndedError) as error:
         explained = runner.explain(error)
         if explained is error:
             raise

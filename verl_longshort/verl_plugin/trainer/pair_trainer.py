@@ -25,7 +25,7 @@ from verl_longshort.base.console import say
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
 from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
-from verl_longshort.verl_plugin.trainer.activity import STARTING, ActivityFile
+from verl_longshort.verl_plugin.trainer.activity import GENERATING, STARTING, VALIDATING, ActivityFile
 from verl_longshort.verl_plugin.trainer.console import PAIR, StepLines, say_checkpoint, say_validation
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit
@@ -142,6 +142,7 @@ class PairTrainer(PPOTrainerSync):
             if policy.global_steps != self.global_steps and isinstance(policy, PolicyTrainer):
                 raise RuntimeError(f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}")
         self.activity.set_ranks({role: policy.nodes() for role, policy in self.policies.items()})
+        self.activity.set_workers({i: what for p in self.policies.values() for i, what in p.workers().items()})
         # verl's validation and task runner ask the trainer for these
         trained = next(policy for policy in self.policies.values() if isinstance(policy, PolicyTrainer))
         self.reward_loop_manager = trained.reward_loop_manager
@@ -186,7 +187,7 @@ class PairTrainer(PPOTrainerSync):
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
         """One training step; returns all rows, with the padding that verl added to the learners' rows."""
-        self.activity.now(self.global_steps, "generating trajectories")
+        self.activity.now(self.global_steps, GENERATING)
         self.prepare_step()
         with marked_timer("gen", timing_raw, color="red"):
             batch, sampled = self.replay_buffer.sample(
@@ -349,7 +350,7 @@ class PairTrainer(PPOTrainerSync):
 
     def on_validate_begin(self) -> None:
         """Note it in the run's activity."""
-        self.activity.now(self.global_steps, "validating")
+        self.activity.now(self.global_steps, VALIDATING)
 
     def on_validate_end(self) -> None:
         """Keep the checkpoint whose pair has the best accuracy-efficiency score against the starting pair."""

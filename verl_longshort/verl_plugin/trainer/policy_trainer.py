@@ -111,6 +111,11 @@ class PolicyTrainer(TermTrainer):
             batch.reorder(spread(synthetic, ranks=ranks, updates=len(batch) // mini))
         return batch
 
+    def workers(self) -> dict[str, str]:
+        """Ray's id of each worker's actor -> what it is."""
+        workers = enumerate(self.actor_rollout_wg.workers)
+        return {worker._actor_id.hex(): f"worker rank {rank} of the {self.role} policy" for rank, worker in workers}
+
     def credit(self) -> Credit:
         """See `TermTrainer`."""
         return self._credit
@@ -184,6 +189,10 @@ class FrozenPolicy:
     def nodes(self) -> list[str]:
         """It has no worker ranks."""
         return []
+
+    def workers(self) -> dict[str, str]:
+        """See `nodes`."""
+        return {}
 
     def sync(self, step: int) -> None:
         """Tell the servers the step, so that staleness metrics are right."""

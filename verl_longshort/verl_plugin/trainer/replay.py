@@ -15,6 +15,7 @@ from longshort_reward.errors import UserError
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync
 
+from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.rollout.failures import PARTITION, FailureKind
 from verl_longshort.verl_plugin.trainer.dynamic_sampling import TRAIN, FilteringReplayBuffer, SharedValue
 from verl_longshort.verl_plugin.trainer.failures import FailureCount
@@ -68,7 +69,7 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
 
         Raises:
             UserError: too many trajectories failed.
-            RuntimeError: nothing ended in time, or an engine's process is gone.
+            RunDiedError: nothing ended in time, or an engine's process is gone.
         """
         self._finished, self._progress_at = -1, time.monotonic()
         self._failed, self._lost, self._dropped = set(), set(), 0
@@ -92,7 +93,7 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
             tq.kv_clear(keys=list(notes), partition_id=PARTITION)
         for session, tag in notes.items():
             if tag["lost_actor"]:
-                raise RuntimeError(f"a trajectory lost its engine: {tag['reason']}")
+                raise RunDiedError(f"a trajectory lost its engine: {tag['reason']}")
             self._failed.add(session)
             partition = _TRAIN if _group(session) in self.prompt_global_steps[_TRAIN] else _VALIDATE
             self._failures[partition].add(tag["kind"], tag["reason"])
@@ -142,9 +143,9 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
             self._finished, self._progress_at = ended, time.monotonic()
         elif time.monotonic() - self._progress_at > self.timeout_s:
             waiting = len(self.pending_keys[partition_id]) + len(self.running_keys[partition_id])
-            raise RuntimeError(
+            raise RunDiedError(
                 f"no trajectory ended for longshort.rollout_timeout_s = {self.timeout_s} s while {waiting} "
-                "groups were waiting; look at the logs of agent loop and servers, or raise the limit"
+                "groups were waiting; raise it if that is normal"
             )
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 

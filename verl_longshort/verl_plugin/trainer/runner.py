@@ -15,10 +15,15 @@ from omegaconf import DictConfig
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.rollout.failures import root_cause
 from verl_longshort.verl_plugin.trainer import activity
 from verl_longshort.verl_plugin.trainer.cluster import check_capacity, check_nodes, requested_address, wait_until_free
-from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch, node_failure, process_failure
+from verl_longshort.verl_plugin.trainer.process_watch import ProcessWatch, RunEndedError
+from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch, node_failure, process_failure, stalled
+
+LOOKS_S = 4.0
+"""How long to wait, after an error, for the watch to see which process was lost."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +54,12 @@ class WatchedRunner:
         self.connected = False
         """Whether `run_ppo` has connected to Ray."""
         self._watch = NodeWatch(lambda: ray.kill(self._handle))
+        self._processes = ProcessWatch(
+            self._root,
+            own_cluster=not self._joins,
+            phase_timeout_s=config.longshort.phase_timeout_s,
+            end_run=lambda: ray.kill(self._handle),
+        )
 
     def options(self, **options: Any) -> "WatchedRunner":
         """As of an actor class."""
@@ -67,6 +78,7 @@ class WatchedRunner:
         activity.forget(self._root)
         if not self._joins:
             self._handle = self._class.options(**self._options).remote()
+            self._processes.start()
             return self._handle
         nodes = ray.nodes()
         check_capacity(nodes, self._device_groups, ray.get_runtime_context().gcs_address)
@@ -76,22 +88,30 @@ class WatchedRunner:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._handle = self._class.options(**self._options, scheduling_strategy=here).remote()
         self._watch.start()
+        self._processes.start()
         return self._handle
 
     def stop_watching(self) -> None:
-        """The run is over."""
+        """The run is over; nothing is left of one that lost a process."""
         self._watch.stop()
+        self._processes.stop()
+        if self._processes.lost():
+            self._processes.end_processes()
 
-    def explain(self, error: RayError) -> Exception:
-        """The most informative exception for an error that Ray reports of the run."""
+    def explain(self, error: RayError | RunEndedError) -> Exception:
+        """The most informative exception for an error that Ray, or the watch, reports of the run."""
         cause = root_cause(error)
         if isinstance(cause, UserError):
             return cause
+        if process := self._processes.lost(wait_s=LOOKS_S):
+            return process_failure(process.how, self._root, self._command, process.what)
         if self._joins and self._handle:
             if not self._watch.lost():
                 logger.error("the run failed; waiting up to %.0f s for word of a dead node", NOTICE_S)
             if lost := self._watch.lost(wait_s=NOTICE_S):
                 return node_failure(lost, self._root, self._command, ray.get_runtime_context().gcs_address)
+        if isinstance(cause, RunDiedError):
+            return stalled(cause, self._root, self._command)
         if isinstance(cause, RayActorError) and not cause.actor_init_failed:
             return process_failure(cause, self._root, self._command)
         return error

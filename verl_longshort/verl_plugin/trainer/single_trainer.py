@@ -15,6 +15,7 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
 
 from verl_longshort.config.single_model import SingleSettings, single_settings_of
+from verl_longshort.verl_plugin.trainer.activity import GENERATING, VALIDATING, ActivityFile
 from verl_longshort.verl_plugin.trainer.console import SINGLE, StepLines
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
@@ -75,6 +76,7 @@ class SingleTrainer(TermTrainer):
             config.trainer.v1.trainer_mode = "sync"
         self.settings = single_settings_of(config)
         self._lines = StepLines(self.settings.steps)
+        self.activity = ActivityFile(config.trainer.default_local_dir, self.settings.steps)
         super().__init__(config)
 
     def _init_dataloader(self) -> None:
@@ -108,10 +110,31 @@ class SingleTrainer(TermTrainer):
             )
         return batch
 
+    def on_step_begin(self) -> None:
+        """Note what the run does; so do the other hooks."""
+        super().on_step_begin()
+        self.activity.now(self.global_steps, GENERATING)
+
+    def on_sample_end(self) -> None:
+        """See `on_step_begin`."""
+        super().on_sample_end()
+        self.activity.now(self.global_steps, "the model learns")
+
     def _save_checkpoint(self) -> None:
+        self.activity.now(self.global_steps, "saving a checkpoint")
         super()._save_checkpoint()
         saved = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         finish_export(saved / "actor" / "huggingface", self.config.actor_rollout_ref.model, role=None)
+
+    def on_step_end(self) -> None:
+        """See `on_step_begin`."""
+        self.activity.now(self.global_steps, "giving the engine its weights")
+        super().on_step_end()
+
+    def on_validate_begin(self) -> None:
+        """See `on_step_begin`."""
+        super().on_validate_begin()
+        self.activity.now(self.global_steps, VALIDATING)
 
     def on_train_begin(self) -> None:
         """From here on steps are timed."""

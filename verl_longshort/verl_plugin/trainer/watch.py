@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_longshort.base.checkpoint import CheckpointStore
+from verl_longshort.base.checkpoint import TRACKER
 from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.trainer import activity
 from verl_longshort.verl_plugin.trainer.cluster import VARIABLE, node_name
@@ -118,17 +118,25 @@ def node_failure(nodes: Sequence[LostNode], root: Path, command: Sequence[str], 
     return _failure(f"node {names} of the Ray cluster died", lines, remedy, root, command)
 
 
-def process_failure(error: Exception, root: Path, command: Sequence[str]) -> RunDiedError:
-    """The error for a run of which a process died and its node did not."""
+def process_failure(
+    error: object, root: Path, command: Sequence[str], what: str = "a process of the run died"
+) -> RunDiedError:
+    """The error for a run of which a process died and its node did not; `error` says how."""
     lines = {"Ray says": " ".join(str(error).split())}
     remedy = "if it was killed for its memory, lower micro batches or max_num_seqs; then again:"
-    return _failure("a process of the run died", lines, remedy, root, command)
+    return _failure(what, lines, remedy, root, command)
+
+
+def stalled(error: Exception, root: Path, command: Sequence[str]) -> RunDiedError:
+    """The error for a run that stopped itself because nothing went on."""
+    return _failure(f"the run stopped: {error}", {}, "the same command goes on from there:", root, command)
 
 
 def _failure(what: str, lines: dict[str, str], remedy: str, root: Path, command: Sequence[str]) -> RunDiedError:
-    doing, step = activity.read(root), CheckpointStore(root).latest()
+    tracker = root / TRACKER
+    doing, step = activity.read(root), tracker.read_text().strip() if tracker.exists() else ""
     when = f"in step {doing.step} of {doing.total}: {doing.doing}" if doing else "before a step had begun"
-    last = f"none in {root}; the run begins anew" if step is None else f"step {step} in {root}"
+    last = f"none in {root}; the run begins anew" if not step else f"step {step} in {root}"
     lines = {**lines, "last checkpoint": last, "to resume": remedy}
     width = max(map(len, lines)) + 1
     body = [f"  {name + ':':<{width}} {text}" for name, text in lines.items()]

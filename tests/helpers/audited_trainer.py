@@ -19,6 +19,7 @@ from verl.trainer.ppo.v1 import register_trainer
 
 from verl_longshort.verl_plugin.rollout.clients import tokenizer_of
 from verl_longshort.verl_plugin.trainer.pair_trainer import PairTrainer
+from verl_longshort.verl_plugin.trainer.process_watch import actor_name
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, split_by_role
 
 FIELDS = ["prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores"]
@@ -40,11 +41,22 @@ def halt_at(moment: str) -> None:
 
 @register_trainer("longshort_audited")
 class AuditedPairTrainer(PairTrainer):
-    """Moments of step N: rollout-N, long-saved-N, policies-saved-N, committed-N, synced-N."""
+    """Moments of step N: rollout-N, learning-N, long-saved-N, policies-saved-N, committed-N, syncing-N, synced-N."""
 
     def on_init_end(self) -> None:
         super().on_init_end()
         note(start=self.global_steps, weights=self.weights())
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()
+        workers = {i: what for policy in self.policies.values() for i, what in policy.workers().items()}
+        actors = ray._private.state.actors().values()
+        note(processes={actor_name(a, workers): a["Pid"] for a in actors if a["State"] == "ALIVE"})
+
+    def _learn(self, role: Role, *arguments: Any) -> Any:
+        self.activity.now(self.global_steps, f"{role} learns")
+        halt_at(f"learning-{self.global_steps}")
+        return super()._learn(role, *arguments)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> Any:
         batch = super().step(metrics, timing_raw)
@@ -61,6 +73,8 @@ class AuditedPairTrainer(PairTrainer):
 
     def on_step_end(self) -> None:
         halt_at(f"committed-{self.global_steps}")
+        self.activity.now(self.global_steps, "giving the engines their weights")
+        halt_at(f"syncing-{self.global_steps}")
         super().on_step_end()
         note(synced=self.global_steps, weights=self.weights())
         halt_at(f"synced-{self.global_steps}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -109,6 +110,36 @@ class PairRun:
                     one.kill()
                 psutil.wait_procs(left, timeout=10)
                 process.wait()
+
+    def lose(self, process: str, moment: str, signal_number: int = signal.SIGKILL) -> Finished:
+        """Run until `moment`, then send a signal to one process and wait for the run to end by itself.
+
+        `process` is a part of its name (`process_watch.actor_name`), or that of a process of Ray's head. What the
+        command shows is in the output, and the seconds are those from the signal. Fails when a process is left.
+        """
+        mark = uuid.uuid4().hex
+        extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_HALT_AT": moment}
+        log = self.folder / f"log.lost-{uuid.uuid4().hex[:6]}.txt"
+        with log.open("wb") as sink:
+            command = subprocess.Popen(
+                self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
+            )
+            try:
+                self._wait_for(moment, command, log)
+                names = [entry["processes"] for entry in self.audit() if "processes" in entry][-1]
+                names |= {p.name(): p.pid for p in marked(RUN_MARK, mark) if p.name() in ("raylet", "gcs_server")}
+                (pid,) = [pid for name, pid in names.items() if process in name]
+                started = time.monotonic()
+                os.kill(pid, signal_number)
+                status = command.wait(timeout=120)
+                seconds = time.monotonic() - started
+                _, left = psutil.wait_procs(marked(RUN_MARK, mark), timeout=15)
+                assert not left, left
+            finally:
+                for one in marked(RUN_MARK, mark):
+                    one.kill()
+                command.wait()
+        return Finished(status=status, output=log.read_text(errors="replace"), seconds=seconds)
 
     def _wait_for(self, moment: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         ends = time.monotonic() + TIMEOUT_S

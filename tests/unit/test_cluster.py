@@ -298,3 +298,18 @@ def test_a_folder_that_is_too_long_for_rays_sockets(name, tmp_path):
     file.touch()
     with pytest.raises(UserError, match="Ray cannot write there"):
         cluster.check_sockets(config(), {name: "/proc/1"})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "nonsense"])
+def test_a_cluster_that_is_gone_is_named_at_once(address, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    config = OmegaConf.create({"ray_kwargs": {"ray_init": {"address": None}}})
+    started = time.monotonic()
+    with pytest.raises(
+        UserError, match=r"RAY_ADDRESS or ray_kwargs.ray_init.address = .*does the cluster run"
+    ) as caught:
+        cluster.check_reachable(config)
+    assert address in str(caught.value)
+    assert time.monotonic() - started < 20
+    monkeypatch.delenv("RAY_ADDRESS")
+    cluster.check_reachable(config)

@@ -92,14 +92,18 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 
 def buffer(n: int = 4, share: float = 0.5, timeout_s: float = 5) -> WatchedReplayBuffer:
     sampler = {"max_off_policy_threshold": None, "max_off_policy_strategy": "drop", "sampler_kwargs": {}}
+    filtering = {"enable": False, "metric": "reward", "max_inflight_gen_batches": 1, "max_num_gen_batches": 3}
     config = {
+        "algorithm": {"filter_groups": filtering},
+        "data": {"train_batch_size": 2},
         "trainer": {"v1": {"sync": {}, "sampler": sampler}},
         "actor_rollout_ref": {"rollout": {"n": n, "val_kwargs": {"n": 1}}},
     }
     trainer: Any = SimpleNamespace(
         config=OmegaConf.create(config), trainer_mode="sync", _add_prompts_to_generate=lambda _: None
     )
-    return WatchedReplayBuffer(trainer, timeout_s=timeout_s, max_failed_share=share, rows=2, prefix="pair")
+    settings = {"timeout_s": timeout_s, "max_failed_share": share, "rows": 2, "prefix": "pair"}
+    return WatchedReplayBuffer(trainer, **settings, shared_value=lambda *_: None)
 
 
 def fail(uid: str, session: int, error: Exception | None = None) -> None:

@@ -73,7 +73,9 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
         """
         self._finished, self._progress_at = -1, time.monotonic()
         self._failed, self._lost, self._dropped = set(), set(), 0
-        self._failures[partition_id].begin(batch_size * self._sessions[partition_id])
+        # dynamic sampling generates more
+        batches = self._batches if self.filter_groups_metric is not None and partition_id == _TRAIN else 1
+        self._failures[partition_id].begin(batches * batch_size * self._sessions[partition_id])
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         failed = self._failures[partition_id].end()
         if partition_id == _VALIDATE:

@@ -166,7 +166,6 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from verl_longshort.verl_plugin.plugin import raise_load_error
-    from verl_longshort.verl_plugin.trainer.process_watch import RunEndedError
     from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
 
     raise_load_error()
@@ -182,11 +181,15 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     runner = WatchedRunner(TaskRunnerV1, config, pools=pools, models=models, command=command)
     try:
         run_ppo(config, task_runner_class=runner)
-    except (RayError, RunEndedError) as error:
+    except RayError as error:
         explained = runner.explain(error)
         if explained is error:
             raise
         raise explained from error
+    except KeyboardInterrupt as interrupt:
+        if lost := runner.lost_process():
+            raise lost from interrupt
+        raise
     except (ConnectionError, RuntimeError, ValueError) as error:
         if runner.connected:
             raise

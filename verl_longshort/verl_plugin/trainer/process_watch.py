@@ -40,10 +40,6 @@ _UNTIMED = (activity.GENERATING, activity.VALIDATING, activity.STARTING)
 logger = logging.getLogger(__name__)
 
 
-class RunEndedError(Exception):
-    """Raised in the command's main thread: the watch ended the run."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Lost:
     """What a run lost: a process, or the hope that it goes on."""
@@ -60,7 +56,7 @@ class ProcessWatch:
         root: the run's folder.
         own_cluster: Ray's head belongs to this command.
         phase_timeout_s: how long the run may do the same thing.
-        end_run: ends the task runner.
+        end_run: ends the task runner. When that does not end the run, the main thread is interrupted.
     """
 
     def __init__(self, root: Path, *, own_cluster: bool, phase_timeout_s: float, end_run: Callable[[], None]) -> None:
@@ -126,7 +122,8 @@ class ProcessWatch:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._lost is not None and not self._ended.is_set():
             self._ended.set()
-            raise RunEndedError(self._lost.what)
+            # while it waits, Ray lets no other exception of a handler through
+            raise KeyboardInterrupt
 
     # ---- what is looked at -------------------------------------------------------------------------
 

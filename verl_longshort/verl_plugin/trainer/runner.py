@@ -19,7 +19,7 @@ from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.rollout.failures import root_cause
 from verl_longshort.verl_plugin.trainer import activity
 from verl_longshort.verl_plugin.trainer.cluster import check_capacity, check_nodes, requested_address, wait_until_free
-from verl_longshort.verl_plugin.trainer.process_watch import ProcessWatch, RunEndedError
+from verl_longshort.verl_plugin.trainer.process_watch import ProcessWatch
 from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch, node_failure, process_failure, stalled
 
 LOOKS_S = 4.0
@@ -98,13 +98,18 @@ class WatchedRunner:
         if self._processes.lost():
             self._processes.end_processes()
 
-    def explain(self, error: RayError | RunEndedError) -> Exception:
-        """The most informative exception for an error that Ray, or the watch, reports of the run."""
+    def lost_process(self, wait_s: float = 0.0) -> Exception | None:
+        """The error for a process that the run lost, if it did; waits up to `wait_s` seconds for word of it."""
+        lost = self._processes.lost(wait_s)
+        return process_failure(lost.how, self._root, self._command, lost.what) if lost else None
+
+    def explain(self, error: RayError) -> Exception:
+        """The most informative exception for an error that Ray reports of the run."""
         cause = root_cause(error)
         if isinstance(cause, UserError):
             return cause
-        if process := self._processes.lost(wait_s=LOOKS_S):
-            return process_failure(process.how, self._root, self._command, process.what)
+        if lost_process := self.lost_process(LOOKS_S):
+            return lost_process
         if self._joins and self._handle:
             if not self._watch.lost():
                 logger.error("the run failed; waiting up to %.0f s for word of a dead node", NOTICE_S)

@@ -186,14 +186,12 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
         if explained is error:
             raise
         raise explained from error
-    except KeyboardInterrupt as interrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if not runner.connected and isinstance(error, (ConnectionError, RuntimeError, ValueError)):
+            raise cluster.no_connection(config, error) from error
         if lost := runner.lost_process():
-            raise lost from interrupt
+            raise lost from error
         raise
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if runner.connected:
-            raise
-        raise cluster.no_connection(config, error) from error
     finally:
         runner.stop_watching()
         # what the processes printed last is on its way to the log

@@ -188,7 +188,6 @@ TOUCHES: dict[str, list[Touch]] = {
             on_sample_end="",
             on_step_end="",
             on_validate_begin="",
-            _save_checkpoint="",
             _compute_metrics="batch metrics timing_raw global_steps epoch",
             _val_metrics_update=None,
         ),

@@ -47,12 +47,6 @@ class AuditedPairTrainer(PairTrainer):
         super().on_init_end()
         note(start=self.global_steps, weights=self.weights())
 
-    def on_train_begin(self) -> None:
-        super().on_train_begin()
-        workers = {i: what for policy in self.policies.values() for i, what in policy.workers().items()}
-        actors = ray._private.state.actors().values()
-        note(processes={actor_name(a, workers): a["Pid"] for a in actors if a["State"] == "ALIVE"})
-
     def _learn(self, role: Role, *arguments: Any) -> Any:
         self.activity.now(self.global_steps, f"{role} learns")
         halt_at(f"learning-{self.global_steps}")
@@ -68,6 +62,7 @@ class AuditedPairTrainer(PairTrainer):
 
     def prepare_step(self) -> dict[str, Any]:
         prepared = super().prepare_step()
+        self.note_processes()
         halt_at(f"rollout-{self.global_steps}")
         return prepared
 
@@ -98,6 +93,12 @@ class AuditedPairTrainer(PairTrainer):
         finally:
             policies[Role.LONG].save = save_long  # type: ignore[method-assign]
             self.store.commit = commit  # type: ignore[method-assign]
+
+    def note_processes(self) -> None:
+        """Write down which process is what, by now all of the run's."""
+        workers = {i: what for policy in self.policies.values() for i, what in policy.workers().items()}
+        actors = ray._private.state.actors().values()
+        note(processes={actor_name(a, workers): a["Pid"] for a in actors if a["State"] == "ALIVE"})
 
     def weights(self) -> dict[str, list[str]]:
         """Checksums of the weights in every engine."""

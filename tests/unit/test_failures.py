@@ -184,3 +184,16 @@ def test_a_lost_engine_is_no_matter_of_shares(queue: Queue) -> None:
     fail("a", 0, RayTaskError("generate", "trace", died))
     with pytest.raises(RunDiedError, match="lost its engine: ActorDiedError"):
         buffer(share=1.0).sample(1, "train", 1)
+
+
+def test_a_note_that_is_not_written_yet_waits(queue: Queue) -> None:
+    queue.group("a", [0, 1, 3])
+    queue.group("b", [0, 1, 2, 3], status="running")
+    queue.content["failed"]["a_2"] = {}
+    own = buffer()
+    own._sync_metadata_from_transfer_queue()
+    assert "a_2" in queue.content["failed"]
+    fail("a", 2)
+    queue.group("b", [0, 1, 2, 3])
+    _, metrics = own.sample(1, "train", 2)
+    assert metrics["pair/failed/other"] == 1

@@ -90,7 +90,8 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
 
     def _sync_metadata_from_transfer_queue(self) -> None:
         super()._sync_metadata_from_transfer_queue()
-        notes = self.partitions.pop(PARTITION, {})
+        # TransferQueue makes a key before it gives it its tag
+        notes = {key: tag for key, tag in self.partitions.pop(PARTITION, {}).items() if "kind" in tag}
         if notes:
             tq.kv_clear(keys=list(notes), partition_id=PARTITION)
         for session, tag in notes.items():

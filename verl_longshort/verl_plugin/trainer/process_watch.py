@@ -199,7 +199,9 @@ def how_it_died(actor: Mapping[str, Any]) -> str | None:
         return None
     context = cause.actor_died_error_context
     reason = type(context).Reason.Name(context.reason)
-    return " ".join(context.error_message.split()) if reason == "WORKER_DIED" else None
+    # behind it Ray guesses at causes
+    known = context.error_message.partition("Some common causes")[0]
+    return " ".join(known.split()) if reason == "WORKER_DIED" else None
 
 
 def actor_name(actor: Mapping[str, Any], workers: Mapping[str, str]) -> str:

@@ -162,6 +162,8 @@ TOUCHES: dict[str, list[Touch]] = {
     "trainer/learning.py": [called("verl.trainer.ppo.core_algos", "get_adv_estimator_fn", "name_or_enum")],
     "trainer/verl_checks.py": [
         called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),
+        called("verl.trainer.ppo.core_algos", "get_policy_loss_fn", "name"),
+        called("verl.trainer.ppo.core_algos", "kl_penalty", "logprob ref_logprob kl_penalty"),
     ],
     "trainer/sft_run.py": [
         *overridden(

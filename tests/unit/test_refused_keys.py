@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from verl_longshort.config.compose import compose_config, default_config
 from verl_longshort.config.pair import plain_dict
+from verl_longshort.verl_plugin.trainer import policy_checks
 from verl_longshort.verl_plugin.trainer.keys import (
     EVERY_RUN,
     FOR_THE_RUN,
@@ -208,7 +209,7 @@ def test_what_a_policy_can_have_for_itself(override: str) -> None:
 
 def check(*overrides: str) -> None:
     with changed(PAIR_LOOP, *overrides) as config:
-        policy = {name: plain_dict(config[name]) for name in ("actor_rollout_ref", "critic", "algorithm")}
+        policy = {name: plain_dict(config[name]) for name in ("actor_rollout_ref", "critic", "algorithm", "trainer")}
         check_policy(policy, f"{POLICY}.", model_key="model", learns=True)
 
 
@@ -249,6 +250,21 @@ def test_adapters_with_a_server_of_whole_weights(adapter: str) -> None:
     assert error.value.key == f"{POLICY}.actor_rollout_ref.model.lora.merge"
     check(given, "actor_rollout_ref.model.lora.merge=true")
     check(given, "actor_rollout_ref.rollout.name=vllm")
+
+
+def test_another_engine_than_fsdp() -> None:
+    with pytest.raises(UserError, match="strategy = megatron: checkpoints and exports are made for fsdp and fsdp2"):
+        check("actor_rollout_ref.actor.strategy=megatron")
+
+
+def test_flash_attention_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_checks, "gpus_per_node", lambda: 8)
+    monkeypatch.setattr(policy_checks.importlib.util, "find_spec", lambda name: None)
+    check("trainer.device=cuda")
+    flash = "actor_rollout_ref.model.override_config={attn_implementation: flash_attention_2}"
+    with pytest.raises(UserError, match="flash_attn is not installed"):
+        check("trainer.device=cuda", flash)
+    check(flash)
 
 
 # ---------------------------------------------------------------- what is permitted and rarely meant

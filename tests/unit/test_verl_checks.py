@@ -62,6 +62,19 @@ def test_a_value_that_verl_does_not_know():
     )
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("actor_rollout_ref.actor.policy_loss.loss_mode=vanila", "loss_mode = vanila: Unsupported loss mode"),
+        ("actor_rollout_ref.actor.kl_loss_type=kl3", "kl_loss_type = kl3: verl has no such divergence"),
+        ("actor_rollout_ref.actor.optim.optimizer=AdamX", "optim.optimizer = torch.optim.AdamX: "),
+        ("actor_rollout_ref.actor.optim.optimizer_impl=nowhere", "install its package, or take AdamW"),
+    ],
+)
+def test_names_that_verl_looks_up_when_it_trains(override, words):
+    assert words in refused(override)
+
+
 def test_a_key_of_the_wrong_type():
     assert "rollout" in refused("actor_rollout_ref.rollout.mode=sync")
     assert "actor_rollout_ref.model" in refused("actor_rollout_ref.model.lora_rank=many")

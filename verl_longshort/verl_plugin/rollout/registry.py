@@ -35,13 +35,17 @@ class Rollout:
         return found
 
 
-def _refused_of_vllm(rollout: Mapping[str, Any]) -> Refusals:
+def _refused_of_all(rollout: Mapping[str, Any]) -> Refusals:
     if rollout.get("disaggregation", {}).get("enabled"):
         remedy = "prefill and decode servers are not supported for a pair; set enabled to false"
         yield "disaggregation.enabled", True, remedy
     if rollout.get("prometheus", {}).get("enable"):
         remedy = "verl's configuration file of Prometheus holds one policy's servers; set enable to false"
         yield "prometheus.enable", True, remedy
+
+
+def _refused_of_vllm(rollout: Mapping[str, Any]) -> Refusals:
+    yield from _refused_of_all(rollout)
     if rollout["free_cache_engine"] and not rollout.get("enable_sleep_mode", True):
         yield "enable_sleep_mode", False, "free_cache_engine needs it; set true"
 
@@ -61,6 +65,7 @@ ROLLOUTS = {
             engine=TRANSFORMERS,
             replica=f"{_HERE}.server.TransformersReplica",
             adapter=f"{_HERE}.adapter.TransformersAdapter",
+            refused=_refused_of_all,
         ),
     )
 }

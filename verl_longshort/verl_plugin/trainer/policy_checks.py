@@ -1,17 +1,21 @@
 """Checks one policy's resolved configuration for what its processes would find out a minute later. Imports no verl."""
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 from longshort_reward.errors import UserError
 
-from verl_longshort.base.dry_run import is_planned, planning
+from verl_longshort.base.dry_run import gpus_per_node, is_planned, planning
 from verl_longshort.engines.registry import ENGINES
 from verl_longshort.engines.tokenizers import check_generation_config
 
+_STRATEGIES = ("fsdp", "fsdp2")
+_FLASH = "flash_attention_2"  # verl's default
+
 
 def check_policy(policy: Mapping[str, Any], where: str, *, model_key: str, learns: bool) -> None:
-    """Check adapters, micro batches and what is saved with the model.
+    """Check strategy, adapters, attention, micro batches and what is saved with the model.
 
     Args:
         where: put before the keys in messages.
@@ -23,7 +27,12 @@ def check_policy(policy: Mapping[str, Any], where: str, *, model_key: str, learn
     """
     if not learns:
         return
+    strategy = policy["actor_rollout_ref"]["actor"]["strategy"]
+    if strategy not in _STRATEGIES:
+        remedy = f"checkpoints and exports are made for {' and '.join(_STRATEGIES)}: take one of them"
+        raise UserError(f"{where}actor_rollout_ref.actor.strategy", strategy, remedy)
     _check_adapter(policy, where)
+    _check_attention(policy, where)
     _check_micro_batches(policy, where)
     path = str(policy["actor_rollout_ref"]["model"]["path"])
     if not is_planned(path) and not (planning() and path.count("/") == 1):
@@ -39,6 +48,14 @@ def _check_adapter(policy: Mapping[str, Any], where: str) -> None:
     if adapted and engine is not None and not engine.takes_adapters:
         remedy = f"{engine.title} servers take whole weights only, no LoRA adapters: set true"
         raise UserError(f"{where}actor_rollout_ref.model.lora.merge", False, remedy)
+
+
+def _check_attention(policy: Mapping[str, Any], where: str) -> None:
+    chosen = str((policy["actor_rollout_ref"]["model"]["override_config"] or {}).get("attn_implementation", _FLASH))
+    here = not planning() and policy["trainer"]["device"] == "cuda" and gpus_per_node() > 0
+    if here and chosen == _FLASH and importlib.util.find_spec("flash_attn") is None:
+        key = f"+{where}actor_rollout_ref.model.override_config.attn_implementation"
+        raise UserError(key, chosen, "flash_attn is not installed: pip install flash-attn, or set sdpa")
 
 
 def _check_micro_batches(policy: Mapping[str, Any], where: str) -> None:

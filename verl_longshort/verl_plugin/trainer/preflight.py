@@ -82,7 +82,7 @@ def check_single(config: DictConfig) -> Checked:
     check_loggers(config.trainer.logger)
     _check_single_resume(config.trainer)
     check_model(settings.model, key="longshort.model")
-    policy = {name: plain_dict(config[name]) for name in ("actor_rollout_ref", "critic", "algorithm")}
+    policy = {name: plain_dict(config[name]) for name in ("actor_rollout_ref", "critic", "algorithm", "trainer")}
     check_policy(policy, "", model_key="longshort.model", learns=True)
     check_devices(config, pools=1)
     maker = _maker(

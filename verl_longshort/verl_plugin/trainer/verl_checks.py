@@ -5,10 +5,12 @@ checks what verl asserts in its workers; `check_dataclasses` does the first half
 verl, no CUDA.
 """
 
+import importlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from typing import Any
 
 from hydra.errors import HydraException
 from longshort_reward.errors import UserError
@@ -62,6 +64,7 @@ def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:
     _check_engine(config, where, learns=learns)
     if learns:
         _check_batches(config, where)
+        _check_names(config, where)
         _check_rollout_correction(config, where)
 
 
@@ -135,6 +138,41 @@ def _check_rollout_correction(config: DictConfig, where: str) -> None:
     if (correction.bypass_mode or corrects) and not config.actor_rollout_ref.rollout.calculate_log_probs:
         remedy = f"{key} needs the engine's log-probs: set true"
         raise UserError(f"{where}actor_rollout_ref.rollout.calculate_log_probs", False, remedy)
+
+
+def _check_names(config: DictConfig, where: str) -> None:
+    """Raise UserError for a loss, a divergence or an optimizer that verl looks up only when it trains."""
+    import torch
+    from verl.trainer.ppo.core_algos import get_policy_loss_fn, kl_penalty
+
+    actor = config.actor_rollout_ref.actor
+    sample = torch.zeros(1, 1)
+    looked_up: list[tuple[str, Any, Callable[[Any], Any]]] = [
+        ("actor_rollout_ref.actor.policy_loss.loss_mode", actor.policy_loss.loss_mode, get_policy_loss_fn),
+    ]
+    if actor.use_kl_loss:
+        key = "actor_rollout_ref.actor.kl_loss_type"
+        looked_up.append((key, actor.kl_loss_type, lambda name: kl_penalty(sample, sample, name)))
+    if config.algorithm.use_kl_in_reward:
+        key = "algorithm.kl_penalty"
+        looked_up.append((key, config.algorithm.kl_penalty, lambda name: kl_penalty(sample, sample, name)))
+    for key, name, look in looked_up:
+        try:
+            look(name)
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(
+                f"{where}{key}", name, str(error) or "verl has no such divergence; use low_var_kl"
+            ) from error
+    optim = actor.optim
+    if planning():
+        # its package need not be on this machine
+        return
+    try:
+        getattr(importlib.import_module(optim.optimizer_impl), optim.optimizer)
+    except (ImportError, AttributeError) as error:
+        remedy = f"{error}: install its package, or take AdamW of torch.optim"
+        key = f"{where}actor_rollout_ref.actor.optim.optimizer"
+        raise UserError(key, f"{optim.optimizer_impl}.{optim.optimizer}", remedy) from error
 
 
 def sequence_parallel(actor: DictConfig) -> int:

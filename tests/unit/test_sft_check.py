@@ -66,6 +66,9 @@ MISTAKES = {
     "trainer.resume_mode=auto": "trainer.resume_mode = auto: a fine-tuning starts afresh",
     "checkpoint.save_contents=[model]": "checkpoint.save_contents = ['model']: the trained policy is exported from",
     "model.lora_adapter_path=x": "model.lora_adapter_path = x: verl ignores it without model.lora_rank",
+    "trainer.save_freq=0": "trainer.save_freq = 0: must be -1, after_each_epoch or a number of steps, 1 or more",
+    "trainer.test_freq=often": "trainer.test_freq = often: must be -1, after_each_epoch or a number of steps",
+    "trainer.test_freq=2": "trainer.test_freq = 2: there are no held-out trajectories",
     "longshort.held_out=1": "longshort.held_out = 1: must be a share",
     "longshort.held_out=true": "longshort.held_out = True: must be a share",
     "longshort.held_out=0.5": "data.train_batch_size = 4: must be from 1 to the number of trajectories, 0",
@@ -192,6 +195,11 @@ def test_problems_are_held_out_whole_and_always_the_same(good: list[str], tmp_pa
     assert chosen == held_out_problems([record["problem"] for record in reversed(records)], 0.25)
     assert held_out_problems(["a", "b"], 0) == set()
     assert len(held_out_problems(["a", "b", "b"], 0.01)) == 1
+
+
+def test_batches_of_a_given_size_must_fill_up(good: list[str]) -> None:
+    with pytest.raises(UserError, match=r"data\.micro_batch_size_per_gpu = 3: must divide the 4 trajectories"):
+        check(compose_config("sft", [*good, "data.use_dynamic_bsz=false", "data.micro_batch_size_per_gpu=3"]))
 
 
 def test_a_missing_key_is_named(good: list[str]) -> None:

@@ -106,6 +106,10 @@ def check(config: DictConfig) -> None:
     devices = config.trainer.nnodes * config.trainer.n_gpus_per_node
     if batch % devices:
         raise UserError("data.train_batch_size", batch, f"must be a multiple of the number of devices, {devices}")
+    micro = config.data.micro_batch_size_per_gpu
+    if not config.data.use_dynamic_bsz and (micro < 1 or batch // devices % micro):
+        remedy = f"must divide the {batch // devices} trajectories of a device in a batch, or set data.use_dynamic_bsz"
+        raise UserError("data.micro_batch_size_per_gpu", micro, remedy)
     trainer = config.trainer
     steps = trainer.total_training_steps
     most = None if rows is None else trainer.total_epochs * (rows // batch)
@@ -161,7 +165,7 @@ def check_rows(config: DictConfig) -> None:
         rows = _rows(records[:limit] if limit > 0 else records, tokenizer, role, prompts, key=f"data.{key}_files")
         kept = fitting(rows, data.max_length)
         longest = max((len(rows[index].ids) for index in kept), default=0)
-        if data.use_dynamic_bsz and longest > room:
+        if (data.use_dynamic_bsz or measures(config)) and longest > room:
             remedy = f"must hold the longest sequence, {longest} tokens: raise it"
             raise UserError("data.max_token_len_per_gpu", data.max_token_len_per_gpu, remedy)
         if key == "train" and len(kept) < data.train_batch_size:
@@ -222,6 +226,10 @@ def _check_settings(config: DictConfig) -> None:
     epochs = trainer.total_epochs
     if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
         raise UserError("trainer.total_epochs", epochs, "set a whole number of 1 or more")
+    for key in ("test_freq", "save_freq"):
+        every = trainer[key]
+        if every not in (-1, "after_each_epoch") and (not isinstance(every, int) or every < 1):
+            raise UserError(f"trainer.{key}", every, "must be -1, after_each_epoch or a number of steps, 1 or more")
     share = ours.held_out
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise UserError("longshort.held_out", share, "must be a share of the problems, from 0 to below 1")
@@ -233,6 +241,9 @@ def _check_settings(config: DictConfig) -> None:
     if ours.export_epoch == "best" and not measures(config):
         remedy = "needs held-out trajectories: give longshort.held_out or data.val_files"
         raise UserError("longshort.export_epoch", "best", remedy)
+    if trainer.test_freq != -1 and not measures(config):
+        remedy = "there are no held-out trajectories: give longshort.held_out or data.val_files, or leave it out"
+        raise UserError("trainer.test_freq", trainer.test_freq, remedy)
     if "hf_model" not in config.checkpoint.save_contents:
         remedy = "the trained policy is exported from hf_model: add it"
         raise UserError("checkpoint.save_contents", list(config.checkpoint.save_contents), remedy)

@@ -112,6 +112,8 @@ class ReportingSFTTrainer(SFTTrainer):
         return output
 
     def _measure(self, data: Any) -> Any:
+        # batches of a given size would have to fill up
+        tensordict_utils.assign_non_tensor(data, use_dynamic_bsz=True)
         output = self._infer_batch(data)
         # the loss is a mean over all ranks' tokens, and batches have different numbers of them
         tokens = data["loss_mask"].values().sum().to(get_device_name(), torch.float64)

@@ -7,7 +7,7 @@ from longshort_reward.errors import UserError
 
 from verl_longshort import __version__
 from verl_longshort.base.dry_run import dry_run
-from verl_longshort.base.errors import RunDiedError, UnavailableError
+from verl_longshort.base.errors import RunDiedError, RunStoppedError, UnavailableError
 from verl_longshort.base.stage import Stage, TrainingStage, execute
 from verl_longshort.stages import all_stages
 
@@ -18,12 +18,18 @@ class _Mistake(click.ClickException):
     exit_code = 2
 
 
+class _Stopped(click.ClickException):
+    exit_code = 143  # as a shell gives it for SIGTERM
+
+
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UserError as error:
             raise _Mistake(str(error)) from error
+        except RunStoppedError as error:
+            raise _Stopped(str(error)) from error
         except (UnavailableError, RunDiedError) as error:
             raise click.ClickException(str(error)) from error
 

@@ -134,6 +134,7 @@ TOUCHES: dict[str, list[Touch]] = {
             on_validate_end="",
             _save_checkpoint="",
             _load_checkpoint="",
+            _validate="",
             _compute_metrics="batch metrics timing_raw global_steps epoch",
             _val_metrics_update=None,
             _log_rollout_data="batch timing_raw rollout_data_dir",
@@ -193,6 +194,7 @@ TOUCHES: dict[str, list[Touch]] = {
             _compute_metrics="batch metrics timing_raw global_steps epoch",
             _val_metrics_update=None,
         ),
+        called(TRAINER, "PPOTrainer._save_checkpoint", "self"),
     ],
     "trainer/policy_trainer.py": [
         *overridden(

@@ -17,6 +17,7 @@ from verl_longshort.verl_plugin.trainer.keys import (
     FOR_THE_RUN,
     PAIR,
     PAIR_LOOP,
+    SINGLE,
     SINGLE_LOOP,
     check_keys,
 )
@@ -119,12 +120,12 @@ def other(value: Any) -> Any:
     return value + 7 if isinstance(value, int | float) else "other"
 
 
-CASES = [(loop, prefix) for loop in NAMES for prefix in {**EVERY_RUN, **(PAIR if loop == PAIR_LOOP else {})}]
+CASES = [(loop, prefix) for loop in NAMES for prefix in {**EVERY_RUN, **(PAIR if loop == PAIR_LOOP else SINGLE)}]
 
 
 @pytest.mark.parametrize(("loop", "prefix"), CASES)
 def test_a_changed_key_of_the_table_is_refused_by_name(loop: str, prefix: str) -> None:
-    table = {**EVERY_RUN, **PAIR}
+    table = {**EVERY_RUN, **PAIR, **SINGLE}
     node = OmegaConf.select(DEFAULTS[loop], prefix)
     is_block = isinstance(node, DictConfig)
     name = next((k for k in node if not isinstance(node._get_node(k), DictConfig)), None) if is_block else ""
@@ -136,7 +137,7 @@ def test_a_changed_key_of_the_table_is_refused_by_name(loop: str, prefix: str) -
     assert error.value.remedy == table[prefix]
 
 
-@pytest.mark.parametrize("prefix", sorted({*EVERY_RUN, *PAIR} - {"trainer.v1.sync"}))
+@pytest.mark.parametrize("prefix", sorted({*EVERY_RUN, *PAIR, *SINGLE} - {"trainer.v1.sync"}))
 def test_verl_has_every_key_of_the_table(prefix: str) -> None:
     assert OmegaConf.select(DEFAULTS[PAIR_LOOP], prefix.rpartition(".")[0] or prefix) is not None
     leaf = prefix.rpartition(".")[2]

@@ -22,11 +22,11 @@ from typing import TextIO
 from longshort_reward.errors import UserError
 from rich.console import Console
 
-from verl_longshort.base.errors import RunDiedError, UnavailableError
+from verl_longshort.base.errors import RunDiedError, RunStoppedError, UnavailableError
 
 VARIABLE = "LONGSHORT_CONSOLE"
 PACKAGE = "verl_longshort"
-_FOR_PEOPLE = (UserError, RunDiedError, UnavailableError)
+_FOR_PEOPLE = (UserError, RunDiedError, RunStoppedError, UnavailableError)
 
 
 @dataclass(frozen=True, kw_only=True)

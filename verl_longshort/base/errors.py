@@ -8,5 +8,13 @@ class RunDiedError(Exception):
     """
 
 
+class UnwrittenError(RunDiedError):
+    """A run ended because a file of it cannot be written; the message is one line and complete."""
+
+
+class RunStoppedError(Exception):
+    """A run ended because it was asked to; the message says how to go on. The command ends with status 143."""
+
+
 class UnavailableError(Exception):
     """A language model gives no answers; asking it something else will not help."""

@@ -6,6 +6,7 @@ the key under which the user gave the path, in seconds and before any heavy impo
 
 import codecs
 import csv
+import errno
 import json
 import os
 import re
@@ -108,6 +109,21 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
     temporary.replace(path)
+    if durable:
+        sync_to_disk(path.parent)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # some network file systems cannot do this with folders, and need not
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:

@@ -135,6 +135,8 @@ class PolicyUse:
     """Training steps in which it learns."""
     checkpoint_bytes: float = 0.0
     """Per parameter and checkpoint."""
+    checkpoints: int | None = None
+    """Of its own on the disk at the same time; None: as many as the run has."""
 
 
 @dataclass(frozen=True, kw_only=True)

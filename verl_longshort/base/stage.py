@@ -7,6 +7,7 @@ and asked what it requires. So no stage knows of dry runs, help texts or progres
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from verl_longshort.base.console import captured, next_log
 from verl_longshort.base.dry_run import dry_run
+from verl_longshort.base.lock import Lock, held
 from verl_longshort.base.progress import shown
 from verl_longshort.base.requirements import Requirements
 from verl_longshort.config.compose import compose_config
@@ -47,6 +49,10 @@ class Stage(ABC, Generic[SettingsT, InputsT]):
         and their expected number.
         """
         return None  # type: ignore[return-value]
+
+    def lock(self, settings: SettingsT) -> Lock | None:
+        """What only one process may hold while it works; None: several may."""
+        return None
 
     def log(self, settings: SettingsT) -> Path | None:
         """File for all that the work's processes print; None: they print what a person should read."""
@@ -117,6 +123,11 @@ class TrainingStage(Stage[TrainingSettings, None]):
         """Read from the configuration."""
         return self.required(settings.config)
 
+    def lock(self, settings: TrainingSettings) -> Lock | None:
+        """Of the checkpoints' folder."""
+        key, folder = "trainer.default_local_dir", Path(settings.config.trainer.default_local_dir)
+        return Lock(file=folder / ".lock", key=key, value=folder, holder="another run")
+
     def log(self, settings: TrainingSettings) -> Path | None:
         """In `logs/` beside the checkpoints."""
         return next_log(Path(settings.config.trainer.default_local_dir) / "logs", self.name)
@@ -141,10 +152,11 @@ def execute(
     inputs = stage.inputs(settings)
     if (dry := dry_run()) is not None:
         dry.finish(stage.requirements(settings, inputs))
-    if look is not None:
-        look(stage.requirements(settings, inputs))
-    if (log := stage.log(settings)) is None:
-        with shown(stage.name):
-            return stage.run(settings, inputs, console or Console())
-    with captured(log) as apart, shown(stage.name, apart.console, said=apart.said):
-        return stage.run(settings, inputs, apart.console)
+    with nullcontext() if (lock := stage.lock(settings)) is None else held(lock):
+        if look is not None:
+            look(stage.requirements(settings, inputs))
+        if (log := stage.log(settings)) is None:
+            with shown(stage.name):
+                return stage.run(settings, inputs, console or Console())
+        with captured(log) as apart, shown(stage.name, apart.console, said=apart.said):
+            return stage.run(settings, inputs, apart.console)

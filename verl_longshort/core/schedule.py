@@ -59,6 +59,10 @@ class Schedule:
         """The index of the round that `step` (1 … total_steps) belongs to."""
         return (step - 1) // self.steps_per_round
 
+    def ends_round(self, step: int) -> bool:
+        """Whether a round is complete after `step`."""
+        return step % self.steps_per_round == 0
+
     def learners(self, step: int) -> tuple[Role, ...]:
         """The roles that learn in `step`."""
         return self.rounds[self.round_of(step)].learners

@@ -4,7 +4,7 @@
 by problem, because the samples of one problem are not independent. Of several benchmarks they give the mean
 of the benchmarks' means, each benchmark counting the same, and resample problems within each benchmark.
 `accuracy_efficiency_score` is the AES that the paper reports, `score_interval` and `mean_score_interval` the
-same for samples.
+same for samples, `score_difference` what two models differ by.
 """
 
 import math
@@ -108,6 +108,22 @@ def mean_score_interval(own: Sequence[Columns], base: Sequence[Columns]) -> Inte
     value = accuracy_efficiency_score(means[0], means[1], base_accuracy=means[2], base_length=means[3])
     low, high = _bootstrap(strata, _finite_score)
     return Interval(value=value, low=low, high=high)
+
+
+def score_difference(own: Columns, other: Columns, base: Columns) -> Interval:
+    """AES of `own` minus AES of `other`, both against `base`, with a bootstrap interval over the problems of one
+    benchmark, which all three answered.
+
+    NaN bounds and ValueError as in `mean_score_interval`.
+    """
+    stratum = np.stack([_problem_means(samples) for columns in (own, other, base) for samples in columns])
+    means = stratum.mean(axis=1)
+    scores = [
+        accuracy_efficiency_score(*means[place : place + 2], base_accuracy=means[4], base_length=means[5])
+        for place in (0, 2)
+    ]
+    low, high = _bootstrap([stratum], lambda m: _finite_score(m[[0, 1, 4, 5]]) - _finite_score(m[[2, 3, 4, 5]]))
+    return Interval(value=scores[0] - scores[1], low=low, high=high)
 
 
 def _score(accuracy: Any, length: Any, base_accuracy: Any, base_length: Any) -> Any:

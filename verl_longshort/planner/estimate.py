@@ -192,8 +192,12 @@ def _disk_parts(stages: Sequence[PlannedStage], products: Mapping[str, Product],
     for stage in stages:
         for work in (command.needs.work for command in stage.commands):
             if isinstance(work, ReinforcementWork):
-                sizes = (p.checkpoint_bytes * parameters(p.engine.model) for p in work.policies.values())
-                parts[f"checkpoints of {stage.checked.stage.name}"] = sum(sizes) * work.checkpoints
+                parts[f"checkpoints of {stage.checked.stage.name}"] = sum(
+                    policy.checkpoint_bytes
+                    * parameters(policy.engine.model)
+                    * (work.checkpoints if policy.checkpoints is None else policy.checkpoints)
+                    for policy in work.policies.values()
+                )
     if download := sum(found.download for found in models.found):
         parts["models from the Hub (its cache, which may lie on another disk)"] = download
     return parts

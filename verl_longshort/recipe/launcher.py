@@ -5,7 +5,6 @@ stages, is skipped. Nothing of a stage outlives the launcher when that is interr
 was killed left running is ended when the stage is started again.
 """
 
-import fcntl
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from types import FrameType
 from longshort_reward.errors import UserError
 from rich.console import Console
 
+from verl_longshort.base.lock import Lock, held
 from verl_longshort.base.progress import clock
 from verl_longshort.base.run_record import write_record
 from verl_longshort.recipe.display import Display
@@ -42,7 +42,8 @@ def run_recipe(
     recipe = load_recipe(path, overrides)
     selected = (selection or Selection()).groups(recipe)
     console = console or Console()
-    with _lock(recipe.output), terminate_like_interrupt():
+    lock = Lock(file=recipe.output / ".lock", key="output", value=recipe.output, holder="another launcher")
+    with held(lock), terminate_like_interrupt():
         write_record(
             recipe.output,
             recipe=path,
@@ -121,18 +122,6 @@ def _run_group(group: Group, recipe: Recipe, display: Display) -> bool:
 
 def _say(text: str, console: Console, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _lock(output: Path) -> Iterator[None]:
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "another launcher is running this recipe; wait for it or stop it"
-            raise UserError("output", output, remedy) from None
-        yield
 
 
 @contextmanager

@@ -25,10 +25,13 @@ from verl_longshort.report.training_log import TrainingLog, read_training_log
 class Choice:
     """The checkpoint that validation chose (`best.json`)."""
 
-    start: Validation
+    start: Validation | None
+    """None: the run did not validate before its first step."""
     best: Validation
     label: str | None
     """The pair in the paper's notation, None when the schedule is not known."""
+    rival: int | None = None
+    """The step of a pair that the choice cannot be told from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,8 @@ def _read_run(root: Path, label: str, record: RunRecord | None, base: str | None
     pair = _pair_folder(root)
     others = sorted({file.parent for file in root.rglob("metrics.*.jsonl")} - {pair})
     store = CheckpointStore(pair)
-    step, schedule = store.latest(), None
+    # what it says of training needs no weights, so a damaged checkpoint will do
+    step, schedule = max(store.steps(), default=None), None
     if step is not None:
         state = json.loads((store.pair_folder(step) / "pair.json").read_text(encoding="utf-8"))
         schedule = Schedule.parse(state["schedule"], state["steps_per_round"])
@@ -161,7 +165,10 @@ def _choice(store: CheckpointStore, schedule: Schedule | None) -> Choice | None:
         return None
     chosen = Validation(**best["best"])
     label = schedule.label(chosen.step) if schedule else None
-    return Choice(start=Validation(**best["start"]), best=chosen, label=label)
+    start = Validation(**best["start"]) if best["start"] else None
+    rival = best.get("rival") or {}
+    noise = rival["step"] if rival.get("within_noise") else None
+    return Choice(start=start, best=chosen, label=label, rival=noise)
 
 
 def _stages(root: Path, record: RunRecord | None) -> dict[str, Marker | None]:

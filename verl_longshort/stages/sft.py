@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from verl_longshort.base.folders import work_folder
+from verl_longshort.base.lock import Lock
 from verl_longshort.base.stage import TrainingSettings, TrainingStage
 from verl_longshort.verl_plugin.trainer.requirements import sft_requirements
 from verl_longshort.verl_plugin.trainer.sft import checked_config, fine_tune, output_folder
@@ -15,6 +16,13 @@ class SftStage(TrainingStage):
     checked_config = staticmethod(checked_config)
     required = staticmethod(sft_requirements)
     train = staticmethod(fine_tune)
+
+    def lock(self, settings: TrainingSettings) -> Lock:
+        """Where the work is done: the result appears in one step."""
+        folder = output_folder(settings.config)
+        work = work_folder(folder)
+        file = work.with_name(f".{work.name}.lock")
+        return Lock(file=file, key="longshort.output_dir", value=folder, holder="another run")
 
     def log(self, settings: TrainingSettings) -> Path | None:
         """Beside the trained policy's folder; None where nothing can be beside it."""

@@ -84,6 +84,8 @@ class LongShortAgentLoop(AgentLoopBase):
             text = trajectory.state.final_text if answered else None
             correct = await _matches(text, sample, settings.answer_timeout_s)
         facts = trajectory_facts(trajectory, correct)
+        # validations are compared problem by problem
+        facts["problem"] = f"{sample.get('data_source')}/{sample['index']}"
         version = int(sample["global_steps"]) - 1
         return [self._row(trajectory, role, facts, timing, version) for role in ROLES]
 

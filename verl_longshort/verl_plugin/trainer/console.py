@@ -59,10 +59,21 @@ def step_line(step: int, total: int, metrics: Metrics, figures: Any, label: str,
     return "  ".join(parts)
 
 
-def say_validation(now: Validation, best: Validation | None) -> None:
-    """Say what a validation gave, and which one is the best so far."""
+def say_validation(now: Validation, best: Validation | None, rival: int | None = None) -> None:
+    """Say what a validation gave, and which one is the best so far.
+
+    `rival` is the step of a pair that the best one cannot be told from.
+    """
+    accuracy = _with_interval(now.accuracy, now.accuracy_interval, "{:.1%}")
+    tokens = _with_interval(now.tokens, now.tokens_interval, "{:.1f}")
     so_far = "" if best is None else "; the best so far" if best.step == now.step else f"; best: step {best.step}"
-    say(f"validation after step {now.step}: accuracy {now.accuracy:.1%}, {now.tokens:.1f} tokens{so_far}")
+    so_far += "" if rival is None else f", within noise of step {rival}"
+    say(f"validation after step {now.step}: accuracy {accuracy}, {tokens} tokens{so_far}")
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None, form: str) -> str:
+    bounds = "" if interval is None else " [" + ", ".join(form.format(bound) for bound in interval) + "]"
+    return form.format(value) + bounds
 
 
 def say_checkpoint(folder: Path, seconds: float) -> None:

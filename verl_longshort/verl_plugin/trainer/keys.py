@@ -50,9 +50,6 @@ EVERY_RUN: Mapping[str, str] = {
     "actor_rollout_ref.actor.calculate_sum_pi_squared": _UNREAD,
     # trainer_base.py:380
     "actor_rollout_ref.rollout.checkpoint_engine.backend": "verl sets naive where training and engines share devices",
-    # trainer_base.py:745
-    "actor_rollout_ref.actor.optim.total_training_steps": _LENGTH,
-    "critic.optim.total_training_steps": _LENGTH,
     # agent_loop_tq.py:96 ("add trace support"): no trajectory is traced
     "actor_rollout_ref.rollout.trace": _UNREAD,
     # needs routed_experts of the agent loop
@@ -118,6 +115,13 @@ PAIR: Mapping[str, str] = {
 }
 """As `EVERY_RUN`, for a pair alone."""
 
+SINGLE: Mapping[str, str] = {
+    # trainer_base.py:745 sets it
+    "actor_rollout_ref.actor.optim.total_training_steps": _LENGTH,
+    "critic.optim.total_training_steps": _LENGTH,
+}
+"""As `EVERY_RUN`, for a single model alone."""
+
 _READ_WITHOUT_DEFAULT = {
     "data": ("cache_dir",),
     "trainer": ("wandb_proxy", "rl_insight", "remove_previous_ckpt_in_save"),
@@ -171,7 +175,7 @@ def check_keys(config: DictConfig, defaults: DictConfig, *, agent_loop: str) -> 
     Raises:
         UserError: for the first key that would be ignored or would break the run.
     """
-    tables = {**EVERY_RUN, **(PAIR if agent_loop == PAIR_LOOP else {})}
+    tables = {**EVERY_RUN, **(PAIR if agent_loop == PAIR_LOOP else SINGLE)}
     known, given = _leaves(defaults), _leaves(config)
     for prefix, remedy in tables.items():
         for key in sorted(given.keys() | known.keys()):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.console import say
 from verl_longshort.base.dry_run import absolute
-from verl_longshort.base.metrics_files import number_metrics_file
+from verl_longshort.base.metrics_files import metrics_file
 from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.config.compose import compose_config, default_config
 from verl_longshort.config.pair import Pools, settings_of
@@ -160,6 +160,7 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     Raises:
         UserError: the Ray cluster is not what the run needs, or as a process of the run raised it.
         RunDiedError: a node or a process of the run died.
+        RunStoppedError: the command received SIGTERM.
     """
     import ray
     from ray.exceptions import RayError
@@ -175,25 +176,33 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
         # TransferQueue warns at every request where the machine has fewer cores than the eight threads it likes
         os.environ.setdefault(QUEUE_THREADS, str(min(8, psutil.cpu_count(logical=False) or 1)))
     cluster.check_reachable(config)
-    number_metrics_file(Path(config.trainer.default_local_dir))
-    cluster.point_at_cluster(config, pools=pools)
-    cluster.carry_environment(config, os.environ)
-    runner = WatchedRunner(TaskRunnerV1, config, pools=pools, models=models, command=command)
-    try:
-        run_ppo(config, task_runner_class=runner)
-    except RayError as error:
-        explained = runner.explain(error)
-        if explained is error:
+    with metrics_file(Path(config.trainer.default_local_dir)):
+        cluster.point_at_cluster(config, pools=pools)
+        cluster.carry_environment(config, os.environ)
+        runner = WatchedRunner(TaskRunnerV1, config, pools=pools, models=models, command=command)
+        runner.stop.file.forget()
+        runner.stop.install(is_running=False)
+        try:
+            run_ppo(config, task_runner_class=runner)
+        except SystemExit as error:
+            # Ray's own answer to SIGTERM, while it starts
+            raise runner.stop.file.stopped() from error
+        except RayError as error:
+            if runner.stop.is_asked:
+                raise runner.stop.file.stopped() from error
+            explained = runner.explain(error)
+            if explained is error:
+                raise
+            raise explained from error
+        except (Exception, KeyboardInterrupt) as error:
+            if not runner.connected and isinstance(error, (ConnectionError, RuntimeError, ValueError)):
+                raise cluster.no_connection(config, error) from error
+            if lost := runner.lost_process():
+                raise lost from error
             raise
-        raise explained from error
-    except (Exception, KeyboardInterrupt) as error:
-        if not runner.connected and isinstance(error, (ConnectionError, RuntimeError, ValueError)):
-            raise cluster.no_connection(config, error) from error
-        if lost := runner.lost_process():
-            raise lost from error
-        raise
-    finally:
-        runner.stop_watching()
-        # what the processes printed last is on its way to the log
-        time.sleep(LAST_LINES_S)
-        ray.shutdown()
+        finally:
+            runner.stop_watching()
+            runner.stop.restore()
+            # what the processes printed last is on its way to the log
+            time.sleep(LAST_LINES_S)
+            ray.shutdown()

@@ -20,12 +20,13 @@ from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
 
-from verl_longshort.base.checkpoint import PairState, Validation
+from verl_longshort.base.checkpoint import DATA, PairState, Validation
 from verl_longshort.base.console import say
+from verl_longshort.base.errors import RunStoppedError
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
-from verl_longshort.evaluation.metrics import accuracy_efficiency_score
 from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
 from verl_longshort.verl_plugin.trainer.activity import GENERATING, STARTING, VALIDATING, ActivityFile
+from verl_longshort.verl_plugin.trainer.best_pair import Validated, certainty, choose, recall, remember
 from verl_longshort.verl_plugin.trainer.console import PAIR, StepLines, say_checkpoint, say_validation
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit
@@ -41,8 +42,8 @@ from verl_longshort.verl_plugin.trainer.group_reward import (
 )
 from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
 from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
-from verl_longshort.verl_plugin.trainer.preflight import resume_point
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
+from verl_longshort.verl_plugin.trainer.resume import data_identity, plan_of, policy_identity, resume_point
 from verl_longshort.verl_plugin.trainer.rows import (
     joined,
     own_tokens,
@@ -53,6 +54,8 @@ from verl_longshort.verl_plugin.trainer.rows import (
     write_rewards,
 )
 from verl_longshort.verl_plugin.trainer.sampled import log_step
+from verl_longshort.verl_plugin.trainer.stop import StopFile
+from verl_longshort.verl_plugin.trainer.unsaved import explain_unsaved
 from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl
 
 Policy = PolicyTrainer | FrozenPolicy
@@ -91,14 +94,19 @@ class PairTrainer(PPOTrainerSync):
         self._lines = StepLines(self.schedule.total_steps)
         self._texts: dict[str, tuple[str, str]] = {}
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
-        self._validated: Validation | None = None
+        self._validated: Validated | None = None
         self._start: Validation | None = None
+        self._stop = StopFile(config.trainer.default_local_dir)
+        # the step of the last checkpoint, and of the one that holds a policy's present weights
+        self._saved: int | None = None
+        self._written: dict[Role, int] = {}
+        self._identity: dict[str, Any] = {}
         super().__init__(config)
 
     # ---- construction ------------------------------------------------------------------------------
 
     def _build_replay_buffer(self) -> PairReplayBuffer:
-        return PairReplayBuffer(
+        buffer = PairReplayBuffer(
             self,
             timeout_s=self.settings.rollout_timeout_s,
             max_failed_share=self.settings.max_failed_share,
@@ -106,6 +114,8 @@ class PairTrainer(PPOTrainerSync):
             prefix="pair",
             shared_value=self._shared_value,
         )
+        buffer.stop = self._stop
+        return buffer
 
     def _shared_value(self, keys: Sequence[str], facts: Sequence[Facts], step: int) -> float | None:
         """See `group_reward.shared_value`."""
@@ -188,13 +198,20 @@ class PairTrainer(PPOTrainerSync):
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
         """One training step; returns all rows, with the padding that verl added to the learners' rows."""
         self.activity.now(self.global_steps, GENERATING)
-        self.prepare_step()
-        with marked_timer("gen", timing_raw, color="red"):
-            batch, sampled = self.replay_buffer.sample(
-                global_steps=self.global_steps,
-                partition_id="train",
-                batch_size=self.config.data.train_batch_size,
-            )
+        # None: nothing was read yet, and nothing has changed since the run began
+        position = None if self.train_dataloader_it is None else self.train_dataloader.state_dict()
+        try:
+            self._stop.check()
+            self.prepare_step()
+            with marked_timer("gen", timing_raw, color="red"):
+                batch, sampled = self.replay_buffer.sample(
+                    global_steps=self.global_steps,
+                    partition_id="train",
+                    batch_size=self.config.data.train_batch_size,
+                )
+        except RunStoppedError:
+            self._save_before_end(self.global_steps - 1, position)
+            raise
         metrics.update(sampled)
         learners = self.schedule.learners(self.global_steps)
         for role, policy in self.policies.items():
@@ -249,6 +266,7 @@ class PairTrainer(PPOTrainerSync):
         if not learns:
             return rows
         self.activity.now(self.global_steps, f"{role} learns")
+        self._written.pop(role, None)
         left_out = rows.select_keys([key for key in rows.keys if key not in set(teaching.keys)])
         batch, learned, timing = policy.learn(
             rows.select_keys(list(teaching.keys)),
@@ -261,7 +279,11 @@ class PairTrainer(PPOTrainerSync):
         return joined([batch, left_out])
 
     def on_step_end(self) -> None:
-        """Give every engine its weights: learners' new ones, and the others what a sleeping engine lost."""
+        """Save the end of a round, and give every engine its weights.
+
+        Learners have new ones, and an engine that slept has lost those it had.
+        """
+        self._save_end_of_round()
         self.activity.now(self.global_steps, "giving the engines their weights")
         with marked_timer("update_weights", self.timing_raw, color="red"):
             for policy in self.policies.values():
@@ -300,8 +322,10 @@ class PairTrainer(PPOTrainerSync):
 
     def _say_validation(self) -> None:
         if self._validated is not None:
-            known = self.store.read_best()
-            say_validation(self._validated, Validation(**known["best"]) if known else None)
+            known = self.store.read_best() or {}
+            best, rival = known.get("best"), known.get("rival") or {}
+            noise = rival["step"] if rival.get("within_noise") else None
+            say_validation(self._validated.summary(), Validation(**best) if best else None, noise)
 
     # ---- verl's own files of prompts and responses -------------------------------------------------
 
@@ -341,12 +365,20 @@ class PairTrainer(PPOTrainerSync):
         self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
-        # as in verl's own metrics, a trajectory that failed is one that was not solved
-        accuracy = sum(reward_extra_infos_dict["acc"]) / sum(kwargs["expected_acc_counts"].values())
-        tokens = float(torch.tensor(reward_extra_infos_dict["tokens"]).mean())
-        self._validated = Validation(step=self.global_steps, accuracy=accuracy, tokens=tokens)
-        metrics.update({"val/accuracy": accuracy, "val/tokens": tokens, **self.replay_buffer.validation_failures()})
+        expected = {uid: count for (_, uid), count in kwargs["expected_acc_counts"].items()}
+        self._validated = Validated.of(self.global_steps, expected, sample_uids, reward_extra_infos_dict)
+        summary = self._validated.summary()
+        metrics.update({"val/accuracy": summary.accuracy, "val/tokens": summary.tokens})
+        metrics.update(self.replay_buffer.validation_failures())
         return metrics
+
+    def _validate(self) -> dict[str, float]:
+        try:
+            return super()._validate()
+        except RunStoppedError:
+            position = None if self.train_dataloader_it is None else self.train_dataloader.state_dict()
+            self._save_before_end(self.global_steps, position)
+            raise
 
     def on_validate_begin(self) -> None:
         """Note it in the run's activity."""
@@ -354,16 +386,22 @@ class PairTrainer(PPOTrainerSync):
 
     def on_validate_end(self) -> None:
         """Keep the checkpoint whose pair has the best accuracy-efficiency score against the starting pair."""
-        now = self._validated
-        assert now is not None, "verl ended a validation without metrics"
+        assert self._validated is not None, "verl ended a validation without metrics"
+        remember(self.store.root, self._validated)
+        if self.global_steps == 0:
+            self._start = self._validated.summary()
+        validated = recall(self.store.root, self.global_steps)
+        pairs = {step: one.summary(intervals=False) for step, one in validated.items()}
         known = self.store.read_best()
-        start = self._start = self._start or (Validation(**known["start"]) if known else now)
-        best = Validation(**known["best"]) if known else None
-        kept = now.step == 0 or self.store.exists(now.step)
-        if kept and (best is None or _score(now, start) > _score(best, start)):
-            self.store.write_best(start, now, {r: p.exported(now.step) for r, p in self.policies.items()})
-        if self.settings.keep_checkpoints is not None:
-            self.store.prune(self.settings.keep_checkpoints)
+        if known is not None:
+            pairs.setdefault(known["best"]["step"], Validation(**known["best"]))
+        best = choose((one for one in pairs.values() if not one.step or self.store.exists(one.step)), self._start)
+        if best is not None:
+            chosen = validated[best.step].summary() if best.step in validated else best
+            models = {role: policy.exported(best.step) for role, policy in self.policies.items()}
+            sure = certainty(validated, best.step, self._start)
+            self.store.write_best(self._start, chosen, models, **sure)
+        self._prune()
         if self.config.trainer.get("val_only"):
             # no step follows that would say it
             self._say_validation()
@@ -371,34 +409,97 @@ class PairTrainer(PPOTrainerSync):
     # ---- checkpoints -------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
-        self.activity.now(self.global_steps, "saving a checkpoint")
-        for role, policy in self.policies.items():
-            policy.save(self.global_steps)
-            if isinstance(policy, PolicyTrainer):
-                folder, model = Path(policy.exported(self.global_steps)), policy.config.actor_rollout_ref.model
-                finish_export(folder, model, role=role, prompts=self.settings.prompts)
-        folder = self.store.pair_folder(self.global_steps)
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
-        rounds = [r.value for r in self.schedule.rounds]
-        state = PairState(step=self.global_steps, schedule=rounds, steps_per_round=self.schedule.steps_per_round)
-        self.store.commit(state)
+        if self.global_steps != self._saved:
+            self._save(self.global_steps, self.train_dataloader.state_dict())
+
+    def _save_before_end(self, step: int, position: dict[str, Any] | None) -> None:
+        """Save what was reached with the last step of a run that is to end, unless that is done."""
+        if position is not None and step != self._saved and self.config.trainer.save_freq > 0:
+            for policy in self.policies.values():
+                policy.sleep()
+            self._save(step, position)
+
+    def _save(self, step: int, position: dict[str, Any]) -> None:
+        """Save the pair after `step`, with the place in the training data.
+
+        Raises UnwrittenError when the files cannot be written; what was written of the checkpoint is gone then.
+        """
+        self.activity.now(step, "saving a checkpoint")
+        try:
+            # what a killed run left of this step may share files with whole checkpoints: never write into it
+            self.store.discard(step)
+            for role, policy in self.policies.items():
+                self._save_policy(role, policy, step)
+            folder = self.store.pair_folder(step)
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(position, folder / DATA)
+            state = PairState(
+                step=step,
+                schedule=[r.value for r in self.schedule.rounds],
+                steps_per_round=self.schedule.steps_per_round,
+                **self._identity,
+            )
+            self.store.commit(state)
+        except Exception as error:
+            raise explain_unsaved(error, self.store, step) from error
+        self._saved = step
+        self._prune()
+
+    def _save_end_of_round(self) -> None:
+        if self.config.trainer.save_freq > 0 and self.schedule.ends_round(self.global_steps):
+            with marked_timer("save_checkpoint", self.timing_raw, color="green"):
+                self._save_checkpoint()
+
+    def _save_policy(self, role: Role, policy: Policy, step: int) -> None:
+        written = self._written.get(role)
+        if written is not None:
+            try:
+                self.store.share(role, step, written=written)
+            except OSError as error:
+                say(f"{role}'s files of step {written} cannot be linked and are written again: {error}")
+            else:
+                self._written[role] = step
+                return
+        policy.save(step)
+        if isinstance(policy, PolicyTrainer):
+            model = policy.config.actor_rollout_ref.model
+            finish_export(Path(policy.exported(step)), model, role=role, prompts=self.settings.prompts)
+            self._written[role] = step
+
+    def _prune(self) -> None:
+        if self.settings.keep_checkpoints is not None:
+            ends = range(0, self.schedule.total_steps + 1, self.schedule.steps_per_round)
+            self.store.prune(self.settings.keep_checkpoints, spare=ends)
 
     def _load_checkpoint(self) -> None:
         resume = resume_point(self.config.trainer)
         self.store, self.source = resume.store, resume.source
         self.global_steps = resume.step or 0
-        known = self.source.read_best()
+        policies = plain_dict(self.config.longshort.policy_configs)
+        self._identity = {
+            "plan": plan_of(self.settings, policies),
+            "data": data_identity(self.config),
+            "policies": {role: policy_identity(policy) for role, policy in policies.items()},
+        }
+        if resume.step is None:
+            return
+        state = self.source.load(resume.step, self.schedule)
+        same = {split: state.data.get(split, now) == now for split, now in self._identity["data"].items()}
         # what the run's best pair is compared with: of a fork, the start of the run that it was forked from
-        self._start = Validation(**known["start"]) if known and resume.step is not None else None
-        if resume.step is not None:
-            self.source.load(resume.step, self.schedule)
-            data = torch.load(self.source.pair_folder(resume.step) / "data.pt", weights_only=False)
+        self._start = self.source.first_validation(state) if same["val"] else None
+        if resume.is_fork and self._start is not None:
+            for begun in recall(self.source.root, 0).values():
+                remember(self.store.root, begun)
+        if same["train"]:
+            data = torch.load(self.source.pair_folder(resume.step) / DATA, weights_only=False)
             self.train_dataloader.load_state_dict(data)
-
-
-def _score(now: Validation, start: Validation) -> float:
-    if start.accuracy == 0 or start.tokens == 0:
-        # the score is relative to the start; a start that solves nothing leaves accuracy alone to compare
-        return now.accuracy
-    return accuracy_efficiency_score(now.accuracy, now.tokens, base_accuracy=start.accuracy, base_length=start.tokens)
+        if resume.is_fork:
+            return
+        self._saved = resume.step
+        saved = {role: policy.get("saved") for role, policy in state.policies.items()}
+        for role in ROLES:
+            folder = self.store.policy_folder(role, resume.step)
+            if folder.is_dir() and saved.get(role) == self._identity["policies"][role]["saved"]:
+                self._written[role] = resume.step
+        if self.store.best_defect(resume.step):
+            self.store.restore_best(state)

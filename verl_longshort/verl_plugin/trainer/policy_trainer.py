@@ -19,6 +19,7 @@ from verl_longshort.verl_plugin.trainer.activity import node_of_worker
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon, spread
 from verl_longshort.verl_plugin.trainer.replay import PresetBatch
+from verl_longshort.verl_plugin.trainer.resume import optimizer_horizon
 from verl_longshort.verl_plugin.trainer.verl_checks import sequence_parallel
 
 
@@ -66,7 +67,7 @@ class PolicyTrainer(TermTrainer):
         self.train_dataloader = _NoData()
         self.total_training_steps = self._total_steps
         for optim in (self.config.actor_rollout_ref.actor.optim, self.config.critic.optim):
-            set_horizon(optim, self._updates)
+            set_horizon(optim, optimizer_horizon(optim, self._updates))
 
     def _init_dump_executor(self) -> None:
         pass

@@ -5,7 +5,7 @@ Every check ends in a `UserError` that names the key, the value and the remedy. 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig
 
-from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.dry_run import gpus_per_node, planning
 from verl_longshort.base.files import check_model
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
@@ -28,6 +27,7 @@ from verl_longshort.verl_plugin.trainer.loggers import check_loggers
 from verl_longshort.verl_plugin.trainer.policy_checks import check_policy
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
+from verl_longshort.verl_plugin.trainer.resume import check_subsets, checked_resume
 
 _ROLLOUT = "actor_rollout_ref.rollout"
 _MOST_MEMORY = 0.95  # of a device, for both engines: CUDA contexts and the trainers need some
@@ -62,18 +62,16 @@ def check(config: DictConfig) -> Checked:
         learns = settings.schedule.updates(role) > 0
         check_policy(policies[role.value], f"longshort.policies.{role}.", model_key=key, learns=learns)
         makers.append(_maker(role.value, key, model, system=settings.prompts.for_role(role)))
+    check_subsets(config)
     shared = settings.pools is Pools.SHARED
     check_rollouts(policies, shared=shared, device=config.trainer.device)
     check_devices(config, pools=1 if shared else 2)
     check_installed(policies)
-    resume = resume_point(config.trainer)
+    resume = checked_resume(config, settings, policies)
     if resume.step is not None:
-        resume.source.load(resume.step, settings.schedule)
-        if resume.is_fork:
-            _check_source(config.trainer, resume, [role for role in ROLES if settings.schedule.updates(role)])
         _check_shards(policies, resume.source.root, resume.step)
     notes = check_data(config, makers, agent_loop=PAIR_LOOP, prompt_key="longshort.environment.prompts.{role}")
-    return Checked(policies=policies, makers=tuple(makers), notes=notes)
+    return Checked(policies=policies, makers=tuple(makers), notes=[*resume.notes, *notes])
 
 
 def check_single(config: DictConfig) -> Checked:
@@ -82,6 +80,7 @@ def check_single(config: DictConfig) -> Checked:
     check_loggers(config.trainer.logger)
     _check_single_resume(config.trainer)
     check_model(settings.model, key="longshort.model")
+    check_subsets(config)
     policy = {name: plain_dict(config[name]) for name in ("actor_rollout_ref", "critic", "algorithm", "trainer")}
     check_policy(policy, "", model_key="longshort.model", learns=True)
     check_devices(config, pools=1)
@@ -151,57 +150,6 @@ def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:
                 f"({min(there).split('_')[3]}), and a folder that all nodes share"
             )
             raise UserError("trainer.nnodes x trainer.n_gpus_per_node", ranks, remedy)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resume:
-    """Where a run writes its checkpoints, and the checkpoint that it begins with."""
-
-    store: CheckpointStore
-    source: CheckpointStore
-    """Only read, where it is not `store`."""
-    step: int | None
-    """None: the run begins with the policies' models."""
-
-    @property
-    def is_fork(self) -> bool:
-        """Whether the run begins with a checkpoint of another run."""
-        return self.source.root != self.store.root
-
-
-def resume_point(trainer: DictConfig) -> Resume:
-    """Where the run of a pair begins.
-
-    Raises UserError for a path or a tracker file that leads to no checkpoint of a pair.
-    """
-    store = CheckpointStore(trainer.default_local_dir)
-    if trainer.resume_mode != "resume_path":
-        return Resume(store=store, source=store, step=store.latest() if trainer.resume_mode == "auto" else None)
-    key, given = "trainer.resume_from_path", trainer.resume_from_path
-    folder = Path(given or "").absolute()
-    if not given or not (folder / "pair.json").is_file() or not folder.name.startswith("global_step_"):
-        raise UserError(key, given, "is no checkpoint of a pair: give the folder global_step_<n> with a pair.json")
-    return Resume(store=store, source=CheckpointStore(folder.parent), step=int(folder.name.rsplit("_", 1)[1]))
-
-
-def _check_source(trainer: DictConfig, resume: Resume, learners: Sequence[Role]) -> None:
-    """Raise UserError for a fork of an incomplete checkpoint, or one that would damage either run."""
-    assert resume.step is not None
-    needed = [resume.source.policy_folder(role, resume.step) / "actor" for role in learners]
-    needed.append(resume.source.pair_folder(resume.step) / "data.pt")
-    lacking = [path for path in needed if not path.exists()]
-    if lacking:
-        remedy = f"the checkpoint is incomplete, {lacking[0]} is missing: give another one"
-        raise UserError("trainer.resume_from_path", trainer.resume_from_path, remedy)
-    if trainer.del_local_ckpt_after_load:
-        remedy = "would delete the run that is forked; set false"
-        raise UserError("trainer.del_local_ckpt_after_load", True, remedy)
-    if resume.store.latest() is not None:
-        remedy = (
-            "has checkpoints of its own: to resume that run leave out trainer.resume_mode, to fork "
-            f"{resume.source.root} once more give a new folder"
-        )
-        raise UserError("trainer.default_local_dir", resume.store.root, remedy)
 
 
 def check_rollouts(policies: Mapping[str, Any], *, shared: bool, device: str) -> None:

@@ -19,6 +19,7 @@ from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.rollout.failures import PARTITION, FailureKind
 from verl_longshort.verl_plugin.trainer.dynamic_sampling import TRAIN, FilteringReplayBuffer, SharedValue
 from verl_longshort.verl_plugin.trainer.failures import FailureCount
+from verl_longshort.verl_plugin.trainer.stop import StopFile
 
 POLL_INTERVAL_S = 0.05
 _TRAIN, _VALIDATE = TRAIN, "val"
@@ -38,6 +39,9 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
         prefix: of its metrics, `{prefix}/failed/{kind}` and `{prefix}/failed_groups`.
         shared_value: see `FilteringReplayBuffer`.
     """
+
+    stop: StopFile | None = None
+    """Where to look whether the run shall end, while it waits."""
 
     def __init__(
         self,
@@ -141,6 +145,8 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
         return batch
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if self.stop is not None:
+            self.stop.check()
         ended = len(self.finished_keys[partition_id]) + len(self.partitions[partition_id]) + len(self._failed)
         if ended != self._finished:
             self._finished, self._progress_at = ended, time.monotonic()

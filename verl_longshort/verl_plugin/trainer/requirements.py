@@ -1,9 +1,10 @@
 """What training runs require, read from their checked and resolved configuration."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from longshort_reward.protocol import ROLES
+from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig
 
 from verl_longshort.base.dry_run import absolute, planned_gpus
@@ -19,6 +20,7 @@ from verl_longshort.base.requirements import (
 )
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.core.schedule import Schedule
 from verl_longshort.engines.registry import spec_of
 from verl_longshort.verl_plugin.trainer.data_checks import read_all
 from verl_longshort.verl_plugin.trainer.loggers import packages_of
@@ -34,21 +36,54 @@ def pair_requirements(config: DictConfig) -> Requirements:
     settings = settings_of(config)
     schedule, shared = settings.schedule, settings.pools is Pools.SHARED
     configs = config.longshort.policy_configs
-    policies = {role.value: _policy(configs[role.value], updates=schedule.updates(role)) for role in ROLES}
+    saved = saved_steps(schedule, config.trainer.save_freq)
+    policies = {
+        role.value: dataclasses.replace(
+            _policy(configs[role.value], updates=schedule.updates(role)),
+            checkpoints=kept_copies(schedule, role, saved, settings.keep_checkpoints),
+        )
+        for role in ROLES
+    }
     served = [policy.engine.gpus for policy in policies.values() if policy.trained is None]
     pools = 1 if shared or served else 2
-    # the best checkpoint is kept besides the newest
-    limit = None if settings.keep_checkpoints is None else settings.keep_checkpoints + 1
     gpus = pools * config.trainer.n_gpus_per_node + sum(served)
-    return _requirements("train", config, policies, steps=schedule.total_steps, shared=shared, limit=limit, gpus=gpus)
+    steps = schedule.total_steps
+    left = saved if settings.keep_checkpoints is None else [step for step in saved if schedule.ends_round(step)]
+    return _requirements("train", config, policies, steps=steps, shared=shared, saved=left, limit=None, gpus=gpus)
+
+
+def saved_steps(schedule: Schedule, frequency: int) -> list[int]:
+    """The steps after which a pair is saved: every so many, and the ends of rounds."""
+    steps = range(1, schedule.total_steps + 1) if frequency > 0 else ()
+    return [step for step in steps if step % frequency == 0 or schedule.ends_round(step)]
+
+
+def kept_copies(schedule: Schedule, role: Role, saved: Sequence[int], keep: int | None) -> int:
+    """How many checkpoints of one policy a run has on the disk at most, while it writes one more.
+
+    A checkpoint of a policy that did not learn since the last one shares that one's files. The best pair counts as one
+    more, since it may be within a round.
+    """
+    learned = [step for step in range(1, schedule.total_steps + 1) if role in schedule.learners(step)]
+    copy_of = {step: max((one for one in learned if one <= step), default=0) for step in saved}
+    if keep is None:
+        return len(set(copy_of.values()))
+    most = 0
+    for place in range(len(saved)):
+        newest = saved[max(place - keep, 0) : place + 1]
+        ends = [one for one in saved[:place] if schedule.ends_round(one)]
+        most = max(most, len({copy_of[one] for one in (*newest, *ends)}))
+    return most + any(not schedule.ends_round(step) for step in saved)
 
 
 def single_requirements(config: DictConfig) -> Requirements:
     """Of `longshort train-single`."""
     steps, trainer = single_settings_of(config).steps, config.trainer
     policies = {"": _policy(config, updates=steps)}
-    limit, gpus = trainer.max_actor_ckpt_to_keep, trainer.n_gpus_per_node
-    return _requirements("train-single", config, policies, steps=steps, shared=True, limit=limit, gpus=gpus)
+    saved, limit, gpus = _every(trainer.save_freq, steps), trainer.max_actor_ckpt_to_keep, trainer.n_gpus_per_node
+    return _requirements(
+        "train-single", config, policies, steps=steps, shared=True, saved=saved, limit=limit, gpus=gpus
+    )
 
 
 def sft_requirements(config: DictConfig) -> Requirements:
@@ -87,15 +122,15 @@ def _requirements(
     *,
     steps: int,
     shared: bool,
+    saved: Sequence[int],
     limit: int | None,
     gpus: int,
 ) -> Requirements:
-    """Of reinforcement learning for `steps`, with at most `limit` checkpoints kept, on `gpus` of each node."""
+    """Of reinforcement learning for `steps` that leaves checkpoints of `saved`, at most `limit`, on `gpus` per node."""
     data, trainer = config.data, config.trainer
     problems = read_all(data.val_files, key="data", columns=()).expected
     if problems is not None and data.val_max_samples > 0:
         problems = min(problems, data.val_max_samples)
-    saved = _every(trainer.save_freq, steps)
     work = ReinforcementWork(
         policies=policies,
         shared_pool=shared,

@@ -15,11 +15,13 @@ from omegaconf import DictConfig
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from verl_longshort.base.errors import RunDiedError
+from verl_longshort.base.errors import RunDiedError, UnwrittenError
 from verl_longshort.verl_plugin.rollout.failures import root_cause
 from verl_longshort.verl_plugin.trainer import activity
 from verl_longshort.verl_plugin.trainer.cluster import check_capacity, check_nodes, requested_address, wait_until_free
 from verl_longshort.verl_plugin.trainer.process_watch import ProcessWatch
+from verl_longshort.verl_plugin.trainer.stop import StopOnTerm
+from verl_longshort.verl_plugin.trainer.unsaved import explain_unwritten
 from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch, node_failure, process_failure, stalled
 
 LOOKS_S = 4.0
@@ -53,6 +55,8 @@ class WatchedRunner:
         self._handle: Any = None
         self.connected = False
         """Whether `run_ppo` has connected to Ray."""
+        self.stop = StopOnTerm(self._root, lambda: ray.kill(self._handle))
+        """Of SIGTERM."""
         self._watch = NodeWatch(lambda: ray.kill(self._handle))
         self._processes = ProcessWatch(
             self._root,
@@ -106,8 +110,10 @@ class WatchedRunner:
     def explain(self, error: RayError) -> Exception:
         """The most informative exception for an error that Ray reports of the run."""
         cause = root_cause(error)
-        if isinstance(cause, UserError):
+        if isinstance(cause, (UserError, UnwrittenError)):
             return cause
+        if unwritten := explain_unwritten(cause, self._root):
+            return unwritten
         if lost_process := self.lost_process(LOOKS_S):
             return lost_process
         if self._joins and self._handle:

@@ -30,6 +30,7 @@ from verl_longshort.verl_plugin.trainer.learning import set_horizon
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, write_rewards
 from verl_longshort.verl_plugin.trainer.sampled import log_step
+from verl_longshort.verl_plugin.trainer.stop import StopFile
 
 
 class RewardingReplayBuffer(WatchedReplayBuffer):
@@ -77,6 +78,7 @@ class SingleTrainer(TermTrainer):
         self.settings = single_settings_of(config)
         self._lines = StepLines(self.settings.steps)
         self.activity = ActivityFile(config.trainer.default_local_dir, self.settings.steps)
+        self._stop = StopFile(config.trainer.default_local_dir)
         super().__init__(config)
 
     def _init_dataloader(self) -> None:
@@ -97,7 +99,15 @@ class SingleTrainer(TermTrainer):
         return credit
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> Any:
-        """verl's own step; some of what was sampled is written down."""
+        """verl's own step; some of what was sampled is written down.
+
+        Raises RunStoppedError when the run was asked to end; what the step before gave is saved.
+        """
+        if self._stop.is_asked():
+            self.global_steps -= 1
+            if self.config.trainer.save_freq > 0 and self.train_dataloader_it is not None:
+                self._save_checkpoint()
+            raise self._stop.stopped()
         batch = super().step(metrics, timing_raw)
         with marked_timer("log_trajectories", timing_raw, color="green"):
             log_step(

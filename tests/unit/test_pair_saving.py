@@ -54,6 +54,11 @@ class Loader:
         return {}
 
 
+class Buffer:
+    def validation_failures(self) -> dict[str, float]:
+        return {}
+
+
 class Activity:
     def now(self, step: int, doing: str) -> None:
         pass
@@ -81,6 +86,7 @@ def trainer_in(root, *, keep=1, rounds=("long", "short", "long"), each=4, save_f
     trainer._saved, trainer._written, trainer._identity = None, {}, {}
     trainer._start = trainer._validated = None
     trainer.timing_raw = {}
+    trainer.replay_buffer = Buffer()
     return trainer
 
 

@@ -55,8 +55,8 @@ def work_folder(target: Path) -> Path:
 
 
 def contents(target: Path) -> list[Path]:
-    """What lies in `target`, without what a replacement keeps there in between."""
-    own = (_NEW, _MOVING, _OLD, _DONE, "lost+found")
+    """What lies in `target`, without what a run and a replacement keep there in between."""
+    own = (_NEW, _MOVING, _OLD, _DONE, ".lock", "lost+found")
     return sorted(path for path in target.iterdir() if path.name not in own) if target.is_dir() else []
 
 

@@ -162,6 +162,9 @@ def test_other_prompts_than_trained_with_are_noticed(tmp_path: Path, pair: dict[
     assert "longshort.environment.prompts.short" in line
     swapped = prompt_warnings({Role.LONG: pair[Role.SHORT], Role.SHORT: pair[Role.SHORT]}, PROMPTS)
     assert swapped == [f"{pair[Role.SHORT]} was trained for the short role and is used for the long role"]
+    (Path(pair[Role.SHORT]) / "longshort_policy.json").write_text("[]")
+    (line,) = prompt_warnings(pair, PROMPTS)
+    assert "longshort_policy.json cannot be read" in line
 
 
 def test_eval_says_so(tmp_path: Path, pair: dict[Role, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,14 @@ def prompt_warnings(models: Mapping[Role, str], prompts: RolePrompts) -> list[st
         file = Path(model).expanduser() / POLICY_FILE
         if not file.is_file():
             continue
-        record = json.loads(file.read_text(encoding="utf-8"))
-        trained = record["prompts"][role.value]
-        if record["role"] != role:
-            lines.append(f"{model} was trained for the {record['role']} role and is used for the {role} role")
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            trained_for, trained = record["role"], str(record["prompts"][role.value])
+        except (ValueError, KeyError, TypeError):
+            lines.append(f"{file} cannot be read: whether the prompts are those of the training is not known")
+            continue
+        if trained_for != role:
+            lines.append(f"{model} was trained for the {trained_for} role and is used for the {role} role")
         elif trained != prompts.for_role(role):
             lines.append(
                 f"{model} was trained with another system prompt: set longshort.environment.prompts.{role} to that in "

@@ -14,6 +14,7 @@ from verl_longshort.base.checkpoint import CheckpointStore, PairState
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
+from verl_longshort.verl_plugin.trainer.launch import settle_paths
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.preflight import _check_shards, check
 from verl_longshort.verl_plugin.trainer.resume import resume_point
@@ -214,3 +215,15 @@ def test_forks_that_cannot_be_are_refused(run, tmp_path):
     checkpoint(tmp_path / "own", 2)
     with pytest.raises(UserError, match=r"trainer\.default_local_dir = .*own: has checkpoints of its own"):
         check(resumed(run, folder, **{"trainer.default_local_dir": tmp_path / "own"}))
+
+
+@pytest.mark.parametrize("name", ["a=b", "two words", "(1)", "~x", "Übung", "it's", "100%", "a,b"])
+def test_paths_with_odd_characters(run, name, monkeypatch):
+    home = run["data.train_files"].parent
+    monkeypatch.setenv("HOME", str(home))
+    given = {**run, "trainer.default_local_dir": f"~/{name}/run", "data.train_files": "~/rows.parquet"}
+    config = compose_config("longshort_trainer", [f"{k}={v}" for k, v in given.items()], unused=UNUSED)
+    settle_paths(config)
+    assert config.trainer.default_local_dir == f"{home}/{name}/run"
+    assert config.data.train_files == [f"{home}/rows.parquet"]
+    assert check(config).policies["long"]["trainer"]["default_local_dir"] == f"{home}/{name}/run/long"

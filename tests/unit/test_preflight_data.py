@@ -13,6 +13,7 @@ from longshort_reward.protocol import TAGS
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerFast
 
+from verl_longshort.engines.tokenizers import check_generation_config
 from verl_longshort.problems.reader import RowError
 from verl_longshort.problems.verl_rows import check_row, plain_row
 from verl_longshort.verl_plugin.trainer.data_checks import check_data
@@ -354,3 +355,34 @@ def test_verl_takes_the_data_set_that_the_launcher_names() -> None:
     from verl.utils.dataset.rl_dataset import get_dataset_class
 
     assert get_dataset_class(OmegaConf.create({"custom_cls": DATA_SET})) is ProblemDataset
+
+
+# ---------------------------------------------------------------- what is saved with a model
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"top_p": 0.8}', ("do_sample", "top_p", "correct it in")),
+        ('{"temperature": 0.6, "do_sample": false}', ("temperature",)),
+        ('{"max_new_tokens": 0}', ("max_new_tokens",)),
+        ('{"pad_token_id": -1}', ("pad_token_id",)),
+        ("{", ("is damaged",)),
+    ],
+)
+def test_sampling_settings_that_could_not_be_saved_after_training(
+    tmp_path: Path, content: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model(tmp_path / "m", byte_level())
+    check_generation_config(str(folder), key="model")
+    (folder / "generation_config.json").write_text('{"top_p": 0.8, "do_sample": true, "eos_token_id": [1, 2]}')
+    check_generation_config(str(folder), key="model")
+    (folder / "generation_config.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        check_generation_config(str(folder), key="model")
+    line = str(error.value)
+    assert line.startswith(f"model = {folder}: ")
+    assert "\n" not in line
+    for word in ("generation_config.json", *words):
+        assert word in line
+    assert capsys.readouterr().err == ""

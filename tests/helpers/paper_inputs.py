@@ -178,7 +178,7 @@ def arguments(folder: Path, url: str) -> Sequence[str]:
         "sft.epochs=20",
         "sft.lr=5e-3",
         "rl.batch=2",
-        "rl.group=2",
+        "rl.group=8",
         "rl.steps_per_round=1",
         "evaluation.limit=1",
         "evaluation.samples=2",

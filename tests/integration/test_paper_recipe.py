@@ -103,14 +103,12 @@ def test_the_same_command_finds_all_done(done: Done) -> None:
     assert "Recipe done in" in done.again
 
 
-def test_every_round_has_learnt_and_both_models_of_a_pair_are_there(done: Done) -> None:
-    lines = map(json.loads, (done.output / "pair/metrics.0.jsonl").read_text().splitlines())
-    learners = {
-        line["step"]: [str(role) for role in ROLES if f"{role}/actor/grad_norm" in line["data"]]
-        for line in lines
-        if line["step"]
-    }
-    assert list(learners.values()) == [["long"], ["long"], ["short"], ["long"], ["short"], ["long"]]
+def test_every_round_has_its_learner_and_something_is_learnt(done: Done) -> None:
+    steps = [json.loads(line)["data"] for line in (done.output / "pair/metrics.0.jsonl").read_text().splitlines()][1:]
+    learners = [str(role) for step in steps for role in ROLES if f"{role}/own_tokens" in step]
+    assert learners == ["long", "long", "short", "long", "short", "long"]
+    # a group whose rewards are all the same teaches nothing
+    assert any(step.get(f"{role}/actor/grad_norm", 0) > 0 for step in steps for role in ROLES)
 
 
 def test_the_table_compares_all_rows(done: Done) -> None:

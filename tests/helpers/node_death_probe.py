@@ -54,7 +54,8 @@ def main() -> int:
     watch.GRACE_S = SHORT_GRACE_S
     ray_init = {"address": None, "num_cpus": 1, "num_gpus": 1}
     trainer = {"nnodes": 2, "n_gpus_per_node": 1, "device": "cpu", "default_local_dir": folder}
-    config = OmegaConf.create({"ray_kwargs": {"ray_init": ray_init}, "trainer": trainer, "doing": doing})
+    blocks = {"ray_kwargs": {"ray_init": ray_init}, "trainer": trainer, "longshort": {"phase_timeout_s": 600}}
+    config = OmegaConf.create({**blocks, "doing": doing})
     point_at_cluster(config, pools=1)
     carry_environment(config, os.environ)
     models = {"model": str(Path(folder).parent)}

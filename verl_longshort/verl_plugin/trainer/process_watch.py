@@ -47,6 +47,8 @@ class Lost:
     what: str
     """As the beginning of a sentence: "the task runner (process 123) died"."""
     how: str
+    here: bool = True
+    """On the command's own node. Elsewhere it may have been the first of its node."""
 
 
 class ProcessWatch:
@@ -88,6 +90,10 @@ class ProcessWatch:
         """What the run lost first; waits up to `wait_s` seconds for it."""
         self._found.wait(wait_s)
         return self._lost
+
+    def lost_here(self) -> bool:
+        """Whether what was lost was on the command's own node."""
+        return self._lost is not None and self._lost.here
 
     def end_processes(self) -> None:
         """Kill what is left of a run that lost a process: one that is stopped would stay."""
@@ -137,7 +143,8 @@ class ProcessWatch:
         dead = [actor for actor in actors.values() if actor["State"] == "DEAD" and how_it_died(actor) is not None]
         if dead:
             first = min(dead, key=lambda actor: actor["EndTime"])
-            return Lost(what=f"{self._named(first)} died", how=how_it_died(first) or "")
+            here = first["Address"]["NodeID"] == node
+            return Lost(what=f"{self._named(first)} died", how=how_it_died(first) or "", here=here)
         for identity, actor in actors.items():
             if actor["State"] == "ALIVE" and actor["Address"]["NodeID"] == node and identity not in self._processes:
                 self._processes[identity] = psutil.Process(actor["Pid"])

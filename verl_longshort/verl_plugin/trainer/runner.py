@@ -114,13 +114,16 @@ class WatchedRunner:
             return cause
         if unwritten := explain_unwritten(cause, self._root):
             return unwritten
-        if lost_process := self.lost_process(LOOKS_S):
+        lost_process = self.lost_process(LOOKS_S)
+        if lost_process and self._processes.lost_here():
             return lost_process
         if self._joins and self._handle:
             if not self._watch.lost():
                 logger.error("the run failed; waiting up to %.0f s for word of a dead node", NOTICE_S)
             if lost := self._watch.lost(wait_s=NOTICE_S):
                 return node_failure(lost, self._root, self._command, ray.get_runtime_context().gcs_address)
+        if lost_process:
+            return lost_process
         if isinstance(cause, RunDiedError):
             return stalled(cause, self._root, self._command)
         if isinstance(cause, RayActorError) and not cause.actor_init_failed:

@@ -6,6 +6,7 @@ row, let the round's learners learn from their rows, give every engine its weigh
 """
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from verl.utils.debug import marked_timer
 from verl_longshort.base.checkpoint import DATA, PairState, Validation
 from verl_longshort.base.console import say
 from verl_longshort.base.errors import RunStoppedError
+from verl_longshort.base.progress import report
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
 from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
 from verl_longshort.verl_plugin.trainer.activity import GENERATING, STARTING, VALIDATING, ActivityFile
@@ -64,19 +66,38 @@ FEWEST_TOKENS = 2
 """A policy makes no update from fewer: a mean over none is not a number, and verl whitens over two or more."""
 
 
+TELL_S = 1.0
+"""How often it is told how many problems of a step are done."""
+
+
 class PairReplayBuffer(WatchedReplayBuffer):
-    """Lets the trainer note the rows of a validation before verl forgets them."""
+    """Tells how many problems are done, and lets the trainer note the rows of a validation before verl forgets them."""
 
     def __init__(self, trainer: "PairTrainer", **settings: Any) -> None:
         super().__init__(trainer, **settings)
         self._note = trainer.note_validated
+        self._total = trainer.schedule.total_steps
+        self._asked = (0, 0)
+        self._told_at = 0.0
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """See `WatchedReplayBuffer.sample`."""
+        self._asked, self._told_at = (global_steps, batch_size), time.monotonic()
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if partition_id == "val":
             self._note(batch)
         return batch, metrics
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if time.monotonic() - self._told_at > TELL_S:
+            self._told_at = time.monotonic()
+            step, asked = self._asked
+            done = f"{len(self.finished_keys[partition_id])} of {asked} problems"
+            what = "validating" if partition_id == "val" else "generating trajectories"
+            # a validation before the first step is no part of the steps
+            total = self._total if step else 0
+            report(max(step - 1, 0), total, f"step {step}/{self._total}: {what}, {done}")
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
 
 
 @register_trainer("longshort")

@@ -115,8 +115,8 @@ def console_is_for_people(run: PairRun, done: Finished) -> None:
     (log,) = run.logs()
     console = done.output.removeprefix(log.read_text(errors="replace")).strip().splitlines()
     assert console[0] == f"Log: {log}"
-    # a line of progress where nothing else was said for a minute
-    kinds = [line.split()[0] for line in console[1:] if not line.startswith("train ")]
+    # besides: notes, and a line of progress where nothing was said for a minute
+    kinds = [word for line in console[1:] if (word := line.split()[0]) not in ("note:", "warning:", "train")]
     assert kinds == ["starting", *["step", "checkpoint", "validation"] * 3, "best"]
     first = next(line for line in console if line.startswith("step 1/3  L1 "))
     for name in ("accuracy", "tokens", "reward", "rethink", "left"):

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from verl_longshort.base import folders
 from verl_longshort.base.errors import RunDiedError
-from verl_longshort.base.folders import real_folder, replace_folder, restore, work_folder, writing
+from verl_longshort.base.folders import contents, lock_file, real_folder, replace_folder, restore, work_folder, writing
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -96,11 +96,12 @@ def test_a_mount_point_is_filled_from_within(tmp_path: Path, monkeypatch: pytest
     refuse_folders(monkeypatch, errno.EBUSY, only=lambda path: path == target)
     assert work_folder(target) == target / ".partial"
     (target / "lost+found").mkdir()
+    lock_file(target).write_text("locked")
     for _ in range(2):
         replace(target)
-        (target / "lost+found").rmdir()
-        assert read(target) == NEW
-        (target / "lost+found").mkdir()
+        assert {path.name: path.read_text() for path in contents(target)} == NEW
+        assert lock_file(target).parent == target
+        assert lock_file(target).read_text() == "locked"
 
 
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EACCES])

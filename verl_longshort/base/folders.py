@@ -54,9 +54,15 @@ def work_folder(target: Path) -> Path:
     return target / _NEW if inside else target.with_name(f"{target.name}{_NEW}")
 
 
+def lock_file(target: Path) -> Path:
+    """What a command that works on `target` locks; beside its `work_folder`."""
+    work = work_folder(target)
+    return work.with_name(f".{work.name}.lock")
+
+
 def contents(target: Path) -> list[Path]:
     """What lies in `target`, without what a run and a replacement keep there in between."""
-    own = (_NEW, _MOVING, _OLD, _DONE, ".lock", "lost+found")
+    own = (_NEW, _MOVING, _OLD, _DONE, lock_file(target).name, "lost+found")
     return sorted(path for path in target.iterdir() if path.name not in own) if target.is_dir() else []
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from verl_longshort.base.folders import work_folder
+from verl_longshort.base.folders import lock_file, work_folder
 from verl_longshort.base.lock import Lock
 from verl_longshort.base.stage import TrainingSettings, TrainingStage
 from verl_longshort.verl_plugin.trainer.requirements import sft_requirements
@@ -20,9 +20,7 @@ class SftStage(TrainingStage):
     def lock(self, settings: TrainingSettings) -> Lock:
         """Where the work is done: the result appears in one step."""
         folder = output_folder(settings.config)
-        work = work_folder(folder)
-        file = work.with_name(f".{work.name}.lock")
-        return Lock(file=file, key="longshort.output_dir", value=folder, holder="another run")
+        return Lock(file=lock_file(folder), key="longshort.output_dir", value=folder, holder="another run")
 
     def log(self, settings: TrainingSettings) -> Path | None:
         """Beside the trained policy's folder; None where nothing can be beside it."""

@@ -32,7 +32,9 @@ def note(**entry: Any) -> None:
 
 
 def halt_at(moment: str) -> None:
-    """Say that the moment has come and wait to be killed, if the test asked for this one."""
+    """Say that the moment has come, if the test asked for this one, and wait to be killed, unless it shall pass."""
+    if os.environ.get("LONGSHORT_PASS_AT") == moment:
+        note(halted=moment)
     if os.environ.get("LONGSHORT_HALT_AT") == moment:
         note(halted=moment)
         time.sleep(600)

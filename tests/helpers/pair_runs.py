@@ -141,6 +141,32 @@ class PairRun:
                 command.wait()
         return Finished(status=status, output=log.read_text(errors="replace"), seconds=seconds)
 
+    def stopped_at(self, moment: str) -> Finished:
+        """Run until `moment`, at which the run does not wait, send the command SIGTERM, and wait for its end.
+
+        The seconds are those from the signal. Fails when a process is left.
+        """
+        mark = uuid.uuid4().hex
+        extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_PASS_AT": moment}
+        log = self.folder / f"log.stopped-{moment}.txt"
+        with log.open("wb") as sink:
+            command = subprocess.Popen(
+                self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
+            )
+            try:
+                self._wait_for(moment, command, log)
+                started = time.monotonic()
+                command.terminate()
+                status = command.wait(timeout=120)
+                seconds = time.monotonic() - started
+                _, left = psutil.wait_procs(marked(RUN_MARK, mark), timeout=15)
+                assert not left, left
+            finally:
+                for one in marked(RUN_MARK, mark):
+                    one.kill()
+                command.wait()
+        return Finished(status=status, output=log.read_text(errors="replace"), seconds=seconds)
+
     def _wait_for(self, moment: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         ends = time.monotonic() + TIMEOUT_S
         while not any(entry.get("halted") == moment for entry in self.audit()):

@@ -1,9 +1,11 @@
 """A run that is killed and started again by the same command goes on from its last checkpoint and ends."""
 
+import itertools
 from collections import Counter
 
 import pytest
 from helpers.pair_runs import PairRun
+from longshort_reward.protocol import ROLES
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.data.training_trajectories import read_steps
@@ -50,6 +52,37 @@ def forked(source: PairRun, step: int, last: int) -> None:
     assert str(fork.checkpoints) in best["models"]["short"]
 
 
+def whole_and_shared(run: PairRun, steps: list[int]) -> None:
+    """The ends of rounds are there and whole; a policy that did not learn has the files of an earlier one."""
+    store = CheckpointStore(run.checkpoints)
+    assert store.steps() == steps
+    assert all(store.defect(step) is None for step in steps)
+    learned = {entry["step"]: entry["learners"] for entry in run.steps()}
+    for before, step in itertools.pairwise(steps):
+        for role in ROLES:
+            learns = any(role in learned[one] for one in range(before + 1, step + 1))
+            files = [store.policy_folder(role, one) / "actor/model_world_size_1_rank_0.pt" for one in (before, step)]
+            assert files[0].samefile(files[1]) != learns, (role, step)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_what_the_last_step_gave(speakers, tmp_path):
+    overrides = ["longshort.schedule=[both]", "longshort.steps_per_round=6", "trainer.test_freq=-1"]
+    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
+    ended = run.stopped_at("rollout-3")
+    assert ended.status == 143, ended.tail
+    assert ended.seconds < 60
+    assert "Traceback" not in ended.output
+    saved = CheckpointStore(run.checkpoints).latest()
+    # the signal came while step 3 generated, or when it had
+    assert saved in (2, 3), ended.tail
+    assert ended.output.strip().splitlines()[-1].startswith("Error: stopped by SIGTERM: the same command goes on from")
+    run.to_end().expect_success()
+    assert starts(run) == [0, saved]
+    assert [entry["step"] for entry in run.steps()][-1] == 6
+    goes_on_with_the_same_weights(run)
+
+
 def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
     # 16 problems, 4 a step: the epoch ends with step 4, as does the first round
     overrides = ["longshort.schedule=[long,short]", "longshort.steps_per_round=4", "trainer.test_freq=-1"]
@@ -64,6 +97,7 @@ def test_killed_on_a_boundary_of_round_and_epoch(speakers, tmp_path):
     logged = Counter((one.step, one.group, one.session) for one in read_steps(run.checkpoints))
     assert sorted({step for step, _, _ in logged}) == list(range(1, 9))
     assert set(logged.values()) == {1}
+    whole_and_shared(run, [4, 8])
     # each epoch meets every problem once: nothing is repeated and nothing is left out
     for epoch in (run.steps()[:4], run.steps()[4:]):
         assert len({problem for entry in epoch for problem in entry["problems"]}) == 16

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
 from verl_longshort.base.checkpoint import CheckpointStore
-from verl_longshort.base.errors import UnwrittenError
+from verl_longshort.base.errors import RunStoppedError, UnwrittenError
 from verl_longshort.config.pair import settings_of
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.verl_plugin.trainer import pair_trainer
@@ -20,6 +20,7 @@ from verl_longshort.verl_plugin.trainer.best_pair import Validated, recall
 from verl_longshort.verl_plugin.trainer.launch import checked_config
 from verl_longshort.verl_plugin.trainer.pair_trainer import PairTrainer
 from verl_longshort.verl_plugin.trainer.policy_trainer import PolicyTrainer
+from verl_longshort.verl_plugin.trainer.stop import StopFile
 from verl_longshort.verl_plugin.trainer.unsaved import explain_unwritten
 
 
@@ -100,6 +101,27 @@ def run(trainer, steps):
         if step % trainer.config.trainer.save_freq == 0:
             trainer._save_checkpoint()
         trainer._save_end_of_round()
+
+
+def test_a_run_that_is_asked_to_end_saves_its_last_step(tmp_path):
+    trainer = trainer_in(tmp_path)
+    trainer.config.data = {"train_batch_size": 4}
+    run(trainer, range(1, 4))
+    asleep = []
+    for policy in trainer.policies.values():
+        policy.sleep = lambda role=policy.role: asleep.append(role)
+    trainer._stop, trainer.train_dataloader_it = StopFile(tmp_path), iter(())
+    trainer._stop.ask()
+    trainer.global_steps = 4
+    with pytest.raises(RunStoppedError):
+        trainer.step({}, {})
+    assert asleep == list(ROLES)
+    assert trainer.store.latest() == 3
+    assert updates_in(trainer, Role.LONG, 3) == 3
+    # once more there is nothing new to save
+    with pytest.raises(RunStoppedError):
+        trainer.step({}, {})
+    assert len(asleep) == 2
 
 
 def updates_in(trainer, role, step):

@@ -114,7 +114,9 @@ def console_is_for_people(run: PairRun, done: Finished) -> None:
     """A line per step, validation and checkpoint, and the rest in the log: warnings, progress bars, 150 metrics."""
     (log,) = run.logs()
     console = done.output.removeprefix(log.read_text(errors="replace")).strip().splitlines()
-    assert console[0] == f"Log: {log}"
+    begin = console.index(f"Log: {log}")
+    assert not [line for line in console[:begin] if "Warning" in line]
+    console = console[begin:]
     # besides: notes, and a line of progress where nothing was said for a minute
     kinds = [word for line in console[1:] if (word := line.split()[0]) not in ("note:", "warning:", "train")]
     assert kinds == ["starting", *["step", "checkpoint", "validation"] * 3, "best"]

@@ -25,7 +25,12 @@ from verl_longshort.engines.registry import spec_of
 from verl_longshort.verl_plugin.trainer.data_checks import read_all
 from verl_longshort.verl_plugin.trainer.loggers import packages_of
 from verl_longshort.verl_plugin.trainer.sft import count_trajectories
-from verl_longshort.verl_plugin.trainer.verl_checks import check_dataclasses, longest_row, sequence_parallel
+from verl_longshort.verl_plugin.trainer.verl_checks import (
+    check_dataclasses,
+    has_critic,
+    longest_row,
+    sequence_parallel,
+)
 
 _BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 _FLASH = "flash_attention_2"  # verl's default
@@ -197,7 +202,7 @@ def _engine(config: DictConfig, gpus: int) -> EngineUse:
 
 
 def _actor(config: DictConfig, gpus: int) -> TrainedModel:
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.trainer.ppo.utils import need_reference_policy
 
     own, longest = config.actor_rollout_ref, longest_row(config)
     actor, rollout = own.actor, own.rollout
@@ -214,7 +219,7 @@ def _actor(config: DictConfig, gpus: int) -> TrainedModel:
         copies_logits=rollout.temperature != 1,
         entropy=bool(actor.entropy_coeff or actor.calculate_entropy),
         reference=need_reference_policy(config),
-        critic=absolute_model(str(config.critic.model.path)) if need_critic(config) else None,
+        critic=absolute_model(str(config.critic.model.path)) if has_critic(config) else None,
     )
 
 

@@ -8,8 +8,8 @@ verl, no CUDA.
 import importlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from hydra.errors import HydraException
@@ -33,17 +33,32 @@ _REFERENCE_NAMES = {
 
 def check_by_verl(config: DictConfig, key: str) -> None:
     """Let verl check a resolved configuration of its own. Raises UserError for `key` when verl rejects it."""
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.trainer.ppo.utils import need_reference_policy
     from verl.utils.config import validate_config
 
     try:
-        # it prints that all is well, and warns of the critic that GRPO does not have
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-            reference, critic = need_reference_policy(config), need_critic(config)
+        reference, critic = need_reference_policy(config), has_critic(config)
+        # it prints that all is well
+        with redirect_stdout(io.StringIO()), _no_warnings():
             # the critic's part loads its model, which need not exist yet when a run is only planned
             validate_config(config=config, use_reference_policy=reference, use_critic=critic and not planning())
     except _REFUSALS as error:
         raise UserError(key, "refused by verl", " ".join(str(error.__cause__ or error).split())) from error
+
+
+def has_critic(config: DictConfig) -> bool:
+    """Whether a policy of this configuration has a critic: verl's answer, without its warning that GRPO has none."""
+    from verl.trainer.ppo.utils import need_critic
+
+    with _no_warnings():
+        return bool(need_critic(config))
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def check_ppo(config: DictConfig, where: str, *, learns: bool = True) -> None:

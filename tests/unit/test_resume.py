@@ -17,6 +17,7 @@ from verl_longshort.verl_plugin.trainer.launch import UNUSED
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.requirements import kept_copies, saved_steps
 from verl_longshort.verl_plugin.trainer.resume import (
+    check_single_checkpoint,
     check_subsets,
     checked_resume,
     data_identity,
@@ -310,3 +311,25 @@ def test_what_is_kept_of_the_papers_run(run):
     assert ends == saved_steps(schedule, 1000) == [70, 140, 210, 280, 350, 420]
     assert saved_steps(schedule, -1) == []
     assert kept_copies(schedule, ROLES[1], ends, 1) == 3
+
+
+def test_a_damaged_checkpoint_of_a_single_model_is_named_and_a_whole_one_offered(tmp_path):
+    trainer = OmegaConf.create({"default_local_dir": str(tmp_path), "resume_mode": "auto"})
+    check_single_checkpoint(trainer)
+    for step in (2, 4, 10):
+        folder = tmp_path / f"global_step_{step}"
+        (folder / "actor").mkdir(parents=True)
+        for file in (folder / "actor" / "model_world_size_1_rank_0.pt", folder / "data.pt"):
+            torch.save({}, file)
+    tracker = tmp_path / TRACKER
+    tracker.write_text("10")
+    check_single_checkpoint(trainer)
+    for text, said in (("", "names no step"), ("x", "names no step"), ("7", "holds no checkpoint")):
+        tracker.write_text(text)
+        with pytest.raises(UserError, match=rf"{said}: write the step of a whole checkpoint into it \(2, 4, 10\)"):
+            check_single_checkpoint(trainer)
+    tracker.write_text("10")
+    (tmp_path / "global_step_10" / "data.pt").unlink()
+    (tmp_path / "global_step_4" / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"data\.pt is missing: .*\(2\)"):
+        check_single_checkpoint(trainer)

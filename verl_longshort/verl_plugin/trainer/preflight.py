@@ -27,7 +27,7 @@ from verl_longshort.verl_plugin.trainer.loggers import check_loggers
 from verl_longshort.verl_plugin.trainer.policy_checks import check_policy
 from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
-from verl_longshort.verl_plugin.trainer.resume import check_subsets, checked_resume
+from verl_longshort.verl_plugin.trainer.resume import check_single_checkpoint, check_subsets, checked_resume
 
 _ROLLOUT = "actor_rollout_ref.rollout"
 _MOST_MEMORY = 0.95  # of a device, for both engines: CUDA contexts and the trainers need some
@@ -79,6 +79,7 @@ def check_single(config: DictConfig) -> Checked:
     settings = single_settings_of(config)
     check_loggers(config.trainer.logger)
     _check_single_resume(config.trainer)
+    check_single_checkpoint(config.trainer)
     check_model(settings.model, key="longshort.model")
     check_subsets(config)
     policy = {name: plain_dict(config[name]) for name in ("actor_rollout_ref", "critic", "algorithm", "trainer")}

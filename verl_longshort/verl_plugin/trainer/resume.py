@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, OmegaConf
 
-from verl_longshort.base.checkpoint import DATA, STATE, CheckpointStore, PairState
+from verl_longshort.base.checkpoint import DATA, STATE, TRACKER, CheckpointStore, PairState
 from verl_longshort.config.pair import PairSettings, plain_dict
 from verl_longshort.verl_plugin.trainer.data_checks import read_all
 
@@ -272,6 +273,32 @@ def _check_rotation(config: DictConfig, policies: Mapping[str, Any]) -> None:
                     "would delete one policy's checkpoints alone; give longshort.keep_checkpoints, and leave it out"
                 )
                 raise UserError(f"{where}trainer.{key}", value, remedy)
+
+
+def check_single_checkpoint(trainer: DictConfig) -> None:
+    """Raise UserError for a checkpoint of a single model's run that verl would not survive to resume from.
+
+    verl itself reads the tracker file, so a whole checkpoint can only be offered.
+    """
+    root = Path(trainer.default_local_dir).absolute()
+    tracker = root / TRACKER
+    if trainer.resume_mode != "auto" or not tracker.is_file():
+        return
+    text = tracker.read_text(encoding="utf-8", errors="replace").strip()
+    defect = _single_defect(root / f"global_step_{text}") if text.isdigit() else "names no step"
+    if defect is not None:
+        folders = (folder for folder in root.glob("global_step_*") if _single_defect(folder) is None)
+        whole = ", ".join(sorted((folder.name.rsplit("_", 1)[1] for folder in folders), key=int))
+        advice = f"write the step of a whole checkpoint into it ({whole})" if whole else "no checkpoint there is whole"
+        raise UserError(str(tracker), text, f"{defect}: {advice}, or train in a new folder ({FOLDER})")
+
+
+def _single_defect(folder: Path) -> str | None:
+    if not list(folder.glob("actor/*.pt")):
+        return f"{folder / 'actor'} holds no checkpoint"
+    if not (folder / DATA).is_file():
+        return f"{folder / DATA} is missing"
+    return next((f"{file} is truncated" for file in sorted(folder.rglob("*.pt")) if not is_zipfile(file)), None)
 
 
 def check_subsets(config: DictConfig) -> None:

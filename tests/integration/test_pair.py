@@ -134,8 +134,8 @@ def failures_are_counted(metrics: dict[int, dict], output: str) -> None:
     for kind in ("pair", "val"):
         assert sum(step[f"{kind}/failed/engine"] for step in metrics.values()) > 0
         assert all(step[f"{kind}/failed/other"] == 0 for step in metrics.values())
-    assert output.count("a trajectory failed (engine): RuntimeError: made to fail; later ones") <= 2
-    assert output.count("Traceback") == 0
+    # of training and of validation, on the console and in the log
+    assert 0 < output.count("a trajectory failed (engine): RuntimeError: made to fail; later ones") <= 4
 
 
 def sampled_is_written(run: PairRun, schedule: list[str], metrics: dict[int, dict]) -> None:

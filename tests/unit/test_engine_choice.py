@@ -23,7 +23,7 @@ from verl_longshort.engines.registry import ENGINES
 from verl_longshort.engines.spec import EngineSpec
 from verl_longshort.engines.vllm import VllmEngine
 
-BLOCK = {"engine": "auto", "tensor_parallel_size": 1, "gpu_memory_utilization": None}
+BLOCK = {"engine": "auto", "tensor_parallel_size": 1, "gpu_memory_utilization": None, "trust_remote_code": False}
 
 
 def parse(**changes: Any) -> EngineSettings:
@@ -132,7 +132,7 @@ def test_engines_of_one_command_divide_the_memory(
 ) -> None:
     machine(gpu=True, vllm="0.24.0")
     fake = FakeVllm().install(monkeypatch)
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda path: f"tokenizer of {path}")
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda path, **_: f"tokenizer of {path}")
     settings = parse(engine="vllm", tensor_parallel_size=2, gpu_memory_utilization=given)
     with ExitStack() as stack:
         tokenizer, engine = open_engine(
@@ -157,7 +157,7 @@ class Toy:
 def test_a_new_engine_is_one_description(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = EngineSpec(name="toy", title="Toy", package="json", open=lambda options: nullcontext(Toy()))
     monkeypatch.setitem(ENGINES, "toy", toy)
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda path: None)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda path, **_: None)
     settings = parse(engine="toy")
     assert settings.engine_header() == {"engine": "toy"}
     use = local_engine("a/b", settings, max_num_seqs=1, new_tokens=2)

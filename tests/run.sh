@@ -12,4 +12,9 @@ site=$(mktemp -d)
 NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --site-dir "$site"
 rm -r "$site"
 PYTHON=python bash tests/bare_reward.sh
-exec python -m pytest "$@"
+if [ $# -gt 0 ]; then
+    exec python -m pytest "$@"
+fi
+# Whole files on two workers; runs of the trainer one after the other, as each takes the whole machine.
+python -m pytest -n 2 --dist loadfile tests/unit tests/contract
+exec python -m pytest tests/integration

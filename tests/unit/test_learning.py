@@ -242,6 +242,7 @@ def learn(monkeypatch):
 
         policy.learn = note  # type: ignore[method-assign]
         trainer = object.__new__(pair_trainer.PairTrainer)
+        trainer._written = {Role.SHORT: 3}
         trainer.settings = settings_of(composed("longshort.schedule=[long,short]", "longshort.steps_per_round=2"))
         trainer.schedule, trainer.global_steps = trainer.settings.schedule, 4
         trainer.policies, trainer._learned = {Role.SHORT: policy}, {}

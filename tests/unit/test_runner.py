@@ -19,12 +19,14 @@ from verl_longshort.base.concurrency import run_bounded
 from verl_longshort.base.journal import RecordFile, read_record_file
 from verl_longshort.base.stage import execute
 from verl_longshort.cli import main
+from verl_longshort.core.environment import StopReason
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.evaluation import runner
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.solvers import SingleSolver
 from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.evaluation.table import as_markdown, load_rows, overview, show_table
+from verl_longshort.problems.reader import Problem
 from verl_longshort.stages.eval import EvalStage
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
@@ -335,3 +337,22 @@ def test_work_is_bounded_and_errors_pass_through() -> None:
     assert (sorted(kept), most) == (list(range(8)), 3)
     with pytest.raises(KeyError):
         asyncio.run(run_bounded(range(9), work, kept.append, limit=3, timeout_s=5))
+
+
+@pytest.mark.parametrize(
+    ("roles", "reason", "correct"),
+    [
+        (("long", "short"), StopReason.ANSWERED, True),
+        (("long", "short"), StopReason.TURN_CUT, False),
+        (("long", "short"), StopReason.TOKEN_BUDGET, False),
+        (("single",), "length", True),
+    ],
+)
+def test_a_pair_that_never_answered_is_not_correct(roles: tuple[str, ...], reason: str, correct: bool) -> None:
+    async def solver(problem: str, *, seed: int) -> Any:
+        return {"turns": [], "text": r"2 and 2, so \boxed{4}", "stop_reason": reason, "tokens": {}, "rethinks": 0}
+
+    task = runner.Task(id="a/0/0", problem=Problem(source="a", index=0, text="2+2", ground_truth="4"), seed=0)
+    record = asyncio.run(runner._answer(task, solver, roles, 5.0))
+    assert record["correct"] is correct
+    assert record["text"].endswith(r"\boxed{4}")

@@ -21,6 +21,7 @@ from verl_longshort.base.files import Record, write_json
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.seeds import derived_seed
+from verl_longshort.core.environment import StopReason
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.trajectory import Generate, Participant
 from verl_longshort.engines.factory import open_engine
@@ -150,7 +151,10 @@ async def _answer(task: Task, solver: Solver, roles: Sequence[str], timeout_s: f
         nothing = {"turns": [], "text": "", "tokens": dict.fromkeys(roles, 0), "rethinks": 0}
         answer = {"problem": task.problem.text, **nothing, "stop_reason": REFUSED, "refusal": str(error)}
     seconds = time.monotonic() - started
-    grading = await asyncio.to_thread(grade, task.problem, answer["text"], timeout_s=timeout_s)
+    # as in training: a pair that never answered gave no answer, whatever numbers its turns mention
+    is_pair, answered = len(roles) > 1, answer["stop_reason"] == StopReason.ANSWERED
+    text = answer["text"] if answered or not is_pair else ""
+    grading = await asyncio.to_thread(grade, task.problem, text, timeout_s=timeout_s)
     return {
         "id": task.id,
         "benchmark": task.problem.source,

@@ -1,6 +1,7 @@
 """Chains as models and users write them, cut by the rules for prose: line ends, spaces, Markdown, languages, blocks."""
 
 import asyncio
+import gc
 import io
 import json
 import re
@@ -295,9 +296,15 @@ def test_time_is_linear_in_the_length(text: str) -> None:
         cut(f"Okay.\n\n{text}\n\nThus.")
         return time.process_time() - begin
 
-    short = min(seconds(text) for _ in range(2))
-    # 16 times as long if it were quadratic
-    assert seconds(text * 4) < 8 * short + 0.2
+    # a collection walks over all that other tests left, too
+    gc.disable()
+    try:
+        short = min(seconds(text) for _ in range(3))
+        # 16 times as long if it were quadratic
+        limit = 8 * short + 0.2
+        assert any(seconds(text * 4) < limit for _ in range(5))
+    finally:
+        gc.enable()
 
 
 def test_a_chain_of_a_megabyte() -> None:

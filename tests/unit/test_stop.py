@@ -4,14 +4,18 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import click
 import pytest
+import ray
 from click.testing import CliRunner
+from omegaconf import OmegaConf
 
 from verl_longshort.base.checkpoint import TRACKER
 from verl_longshort.base.errors import RunStoppedError
 from verl_longshort.cli import _Group
+from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
 from verl_longshort.verl_plugin.trainer.stop import StopFile, StopOnTerm
 
 
@@ -83,3 +87,34 @@ def test_the_status_is_that_of_a_signal():
     result = CliRunner().invoke(group, ["train"])
     assert result.exit_code == 143
     assert result.output == "Error: stopped by SIGTERM: the same command goes on from step 4\n"
+
+
+def test_the_run_takes_the_signal_back_from_ray(monkeypatch, tmp_path):
+    class Runner:
+        @classmethod
+        def options(cls, **_):
+            return cls
+
+        @classmethod
+        def remote(cls):
+            return cls
+
+    node = SimpleNamespace(get_logs_dir_path=lambda: "logs")
+    monkeypatch.setattr(ray._private.worker.global_worker, "node", node, raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    trainer = {"n_gpus_per_node": 1, "nnodes": 1, "default_local_dir": str(tmp_path)}
+    config = OmegaConf.create(
+        {"trainer": trainer, "ray_kwargs": {"ray_init": {"address": None}}, "longshort": {"phase_timeout_s": 1}}
+    )
+    runner = WatchedRunner(Runner, config, pools=1, models={}, command=())
+    monkeypatch.setattr(runner._processes, "start", lambda: None)
+    runner.stop.install(is_running=False)
+    try:
+        # as ray.init does it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        runner.remote()
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(lambda: runner.stop.is_asked)
+        assert StopFile(tmp_path).is_asked()
+    finally:
+        runner.stop.restore()

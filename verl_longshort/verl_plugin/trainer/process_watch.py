@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from verl_longshort.base.console import Once
 from verl_longshort.verl_plugin.trainer import activity
 
 PERIOD_S = 1.0
@@ -38,6 +39,8 @@ _UNTIMED = (activity.GENERATING, activity.VALIDATING, activity.STARTING)
 """What may take any time; while trajectories run, `rollout_timeout_s` counts."""
 
 logger = logging.getLogger(__name__)
+# a look that fails fails every second
+logger.addFilter(Once())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,7 @@ class ProcessWatch:
             try:
                 lost = look()
             except Exception as error:
-                logger.debug("%s failed: %s", look.__name__, error)
+                logger.warning("%s failed: %s", look.__name__, error)
                 continue
             if lost is not None and not self._found.is_set():
                 self._lost = lost

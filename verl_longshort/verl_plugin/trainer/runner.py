@@ -82,7 +82,7 @@ class WatchedRunner:
         activity.forget(self._root)
         if not self._joins:
             self._handle = self._class.options(**self._options).remote()
-            self._processes.start()
+            self._begin_watching()
             return self._handle
         nodes = ray.nodes()
         check_capacity(nodes, self._device_groups, ray.get_runtime_context().gcs_address)
@@ -92,8 +92,13 @@ class WatchedRunner:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._handle = self._class.options(**self._options, scheduling_strategy=here).remote()
         self._watch.start()
-        self._processes.start()
+        self._begin_watching()
         return self._handle
+
+    def _begin_watching(self) -> None:
+        self._processes.start()
+        # Ray's own handler, which ends the command at once, has taken the place of the one before
+        self.stop.install(is_running=True)
 
     def stop_watching(self) -> None:
         """The run is over; nothing is left of one that lost a process."""

@@ -6,6 +6,7 @@ from longshort_reward.errors import UserError
 from omegaconf import DictConfig, open_dict
 
 from verl_longshort.verl_plugin.trainer.group_reward import REWARD
+from verl_longshort.verl_plugin.trainer.policy_config import has_critic
 
 _ALONE = ("gae", "reinforce_plus_plus")
 """verl's estimators that judge each row by itself; all others compare the rows of a group."""
@@ -111,9 +112,8 @@ def check_warmup(config: DictConfig, where: str, *, updates: int) -> None:
     put before the key. Raises UserError when the policy would lose updates for nothing, or all of them.
     """
     warmup = config.trainer.critic_warmup
-    has_critic = config.critic.enable if config.critic.enable is not None else config.algorithm.adv_estimator == "gae"
     remedy: str | None = None
-    if warmup > 1 and not has_critic:
+    if warmup > 1 and not has_critic(config):
         remedy = f"{config.algorithm.adv_estimator} has no critic, and the policy would not learn meanwhile; set 0"
     elif warmup > updates:
         remedy = f"the policy learns in {updates} steps, so it would never be updated; set fewer"

@@ -9,6 +9,7 @@ from longshort_reward.errors import UserError
 from verl_longshort.base.dry_run import gpus_per_node, is_planned, planning
 from verl_longshort.engines.registry import ENGINES
 from verl_longshort.engines.tokenizers import check_generation_config
+from verl_longshort.verl_plugin.trainer.policy_config import has_critic
 
 _STRATEGIES = ("fsdp", "fsdp2")
 _FLASH = "flash_attention_2"  # verl's default
@@ -66,7 +67,7 @@ def _check_micro_batches(policy: Mapping[str, Any], where: str) -> None:
     parts.append(("actor_rollout_ref.rollout", own["rollout"], *scored))
     if actor["use_kl_loss"] or policy["algorithm"].get("use_kl_in_reward"):
         parts.append(("actor_rollout_ref.ref", own["ref"], *scored))
-    if critic["enable"] or (critic["enable"] is None and policy["algorithm"]["adv_estimator"] == "gae"):
+    if has_critic(policy):
         parts.append(("critic", critic, "ppo_micro_batch_size", "use_dynamic_bsz"))
     for part, block, name, dynamic in parts:
         if not block[dynamic] and block[name] is None and block[f"{name}_per_gpu"] is None:

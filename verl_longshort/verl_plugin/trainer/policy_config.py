@@ -75,6 +75,12 @@ def point_at_checkpoint(config: DictConfig, folder: Path | None) -> None:
     config.trainer.resume_from_path = None if folder is None else str(folder)
 
 
+def has_critic(policy: Mapping[str, Any]) -> bool:
+    """Whether a policy has a critic, as verl decides it."""
+    enabled = policy["critic"].get("enable")
+    return policy["algorithm"]["adv_estimator"] == "gae" if enabled is None else bool(enabled)
+
+
 def _check_keys(overrides: Mapping[str, Any], base: DictConfig, where: str) -> None:
     for key, value in _leaves(overrides):
         if key in _DERIVED:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl_longshort.base.checkpoint import DATA, STATE, TRACKER, CheckpointStore, PairState
 from verl_longshort.config.pair import PairSettings, plain_dict
 from verl_longshort.verl_plugin.trainer.data_checks import read_all
+from verl_longshort.verl_plugin.trainer.policy_config import has_critic
 
 FOLDER = "trainer.default_local_dir"
 PATH = "trainer.resume_from_path"
@@ -241,12 +242,6 @@ def _is_given(key: str, config: DictConfig, policies: Mapping[str, Any]) -> bool
     name = key.removeprefix("longshort.reward.").removesuffix(".end_step")
     ramp = reward["mu"] if name == "mu" else reward["terms"][name.removeprefix("terms.")]
     return ramp["end_step"] is not None
-
-
-def has_critic(policy: Mapping[str, Any]) -> bool:
-    """Whether a policy has a critic, as verl decides it."""
-    enabled = policy["critic"].get("enable")
-    return policy["algorithm"]["adv_estimator"] == "gae" if enabled is None else bool(enabled)
 
 
 def data_identity(config: DictConfig) -> dict[str, dict[str, Any]]:

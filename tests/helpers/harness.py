@@ -89,6 +89,11 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _environment(process).get(variable) == value]
 
 
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs: one that ended may stay a zombie, as its first parent is gone and pid 1 may not reap."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()

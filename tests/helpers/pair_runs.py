@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from longshort_reward.protocol import ROLES, Role
 
-from helpers.harness import QUIET, RUN_MARK, Finished, marked, run_command, sums, write_rows
+from helpers.harness import QUIET, RUN_MARK, Finished, alive, marked, run_command, sums, write_rows
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 420
@@ -95,7 +95,7 @@ class PairRun:
 
     def killed_at(self, moment: str) -> None:
         """Run until `moment`, then `kill -9` every process of the run."""
-        mark = uuid.uuid4().hex
+        mark, already = uuid.uuid4().hex, len(self.audit())
         extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_HALT_AT": moment}
         log = self.folder / f"log.killed-{moment}.txt"
         with log.open("wb") as sink:
@@ -103,7 +103,7 @@ class PairRun:
                 self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
             )
             try:
-                self._wait_for(moment, process, log)
+                self._wait_for(moment, process, log, already)
             finally:
                 left = marked(RUN_MARK, mark)
                 for one in left:
@@ -117,7 +117,7 @@ class PairRun:
         `process` is a part of its name (`process_watch.actor_name`), or that of a process of Ray's head. What the
         command shows is in the output, and the seconds are those from the signal. Fails when a process is left.
         """
-        mark = uuid.uuid4().hex
+        mark, already = uuid.uuid4().hex, len(self.audit())
         extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_HALT_AT": moment}
         log = self.folder / f"log.lost-{uuid.uuid4().hex[:6]}.txt"
         with log.open("wb") as sink:
@@ -125,7 +125,7 @@ class PairRun:
                 self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
             )
             try:
-                self._wait_for(moment, command, log)
+                self._wait_for(moment, command, log, already)
                 names = [entry["processes"] for entry in self.audit() if "processes" in entry][-1]
                 names |= {p.name(): p.pid for p in marked(RUN_MARK, mark) if p.name() in ("raylet", "gcs_server")}
                 (pid,) = [pid for name, pid in names.items() if process in name]
@@ -134,7 +134,7 @@ class PairRun:
                 status = command.wait(timeout=120)
                 seconds = time.monotonic() - started
                 _, left = psutil.wait_procs(marked(RUN_MARK, mark), timeout=15)
-                assert not left, left
+                assert not [one for one in left if alive(one)], left
             finally:
                 for one in marked(RUN_MARK, mark):
                     one.kill()
@@ -146,7 +146,7 @@ class PairRun:
 
         The seconds are those from the signal. Fails when a process is left.
         """
-        mark = uuid.uuid4().hex
+        mark, already = uuid.uuid4().hex, len(self.audit())
         extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_PASS_AT": moment}
         log = self.folder / f"log.stopped-{moment}.txt"
         with log.open("wb") as sink:
@@ -154,22 +154,23 @@ class PairRun:
                 self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
             )
             try:
-                self._wait_for(moment, command, log)
+                self._wait_for(moment, command, log, already)
                 started = time.monotonic()
                 command.terminate()
                 status = command.wait(timeout=120)
                 seconds = time.monotonic() - started
                 _, left = psutil.wait_procs(marked(RUN_MARK, mark), timeout=15)
-                assert not left, left
+                assert not [one for one in left if alive(one)], left
             finally:
                 for one in marked(RUN_MARK, mark):
                     one.kill()
                 command.wait()
         return Finished(status=status, output=log.read_text(errors="replace"), seconds=seconds)
 
-    def _wait_for(self, moment: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def _wait_for(self, moment: str, process: "subprocess.Popen[bytes]", log: Path, already: int) -> None:
+        """Wait for a moment of this start; `already`: how many entries earlier starts have written."""
         ends = time.monotonic() + TIMEOUT_S
-        while not any(entry.get("halted") == moment for entry in self.audit()):
+        while not any(entry.get("halted") == moment for entry in self.audit()[already:]):
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-60:])
             assert process.poll() is None, f"ended before {moment}:\n{tail}"
             assert time.monotonic() < ends, f"{moment} did not come:\n{tail}"

@@ -34,7 +34,7 @@ def forked(source: PairRun, step: int, last: int) -> None:
     before = {path: path.stat().st_mtime_ns for path in sorted(source.checkpoints.rglob("*"))}
     resume = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={source.checkpoints}/global_step_{step}")
     fork = PairRun(
-        folder=source.folder / "fork",
+        folder=source.folder / f"fork-{step}",
         models=source.models,
         overrides=[*source.overrides, *resume, "longshort.keep_checkpoints=1"],
     )
@@ -119,4 +119,5 @@ def test_killed_at_six_moments_then_forked(speakers, tmp_path):
     again = run.to_end().expect_success()
     assert starts(run)[-1] == 6, again.tail
     assert run.steps()[-1]["step"] == 6
-    forked(run, 4, 6)
+    for step in (2, 4, 6):
+        forked(run, step, 6)

@@ -144,6 +144,24 @@ def test_a_head_that_is_gone_interrupts_the_command(
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_a_process_that_no_table_names_yet_is_killed_with_its_head(
+    table: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as raylet:
+        while not (children := psutil.Process(raylet.pid).children()):
+            time.sleep(0.01)
+        node = SimpleNamespace(all_processes={"raylet": [SimpleNamespace(process=raylet)]})
+        monkeypatch.setattr(ray._private.worker, "_global_node", node)
+        seen = started(watch(tmp_path, own_cluster=True))
+        time.sleep(0.5)
+        raylet.kill()
+        assert seen.lost(wait_s=5) is not None
+        seen.stop()
+        seen.end_processes()
+        (child,) = children
+        child.wait(5)
+
+
 def test_a_phase_that_does_not_end_is_told(table: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     file = activity.ActivityFile(tmp_path, total=6)
     file.now(3, activity.GENERATING)

@@ -6,6 +6,7 @@ ended without a word. So the command itself looks at Ray's table of actors, at t
 node, at its Ray head, and at how long the run has been doing the same thing (`activity`).
 """
 
+import contextlib
 import logging
 import signal
 import threading
@@ -74,6 +75,7 @@ class ProcessWatch:
         self._ended = threading.Event()
         self._processes: dict[str, psutil.Process] = {}
         self._heads: dict[str, psutil.Process] = {}
+        self._children: set[psutil.Process] = set()
         self._stopped_since: dict[int, float] = {}
         self._activity: tuple[activity.Activity | None, float] = (None, time.monotonic())
 
@@ -100,7 +102,9 @@ class ProcessWatch:
 
     def end_processes(self) -> None:
         """Kill what is left of a run that lost a process: one that is stopped would stay."""
-        for process in (*self._processes.values(), *(self._head().values() if self._own_cluster else ())):
+        if self._own_cluster:
+            self._look_at_children()
+        for process in {*self._processes.values(), *self._heads.values(), *self._children}:
             try:
                 process.kill()
             except psutil.Error:
@@ -157,7 +161,14 @@ class ProcessWatch:
                 return Lost(what=f"{self._named(actors[identity])} stands still", how=how)
         return None
 
+    def _look_at_children(self) -> None:
+        # an actor that has just started is in no table yet, and outlives a head that is killed
+        for process in self._head().values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._children |= set(process.children(recursive=True))
+
     def _look_at_head(self) -> Lost | None:
+        self._look_at_children()
         for kind, process in self._head().items():
             what = f"Ray's head ({kind}, process {process.pid})"
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:

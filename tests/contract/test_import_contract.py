@@ -10,7 +10,7 @@ from helpers.verl_names import EXACT, TOUCHES, Touch
 from helpers.verl_source import NEEDS_VLLM, find, parameters
 
 from verl_longshort import verl_plugin
-from verl_longshort.verl_plugin.trainer.cluster import CPUS_PER_DEVICE
+from verl_longshort.verl_plugin.run.cluster import CPUS_PER_DEVICE
 
 PACKAGE = Path(verl_plugin.__file__).parent
 

@@ -18,8 +18,8 @@ from longshort_reward.protocol import Role
 from verl.trainer.ppo.v1 import register_trainer
 
 from verl_longshort.verl_plugin.rollout.clients import tokenizer_of
+from verl_longshort.verl_plugin.run.process_watch import actor_name
 from verl_longshort.verl_plugin.trainer.pair_trainer import PairTrainer
-from verl_longshort.verl_plugin.trainer.process_watch import actor_name
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, split_by_role
 
 FIELDS = ["prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores"]
@@ -77,7 +77,8 @@ class AuditedPairTrainer(PairTrainer):
         halt_at(f"synced-{self.global_steps}")
 
     def _save_checkpoint(self) -> None:
-        policies, commit = self.policies, self.store.commit
+        policies, store = self.policies, self.checkpoints.store
+        commit = store.commit
         save_long = policies[Role.LONG].save
 
         def save_and_halt(step: int) -> None:
@@ -89,12 +90,12 @@ class AuditedPairTrainer(PairTrainer):
             commit(state)
 
         policies[Role.LONG].save = save_and_halt  # type: ignore[method-assign]
-        self.store.commit = halt_and_commit  # type: ignore[method-assign]
+        store.commit = halt_and_commit  # type: ignore[method-assign]
         try:
             super()._save_checkpoint()
         finally:
             policies[Role.LONG].save = save_long  # type: ignore[method-assign]
-            self.store.commit = commit  # type: ignore[method-assign]
+            store.commit = commit  # type: ignore[method-assign]
 
     def note_processes(self) -> None:
         """Write down which process is what, by now all of the run's."""

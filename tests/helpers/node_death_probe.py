@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayError
 
 from verl_longshort.base.errors import RunDiedError
-from verl_longshort.verl_plugin.trainer import watch
-from verl_longshort.verl_plugin.trainer.activity import ActivityFile, node_of_worker
-from verl_longshort.verl_plugin.trainer.cluster import carry_environment, point_at_cluster, requested_address
-from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
+from verl_longshort.verl_plugin.run import watch
+from verl_longshort.verl_plugin.run.activity import ActivityFile, node_of_worker
+from verl_longshort.verl_plugin.run.cluster import carry_environment, point_at_cluster, requested_address
+from verl_longshort.verl_plugin.run.runner import WatchedRunner
 
 SHORT_GRACE_S = 5.0
 

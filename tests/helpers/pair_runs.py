@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,28 @@ from helpers.harness import QUIET, RUN_MARK, Finished, alive, marked, run_comman
 HERE = Path(__file__).parent
 TIMEOUT_S = 420
 POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A run that is going on."""
+
+    command: "subprocess.Popen[bytes]"
+    mark: str
+    log: Path
+
+    def processes(self) -> list[psutil.Process]:
+        return marked(RUN_MARK, self.mark)
+
+    def ended_by(self, send: Callable[[], None]) -> Finished:
+        """Send a signal and wait for the run to end by itself; fails when a process is left."""
+        began = time.monotonic()
+        send()
+        status = self.command.wait(timeout=120)
+        seconds = time.monotonic() - began
+        _, left = psutil.wait_procs(self.processes(), timeout=15)
+        assert not [one for one in left if alive(one)], left
+        return Finished(status=status, output=self.log.read_text(errors="replace"), seconds=seconds)
 
 
 @dataclass(kw_only=True)
@@ -95,21 +118,8 @@ class PairRun:
 
     def killed_at(self, moment: str) -> None:
         """Run until `moment`, then `kill -9` every process of the run."""
-        mark, already = uuid.uuid4().hex, len(self.audit())
-        extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_HALT_AT": moment}
-        log = self.folder / f"log.killed-{moment}.txt"
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
-            )
-            try:
-                self._wait_for(moment, process, log, already)
-            finally:
-                left = marked(RUN_MARK, mark)
-                for one in left:
-                    one.kill()
-                psutil.wait_procs(left, timeout=10)
-                process.wait()
+        with self._started(f"killed-{moment}", moment):
+            pass
 
     def lose(self, process: str, moment: str, signal_number: int = signal.SIGKILL) -> Finished:
         """Run until `moment`, then send a signal to one process and wait for the run to end by itself.
@@ -117,55 +127,39 @@ class PairRun:
         `process` is a part of its name (`process_watch.actor_name`), or that of a process of Ray's head. What the
         command shows is in the output, and the seconds are those from the signal. Fails when a process is left.
         """
-        mark, already = uuid.uuid4().hex, len(self.audit())
-        extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_HALT_AT": moment}
-        log = self.folder / f"log.lost-{uuid.uuid4().hex[:6]}.txt"
-        with log.open("wb") as sink:
-            command = subprocess.Popen(
-                self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
-            )
-            try:
-                self._wait_for(moment, command, log, already)
-                names = [entry["processes"] for entry in self.audit() if "processes" in entry][-1]
-                names |= {p.name(): p.pid for p in marked(RUN_MARK, mark) if p.name() in ("raylet", "gcs_server")}
-                (pid,) = [pid for name, pid in names.items() if process in name]
-                started = time.monotonic()
-                os.kill(pid, signal_number)
-                status = command.wait(timeout=120)
-                seconds = time.monotonic() - started
-                _, left = psutil.wait_procs(marked(RUN_MARK, mark), timeout=15)
-                assert not [one for one in left if alive(one)], left
-            finally:
-                for one in marked(RUN_MARK, mark):
-                    one.kill()
-                command.wait()
-        return Finished(status=status, output=log.read_text(errors="replace"), seconds=seconds)
+        with self._started(f"lost-{uuid.uuid4().hex[:6]}", moment) as started:
+            names = [entry["processes"] for entry in self.audit() if "processes" in entry][-1]
+            names |= {p.name(): p.pid for p in started.processes() if p.name() in ("raylet", "gcs_server")}
+            (pid,) = [pid for name, pid in names.items() if process in name]
+            return started.ended_by(lambda: os.kill(pid, signal_number))
 
     def stopped_at(self, moment: str) -> Finished:
         """Run until `moment`, at which the run does not wait, send the command SIGTERM, and wait for its end.
 
         The seconds are those from the signal. Fails when a process is left.
         """
+        with self._started(f"stopped-{moment}", moment, variable="LONGSHORT_PASS_AT") as started:
+            return started.ended_by(started.command.terminate)
+
+    @contextmanager
+    def _started(self, name: str, moment: str, *, variable: str = "LONGSHORT_HALT_AT") -> Iterator["Started"]:
+        """The run at `moment`, which `variable` tells it; in the end every process of it is killed."""
         mark, already = uuid.uuid4().hex, len(self.audit())
-        extra = {**QUIET, **self.environment(), RUN_MARK: mark, "LONGSHORT_PASS_AT": moment}
-        log = self.folder / f"log.stopped-{moment}.txt"
+        extra = {**QUIET, **self.environment(), RUN_MARK: mark, variable: moment}
+        log = self.folder / f"log.{name}.txt"
         with log.open("wb") as sink:
             command = subprocess.Popen(
                 self.command(), env={**os.environ, **extra}, stdout=sink, stderr=subprocess.STDOUT
             )
             try:
                 self._wait_for(moment, command, log, already)
-                started = time.monotonic()
-                command.terminate()
-                status = command.wait(timeout=120)
-                seconds = time.monotonic() - started
-                _, left = psutil.wait_procs(marked(RUN_MARK, mark), timeout=15)
-                assert not [one for one in left if alive(one)], left
+                yield Started(command=command, mark=mark, log=log)
             finally:
-                for one in marked(RUN_MARK, mark):
+                left = marked(RUN_MARK, mark)
+                for one in left:
                     one.kill()
+                psutil.wait_procs(left, timeout=10)
                 command.wait()
-        return Finished(status=status, output=log.read_text(errors="replace"), seconds=seconds)
 
     def _wait_for(self, moment: str, process: "subprocess.Popen[bytes]", log: Path, already: int) -> None:
         """Wait for a moment of this start; `already`: how many entries earlier starts have written."""

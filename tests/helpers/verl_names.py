@@ -160,13 +160,13 @@ TOUCHES: dict[str, list[Touch]] = {
             "token_level_rewards response_mask index norm_adv_by_std_in_grpo config non_tensor_batch batch",
         ),
     ],
-    "trainer/learning.py": [called("verl.trainer.ppo.core_algos", "get_adv_estimator_fn", "name_or_enum")],
-    "trainer/verl_checks.py": [
+    "checks/learning_checks.py": [called("verl.trainer.ppo.core_algos", "get_adv_estimator_fn", "name_or_enum")],
+    "checks/verl_checks.py": [
         called("verl.utils.config", "validate_config", "config use_reference_policy use_critic"),
         called("verl.trainer.ppo.core_algos", "get_policy_loss_fn", "name"),
         called("verl.trainer.ppo.core_algos", "kl_penalty", "logprob ref_logprob kl_penalty"),
     ],
-    "trainer/sft_run.py": [
+    "sft/trainer.py": [
         *overridden(
             SFT,
             "SFTTrainer",
@@ -218,8 +218,8 @@ TOUCHES: dict[str, list[Touch]] = {
         called("verl.checkpoint_engine", "CheckpointEngineManager.sleep_replicas", "self"),
         attribute(POOLS, "RayWorkerGroup.workers"),
     ],
-    "trainer/cluster.py": [attribute(POOLS, "ResourcePoolManager.max_colocate_count")],
-    "trainer/launch.py": [
+    "run/cluster.py": [attribute(POOLS, "ResourcePoolManager.max_colocate_count")],
+    "launch.py": [
         called("verl.trainer.main_ppo", "run_ppo", "config task_runner_class"),
         attribute("transfer_queue.client", "TQ_NUM_THREADS"),
         attribute("transfer_queue.storage.simple_storage", "TQ_NUM_THREADS"),

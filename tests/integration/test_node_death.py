@@ -13,8 +13,8 @@ import pytest
 from helpers.harness import Finished, run_command
 from helpers.two_nodes import TwoNodes
 
-from verl_longshort.verl_plugin.trainer import activity
-from verl_longshort.verl_plugin.trainer.watch import NOTICE_S
+from verl_longshort.verl_plugin.run import activity
+from verl_longshort.verl_plugin.run.watch import NOTICE_S
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

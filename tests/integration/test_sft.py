@@ -51,7 +51,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-MODULE = ("verl_longshort.verl_plugin.trainer.sft",)
+MODULE = ("verl_longshort.verl_plugin.sft",)
 COMMAND = ("verl_longshort.cli", "sft")
 
 

@@ -12,8 +12,8 @@ from test_pair import rows_are_sound
 from test_resume import goes_on_with_the_same_weights, starts
 from transformers import AutoModelForCausalLM
 
-from verl_longshort.verl_plugin.trainer import activity
-from verl_longshort.verl_plugin.trainer.watch import GRACE_S, NOTICE_S
+from verl_longshort.verl_plugin.run import activity
+from verl_longshort.verl_plugin.run.watch import GRACE_S, NOTICE_S
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 

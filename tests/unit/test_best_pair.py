@@ -6,8 +6,8 @@ import pytest
 
 from verl_longshort.base.checkpoint import Validation
 from verl_longshort.evaluation.metrics import score_difference
+from verl_longshort.verl_plugin.run.console import say_validation
 from verl_longshort.verl_plugin.trainer.best_pair import FILE, Validated, certainty, choose, recall, remember
-from verl_longshort.verl_plugin.trainer.console import say_validation
 
 
 def validated(step, correct, tokens=100.0, problems=60):

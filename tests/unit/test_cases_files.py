@@ -35,7 +35,7 @@ from verl_longshort.problems.fields import RowError, content_text
 from verl_longshort.problems.overlap import words
 from verl_longshort.problems.reader import Problem, user_message
 from verl_longshort.problems.settings import ProblemSettings
-from verl_longshort.verl_plugin.trainer.data_checks import read_split
+from verl_longshort.verl_plugin.checks.data_checks import read_split
 
 HALF = "\ud83d"
 Row = dict[str, Any]

@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
 from verl_longshort.base.checkpoint import CheckpointStore, PairState
-from verl_longshort.verl_plugin.trainer import activity, cluster, preflight, watch
-from verl_longshort.verl_plugin.trainer.runner import root_cause
+from verl_longshort.verl_plugin.checks import preflight
+from verl_longshort.verl_plugin.run import activity, cluster, watch
+from verl_longshort.verl_plugin.run.runner import root_cause
 
 
 @pytest.fixture(autouse=True)

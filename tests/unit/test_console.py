@@ -14,7 +14,7 @@ from verl_longshort.base.checkpoint import Validation
 from verl_longshort.base.console import PACKAGE, VARIABLE, Once, SaidLines, captured, next_log, say
 from verl_longshort.base.progress import shown
 from verl_longshort.core.schedule import Schedule
-from verl_longshort.verl_plugin.trainer.console import PAIR, say_validation, step_line
+from verl_longshort.verl_plugin.run.console import PAIR, say_validation, step_line
 
 PROGRAM = """
 import logging, os, subprocess, sys

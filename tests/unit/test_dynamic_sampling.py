@@ -9,8 +9,8 @@ from longshort_reward.protocol import ROLES, Role
 from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import compose_config
+from verl_longshort.verl_plugin.checks.learning_checks import PAIR_FACTS, SINGLE_FACTS, check_filter
 from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey, shared_value
-from verl_longshort.verl_plugin.trainer.learning import PAIR_FACTS, SINGLE_FACTS, check_filter
 
 pytestmark = pytest.mark.integration
 WEIGHTS = RewardWeights(mu=Ramp(start=0.0, end=0.2, begin_step=0, end_step=10), rethink=0.1)

@@ -25,7 +25,7 @@ from verl_longshort.config.pair import Pools
 from verl_longshort.engines.loading import load_model
 from verl_longshort.engines.stopping import end_tokens
 from verl_longshort.stages import eval as eval_stage
-from verl_longshort.verl_plugin.trainer import launch
+from verl_longshort.verl_plugin import launch
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 
 PROMPTS = RolePrompts(long="think", short="answer")

@@ -32,6 +32,20 @@ ROOMS = (
 """From the ground up; a room imports itself and those before it."""
 
 VERL_ROOM = "verl_plugin"
+VERL_PACKAGES = (
+    "versions",
+    "platform",
+    "rollout",
+    "plugin",
+    "run",
+    "checks",
+    "trainer",
+    "sft",
+    "requirements",
+    "launch",
+    "doctor",
+)
+"""What lies in that room, from the ground up."""
 VERLS = {"verl", "transfer_queue", "tensordict"}
 """verl, and what comes with it alone."""
 
@@ -77,6 +91,22 @@ def test_rooms_import_downwards_only() -> None:
         for module, tree in modules().items()
         for line, name in imported(tree)
         if (own := room_of(module)) and floor.get(room_of(name) or own, -1) > floor[own]
+    ]
+    assert not upwards
+
+
+def test_packages_of_the_verl_room_import_downwards_only() -> None:
+    floor = {package: number for number, package in enumerate(VERL_PACKAGES)}
+    prefix = f"{verl_longshort.__name__}.{VERL_ROOM}."
+    own = {module.removeprefix(prefix).split(".")[0]: module for module in modules() if module.startswith(prefix)}
+    assert own.keys() == floor.keys()
+    upwards = [
+        f"{module}:{line} imports {name}"
+        for module, tree in modules().items()
+        for line, name in imported(tree)
+        if module.startswith(prefix)
+        and name.startswith(prefix)
+        and floor[name.removeprefix(prefix).split(".")[0]] > floor[module.removeprefix(prefix).split(".")[0]]
     ]
     assert not upwards
 

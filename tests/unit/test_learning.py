@@ -11,14 +11,13 @@ from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
+from verl_longshort.verl_plugin.checks.learning_checks import check_estimator, check_warmup
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.learning import (
-    check_estimator,
-    check_warmup,
     compares_group,
     set_horizon,
     spread,
 )
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
 
 pytestmark = pytest.mark.integration
 UNUSED = ("reward.reward_model",)
@@ -242,7 +241,7 @@ def learn(monkeypatch):
 
         policy.learn = note  # type: ignore[method-assign]
         trainer = object.__new__(pair_trainer.PairTrainer)
-        trainer._written = {Role.SHORT: 3}
+        trainer.checkpoints = SimpleNamespace(written={Role.SHORT: 3})
         trainer.settings = settings_of(composed("longshort.schedule=[long,short]", "longshort.steps_per_round=2"))
         trainer.schedule, trainer.global_steps = trainer.settings.schedule, 4
         trainer.policies, trainer._learned = {Role.SHORT: policy}, {}

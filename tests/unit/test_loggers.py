@@ -8,7 +8,7 @@ import pytest
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.dry_run import VARIABLE, DryRun
-from verl_longshort.verl_plugin.trainer.loggers import LOGGERS, check_loggers, packages_of
+from verl_longshort.verl_plugin.checks.loggers import LOGGERS, check_loggers, packages_of
 
 LOGIN = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "NETRC")
 MORE = ("SWANLAB_MODE", "SWANLAB_API_KEY", "CLEARML_CONFIG_FILE", "CLEARML_API_ACCESS_KEY", "CLEARML_OFFLINE_MODE")

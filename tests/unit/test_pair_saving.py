@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import verl.trainer.ppo.v1  # noqa: F401  # it loads the trainers
 from helpers.harness import write_model
 from helpers.pair_runs import PairRun
 from longshort_reward.protocol import ROLES, Role
@@ -15,13 +16,15 @@ from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.errors import RunStoppedError, UnwrittenError
 from verl_longshort.config.pair import settings_of
 from verl_longshort.core.schedule import Schedule
-from verl_longshort.verl_plugin.trainer import pair_trainer
-from verl_longshort.verl_plugin.trainer.best_pair import Validated, recall
-from verl_longshort.verl_plugin.trainer.launch import checked_config
+from verl_longshort.verl_plugin.checks.resume import Resume
+from verl_longshort.verl_plugin.launch import checked_config
+from verl_longshort.verl_plugin.run.stop import StopFile
+from verl_longshort.verl_plugin.run.unsaved import explain_unwritten
+from verl_longshort.verl_plugin.trainer import pair_checkpoints
+from verl_longshort.verl_plugin.trainer.best_pair import BestPair, Validated, recall
+from verl_longshort.verl_plugin.trainer.pair_checkpoints import PairCheckpoints
 from verl_longshort.verl_plugin.trainer.pair_trainer import PairTrainer
 from verl_longshort.verl_plugin.trainer.policy_trainer import PolicyTrainer
-from verl_longshort.verl_plugin.trainer.stop import StopFile
-from verl_longshort.verl_plugin.trainer.unsaved import explain_unwritten
 
 
 class Policy(PolicyTrainer):
@@ -66,6 +69,7 @@ class Activity:
 
 
 class Settings:
+    schedule: Schedule
     keep_checkpoints: int | None = 1
     prompts = None
 
@@ -73,7 +77,7 @@ class Settings:
 @pytest.fixture(autouse=True)
 def exports_alone(monkeypatch):
     """There is no export to finish."""
-    monkeypatch.setattr(pair_trainer, "finish_export", lambda *_, **__: None)
+    monkeypatch.setattr(pair_checkpoints, "finish_export", lambda *_, **__: None)
 
 
 def trainer_in(root, *, keep=1, rounds=("long", "short", "long"), each=4, save_freq=2):
@@ -81,11 +85,12 @@ def trainer_in(root, *, keep=1, rounds=("long", "short", "long"), each=4, save_f
     trainer.settings, trainer.activity, trainer.train_dataloader = Settings(), Activity(), Loader()
     trainer.settings.keep_checkpoints = keep
     trainer.schedule = Schedule.parse(rounds, each)
-    trainer.store = trainer.source = CheckpointStore(root)
-    trainer.policies = {role: Policy(trainer.store, role) for role in ROLES}
+    trainer.settings.schedule = trainer.schedule
+    store = CheckpointStore(root)
+    trainer.checkpoints = PairCheckpoints(Resume(store=store, source=store, step=None), trainer.settings, {})
+    trainer.best_pair = BestPair(store, start=None)
+    trainer.policies = {role: Policy(store, role) for role in ROLES}
     trainer.config = OmegaConf.create({"trainer": {"save_freq": save_freq}})
-    trainer._saved, trainer._written, trainer._identity = None, {}, {}
-    trainer._start = trainer._validated = None
     trainer.timing_raw = {}
     trainer.replay_buffer = Buffer()
     return trainer
@@ -96,7 +101,7 @@ def run(trainer, steps):
     for step in steps:
         trainer.global_steps = step
         for role in trainer.schedule.learners(step):
-            trainer._written.pop(role, None)
+            trainer.checkpoints.written.pop(role, None)
             trainer.policies[role].updates += 1
         if step % trainer.config.trainer.save_freq == 0:
             trainer._save_checkpoint()
@@ -116,7 +121,7 @@ def test_a_run_that_is_asked_to_end_saves_its_last_step(tmp_path):
     with pytest.raises(RunStoppedError):
         trainer.step({}, {})
     assert asleep == list(ROLES)
-    assert trainer.store.latest() == 3
+    assert trainer.checkpoints.store.latest() == 3
     assert updates_in(trainer, Role.LONG, 3) == 3
     # once more there is nothing new to save
     with pytest.raises(RunStoppedError):
@@ -125,13 +130,13 @@ def test_a_run_that_is_asked_to_end_saves_its_last_step(tmp_path):
 
 
 def updates_in(trainer, role, step):
-    return torch.load(trainer.store.policy_folder(role, step) / "actor" / "model_world_size_1_rank_0.pt")
+    return torch.load(trainer.checkpoints.store.policy_folder(role, step) / "actor" / "model_world_size_1_rank_0.pt")
 
 
 def test_ends_of_rounds_stay_and_a_policy_that_did_not_learn_is_not_written_again(tmp_path):
     trainer = trainer_in(tmp_path, save_freq=3)
     run(trainer, range(1, 13))
-    store = trainer.store
+    store = trainer.checkpoints.store
     # every third step and every end of a round were saved; with keep_checkpoints=1 the ends stay
     assert store.steps() == [4, 8, 12]
     assert trainer.policies[Role.LONG].saves == [3, 4, 9, 12]
@@ -145,7 +150,7 @@ def test_ends_of_rounds_stay_and_a_policy_that_did_not_learn_is_not_written_agai
 def test_without_validation_it_prunes_too(tmp_path):
     trainer = trainer_in(tmp_path, keep=2, rounds=["both"], each=20, save_freq=2)
     run(trainer, range(1, 20))
-    assert trainer.store.steps() == [16, 18]
+    assert trainer.checkpoints.store.steps() == [16, 18]
 
 
 def test_a_file_system_without_hard_links_has_every_file_twice(tmp_path, monkeypatch, capsys):
@@ -181,8 +186,8 @@ def test_what_cannot_be_saved_is_one_line_and_leaves_the_last_checkpoint(tmp_pat
     assert said in text
     assert "step 4 cannot be saved" in text
     assert "the last usable checkpoint is that of step 2" in text
-    assert trainer.store.latest() == 2
-    assert not trainer.store.policy_folder(Role.LONG, 4).exists()
+    assert trainer.checkpoints.store.latest() == 2
+    assert not trainer.checkpoints.store.policy_folder(Role.LONG, 4).exists()
 
 
 def test_a_full_disk_is_named_where_torch_does_not(tmp_path, monkeypatch):
@@ -204,19 +209,24 @@ def test_a_half_written_step_is_written_anew(tmp_path):
     trainer = trainer_in(tmp_path, keep=None)
     run(trainer, range(1, 3))
     # a run that was killed while it saved step 4: the files of the short policy are those of step 2
-    trainer.store.share(Role.SHORT, 4, written=2)
+    trainer.checkpoints.store.share(Role.SHORT, 4, written=2)
     again = trainer_in(tmp_path, keep=None)
-    again._saved = 2
+    again.checkpoints.saved = 2
     again.policies[Role.SHORT].updates = 7
     run(again, range(3, 5))
     assert updates_in(again, Role.SHORT, 4) == 7
     assert updates_in(again, Role.SHORT, 2) == 0
 
 
+def place(trainer):
+    """Its step, that of its last checkpoint, and where each policy's present weights are saved."""
+    return trainer.global_steps, trainer.checkpoints.saved, trainer.checkpoints.written
+
+
 def validate(trainer, step, correct, tokens=100.0):
     names = [f"t/{index}" for index in range(20)]
     trainer.global_steps = step
-    trainer._validated = Validated(
+    trainer.best_pair.last = Validated(
         step=step,
         correct={name: [float(index < correct)] for index, name in enumerate(names)},
         tokens={name: [tokens + index] for index, name in enumerate(names)},
@@ -225,7 +235,7 @@ def validate(trainer, step, correct, tokens=100.0):
 
 
 def best_of(trainer):
-    return json.loads((trainer.store.root / "best.json").read_text())
+    return json.loads((trainer.checkpoints.store.root / "best.json").read_text())
 
 
 def test_the_start_is_what_was_validated_before_the_first_step(tmp_path):
@@ -242,7 +252,7 @@ def test_the_start_is_what_was_validated_before_the_first_step(tmp_path):
     assert best["score"]["value"] == pytest.approx(1.8)
     assert best["rival"]["step"] == 4
     # the best one stays
-    assert trainer.store.steps() == [2, 4]
+    assert trainer.checkpoints.store.steps() == [2, 4]
 
 
 def test_a_run_without_a_first_validation_has_no_start(tmp_path):
@@ -289,25 +299,29 @@ def begun(overrides):
     trainer.train_dataloader = Loader()
     trainer._load_checkpoint()
     for policy in trainer.policies.values():
-        policy.store = trainer.store
+        policy.store = trainer.checkpoints.store
     return trainer
 
 
 def test_a_run_is_saved_resumed_and_forked_with_its_real_configuration(overrides, tmp_path):
     first = begun([*overrides, f"trainer.default_local_dir={tmp_path}/run"])
-    assert (first.global_steps, first._saved, first._written) == (0, None, {})
+    assert place(first) == (0, None, {})
     validate(first, 0, 10)
     run(first, range(1, 3))
     validate(first, 2, 12)
-    state = json.loads((first.store.pair_folder(2) / "pair.json").read_text())
+    state = json.loads((first.checkpoints.store.pair_folder(2) / "pair.json").read_text())
     assert state["plan"] == {"longshort.reward.mu.end_step": 4}
     assert state["data"]["train"]["data.train_files"].startswith("16 problems")
     assert set(state["policies"]) == {"long", "short"}
 
     again = begun([*overrides, f"trainer.default_local_dir={tmp_path}/run"])
-    assert (again.global_steps, again._saved, again._written) == (2, 2, {Role.LONG: 2, Role.SHORT: 2})
+    assert place(again) == (
+        2,
+        2,
+        {Role.LONG: 2, Role.SHORT: 2},
+    )
     assert again.train_dataloader.loaded
-    assert (again._start.step, again._start.accuracy) == (0, 0.5)
+    assert (again.best_pair._start.step, again.best_pair._start.accuracy) == (0, 0.5)
     for policy in again.policies.values():
         policy.updates = 2
     run(again, range(3, 4))
@@ -315,12 +329,12 @@ def test_a_run_is_saved_resumed_and_forked_with_its_real_configuration(overrides
     assert again.policies[Role.LONG].saves == []
     assert again.policies[Role.SHORT].saves == [3]
 
-    source = again.store
+    source = again.checkpoints.store
     fork = [f"trainer.resume_from_path={source.pair_folder(3)}", "trainer.resume_mode=resume_path"]
     forked = begun([*overrides, *fork, f"trainer.default_local_dir={tmp_path}/fork"])
-    assert (forked.global_steps, forked._saved, forked._written) == (3, None, {})
-    assert forked._start.step == 0
-    assert [one.step for one in recall(forked.store.root, 9).values()] == [0]
+    assert place(forked) == (3, None, {})
+    assert forked.best_pair._start.step == 0
+    assert [one.step for one in recall(forked.checkpoints.store.root, 9).values()] == [0]
     run(forked, range(4, 5))
     assert forked.policies[Role.LONG].saves == [4]
     assert source.latest() == 3
@@ -340,4 +354,4 @@ def test_verls_validation_is_kept_by_problem(tmp_path):
     metrics = trainer._val_metrics_update(["t"] * 3, ["a", "b", "a"], facts, [2, 2, 2], expected_acc_counts=expected)
     assert metrics["val/accuracy"] == 0.5
     assert metrics["val/tokens"] == 20.0
-    assert trainer._validated.correct == {"t/0": [1.0, 1.0], "t/1": [0.0, 0.0]}
+    assert trainer.best_pair.last.correct == {"t/0": [1.0, 1.0], "t/1": [0.0, 0.0]}

@@ -18,7 +18,7 @@ from verl_longshort.data.chunk import ChunkSettings
 from verl_longshort.data.prepare_settings import ChainSettings, TrainingProblemSettings
 from verl_longshort.data.synthesis import SynthesisSettings
 from verl_longshort.recipe.recipe import Recipe, load_recipe
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("qwen7b", "llama8b")

@@ -14,10 +14,10 @@ from verl_longshort.base.checkpoint import CheckpointStore, PairState
 from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
-from verl_longshort.verl_plugin.trainer.launch import settle_paths
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.preflight import _check_shards, check
-from verl_longshort.verl_plugin.trainer.resume import resume_point
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.checks.preflight import _check_shards, check
+from verl_longshort.verl_plugin.checks.resume import resume_point
+from verl_longshort.verl_plugin.launch import settle_paths
 
 UNUSED = ("reward.reward_model",)
 

@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerFast
 from verl_longshort.engines.tokenizers import check_generation_config
 from verl_longshort.problems.reader import RowError
 from verl_longshort.problems.verl_rows import check_row, plain_row
-from verl_longshort.verl_plugin.trainer.data_checks import check_data
+from verl_longshort.verl_plugin.checks.data_checks import check_data
+from verl_longshort.verl_plugin.checks.prompts import PromptMaker
+from verl_longshort.verl_plugin.launch import DATA_SET
 from verl_longshort.verl_plugin.trainer.dataset import ProblemDataset
-from verl_longshort.verl_plugin.trainer.launch import DATA_SET
-from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
 
 PROMPT_KEY = "longshort.environment.prompts.{role}"
 

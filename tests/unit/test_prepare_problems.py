@@ -95,7 +95,7 @@ def test_rows_are_what_verl_reads(run, tmp_path):
 
 
 def test_preflight_takes_them(run, tmp_path):
-    from verl_longshort.verl_plugin.trainer.data_checks import read_split
+    from verl_longshort.verl_plugin.checks.data_checks import read_split
 
     run()
     split = read_split(str(tmp_path / "out/train.parquet"), "data.train_files", agent_loop="longshort")

@@ -15,8 +15,8 @@ import pytest
 import ray
 from ray.core.generated import common_pb2
 
-from verl_longshort.verl_plugin.trainer import activity, process_watch
-from verl_longshort.verl_plugin.trainer.process_watch import ProcessWatch, actor_name, how_it_died
+from verl_longshort.verl_plugin.run import activity, process_watch
+from verl_longshort.verl_plugin.run.process_watch import ProcessWatch, actor_name, how_it_died
 
 JOB, NODE = "01000000", "n" * 8
 

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from verl_longshort.config.compose import compose_config, default_config
 from verl_longshort.config.pair import plain_dict
-from verl_longshort.verl_plugin.trainer import policy_checks
-from verl_longshort.verl_plugin.trainer.keys import (
+from verl_longshort.verl_plugin.checks import policy_checks
+from verl_longshort.verl_plugin.checks.keys import (
     EVERY_RUN,
     FOR_THE_RUN,
     PAIR,
@@ -21,9 +21,9 @@ from verl_longshort.verl_plugin.trainer.keys import (
     SINGLE_LOOP,
     check_keys,
 )
-from verl_longshort.verl_plugin.trainer.launch import PAIR_CONFIG, SINGLE_CONFIG, UNUSED
-from verl_longshort.verl_plugin.trainer.notes import notes_of
-from verl_longshort.verl_plugin.trainer.policy_checks import check_policy
+from verl_longshort.verl_plugin.checks.notes import notes_of
+from verl_longshort.verl_plugin.checks.policy_checks import check_policy
+from verl_longshort.verl_plugin.launch import PAIR_CONFIG, SINGLE_CONFIG, UNUSED
 
 POLICY = "longshort.policies.long"
 GIVEN = {

@@ -13,10 +13,8 @@ from omegaconf import OmegaConf
 from verl_longshort.base.checkpoint import TRACKER, CheckpointStore, PairState, Validation
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
-from verl_longshort.verl_plugin.trainer.launch import UNUSED
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.requirements import kept_copies, saved_steps
-from verl_longshort.verl_plugin.trainer.resume import (
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.checks.resume import (
     check_single_checkpoint,
     check_subsets,
     checked_resume,
@@ -25,6 +23,8 @@ from verl_longshort.verl_plugin.trainer.resume import (
     policy_identity,
     resume_point,
 )
+from verl_longshort.verl_plugin.launch import UNUSED
+from verl_longshort.verl_plugin.requirements import kept_copies, saved_steps
 
 POLICY = "longshort.policies.{}.actor_rollout_ref.{}"
 

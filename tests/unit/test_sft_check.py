@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 
 from verl_longshort.config.compose import compose_config
 from verl_longshort.data.sft_rows import held_out_problems
-from verl_longshort.verl_plugin.trainer.sft import check, check_rows, count_trajectories, run_and_wait
+from verl_longshort.verl_plugin.sft.fine_tune import run_and_wait
+from verl_longshort.verl_plugin.sft.sft_checks import check, check_rows, count_trajectories
 
 RECORD = {
     "problem": "1 + 1",
@@ -213,7 +214,7 @@ def test_the_model_folder_needs_a_config(good: list[str], tmp_path: Path) -> Non
 
 
 def test_the_command_exits_with_two_and_imports_nothing_heavy(good: list[str]) -> None:
-    program = "import sys; import verl_longshort.verl_plugin.trainer.sft as s; code = s._main(); "
+    program = "import sys; import verl_longshort.verl_plugin.sft.__main__ as s; code = s.main(); "
     program += "assert not {'torch', 'verl', 'transformers'} & set(sys.modules); sys.exit(code)"
     command = [sys.executable, "-c", program, *good, "longshort.role=both"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -221,7 +222,7 @@ def test_the_command_exits_with_two_and_imports_nothing_heavy(good: list[str]) -
     assert result.stderr == "error: longshort.role = both: must be long or short\n"
 
 
-RUN = "from verl_longshort.verl_plugin.trainer.sft import run_and_wait as r; import sys; sys.exit(r(sys.argv[1:]))"
+RUN = "from verl_longshort.verl_plugin.sft.fine_tune import run_and_wait as r; import sys; sys.exit(r(sys.argv[1:]))"
 CHILD = """
 import signal, sys, time
 def end(number, frame):

@@ -13,8 +13,8 @@ from verl_longshort.cli import main
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.core.single_model import SingleMode
-from verl_longshort.verl_plugin.trainer.launch import SINGLE_CONFIG, UNUSED
-from verl_longshort.verl_plugin.trainer.preflight import check_single
+from verl_longshort.verl_plugin.checks.preflight import check_single
+from verl_longshort.verl_plugin.launch import SINGLE_CONFIG, UNUSED
 
 
 @pytest.fixture

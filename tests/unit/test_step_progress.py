@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import verl.trainer.ppo.v1  # noqa: F401  # it loads the trainers
 
 from verl_longshort.base import progress
-from verl_longshort.verl_plugin.trainer import pair_trainer
-from verl_longshort.verl_plugin.trainer.pair_trainer import PairReplayBuffer
-from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
+from verl_longshort.verl_plugin.trainer import replay
+from verl_longshort.verl_plugin.trainer.replay import PairReplayBuffer, WatchedReplayBuffer
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,6 @@ def test_problems_of_a_step(
     assert json.loads(file.read_text()) == told
     # not at every poll
     file.unlink()
-    monkeypatch.setattr(pair_trainer, "TELL_S", 60.0)
+    monkeypatch.setattr(replay, "TELL_S", 60.0)
     buffer._wait_for_next_poll(partition, 0.0)
     assert not file.exists()

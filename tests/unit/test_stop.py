@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from verl_longshort.base.checkpoint import TRACKER
 from verl_longshort.base.errors import RunStoppedError
 from verl_longshort.cli import _Group
-from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
-from verl_longshort.verl_plugin.trainer.stop import StopFile, StopOnTerm
+from verl_longshort.verl_plugin.run.runner import WatchedRunner
+from verl_longshort.verl_plugin.run.stop import StopFile, StopOnTerm
 
 
 def wait_for(condition):

@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.verl_checks import check_ppo
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.checks.verl_checks import check_ppo
 
 pytestmark = pytest.mark.integration
 LONG = "longshort.policies.long.actor_rollout_ref"

@@ -26,11 +26,11 @@ from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
 from verl_longshort.engines.vllm import turn_seed
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.checks.preflight import check_installed, check_rollouts
 from verl_longshort.verl_plugin.rollout import names
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.preflight import check_installed, check_rollouts
 
 JOB = "01000000"
 UNUSED = ("reward.reward_model",)

@@ -5,8 +5,9 @@ from pathlib import Path
 from verl_longshort.base.folders import lock_file, work_folder
 from verl_longshort.base.lock import Lock
 from verl_longshort.base.stage import TrainingSettings, TrainingStage
-from verl_longshort.verl_plugin.trainer.requirements import sft_requirements
-from verl_longshort.verl_plugin.trainer.sft import checked_config, fine_tune, output_folder
+from verl_longshort.verl_plugin.requirements import sft_requirements
+from verl_longshort.verl_plugin.sft.fine_tune import checked_config, fine_tune
+from verl_longshort.verl_plugin.sft.sft_checks import output_folder
 
 
 class SftStage(TrainingStage):

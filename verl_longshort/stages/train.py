@@ -1,8 +1,8 @@
 """`longshort train`."""
 
 from verl_longshort.base.stage import TrainingStage
-from verl_longshort.verl_plugin.trainer.launch import checked_config, train
-from verl_longshort.verl_plugin.trainer.requirements import pair_requirements
+from verl_longshort.verl_plugin.launch import checked_config, train
+from verl_longshort.verl_plugin.requirements import pair_requirements
 
 
 class TrainStage(TrainingStage):

@@ -1,8 +1,8 @@
 """`longshort train-single`."""
 
 from verl_longshort.base.stage import TrainingStage
-from verl_longshort.verl_plugin.trainer.launch import checked_single_config, train_single
-from verl_longshort.verl_plugin.trainer.requirements import single_requirements
+from verl_longshort.verl_plugin.launch import checked_single_config, train_single
+from verl_longshort.verl_plugin.requirements import single_requirements
 
 
 class TrainSingleStage(TrainingStage):

@@ -1,1 +1,1 @@
-"""The trainer of the pair: schedule of rounds, group rewards, checkpoints, launch."""
+"""What runs in verl's task runner: the trainers, group rewards, replay buffers, checkpoints and exports."""

@@ -8,14 +8,15 @@ start solved nothing: there accuracy decides, and of the same accuracy fewer tok
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from longshort_reward.protocol import Role
 
-from verl_longshort.base.checkpoint import Validation
+from verl_longshort.base.checkpoint import CheckpointStore, Validation
 from verl_longshort.evaluation.metrics import (
     Columns,
     Interval,
@@ -25,6 +26,7 @@ from verl_longshort.evaluation.metrics import (
     score_difference,
     score_interval,
 )
+from verl_longshort.verl_plugin.run.console import say_validation
 
 FILE = "validations.jsonl"
 
@@ -153,3 +155,44 @@ def _lead(chosen: Validated, other: Validated, base: Validated | None, shared: S
         return score_difference(chosen.columns(shared), other.columns(shared), base.columns(shared))
     means = [[sum(one.correct[name]) / len(one.correct[name]) for name in shared] for one in (chosen, other)]
     return mean([[mine - theirs] for mine, theirs in zip(*means, strict=True)])
+
+
+class BestPair:
+    """The best validated pair of a run, which `best.json` names.
+
+    Args:
+        store: the run's checkpoints.
+        start: the validation that others are compared with, where it is known already.
+    """
+
+    last: Validated | None = None
+    """What the last validation gave."""
+
+    def __init__(self, store: CheckpointStore, start: Validation | None) -> None:
+        self._store = store
+        self._start = start
+
+    def choose(self, exported: Callable[[int], Mapping[Role, str]]) -> None:
+        """Choose again, after a validation; `exported` names the models of a step."""
+        assert self.last is not None, "verl ended a validation without metrics"
+        remember(self._store.root, self.last)
+        if self.last.step == 0:
+            self._start = self.last.summary()
+        validated = recall(self._store.root, self.last.step)
+        pairs = {step: one.summary(intervals=False) for step, one in validated.items()}
+        known = self._store.read_best()
+        if known is not None:
+            pairs.setdefault(known["best"]["step"], Validation(**known["best"]))
+        best = choose((one for one in pairs.values() if not one.step or self._store.exists(one.step)), self._start)
+        if best is not None:
+            chosen = validated[best.step].summary() if best.step in validated else best
+            sure = certainty(validated, best.step, self._start)
+            self._store.write_best(self._start, chosen, exported(best.step), **sure)
+
+    def say(self) -> None:
+        """Say what the last validation gave, if there was one."""
+        if self.last is not None:
+            known = self._store.read_best() or {}
+            best, rival = known.get("best"), known.get("rival") or {}
+            noise = rival["step"] if rival.get("within_noise") else None
+            say_validation(self.last.summary(), Validation(**best) if best else None, noise)

@@ -8,7 +8,7 @@ from typing import Any
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from verl_longshort.problems.verl_rows import plain_row, problem_of
-from verl_longshort.verl_plugin.trainer.prompts import makers_of
+from verl_longshort.verl_plugin.checks.prompts import makers_of
 
 
 class ProblemDataset(RLHFDataset):

@@ -15,6 +15,7 @@ from longshort_reward import Outcome, RewardWeights, RoleReward, synergy_reward
 from longshort_reward.protocol import ROLES, Role
 
 from verl_longshort.core.environment import StopReason
+from verl_longshort.verl_plugin.checks.learning_checks import REWARD
 
 Facts = Mapping[str, Any]
 """What the agent loop recorded of one trajectory."""
@@ -88,10 +89,6 @@ def teaching_rows(rewards: Mapping[str, RoleReward], own_tokens: Mapping[str, in
     sizes = Counter(ReplayKey.of(key).group for key in speaking)
     kept = [key for key in speaking if not compares or sizes[ReplayKey.of(key).group] > 1]
     return TeachingRows(keys=tuple(kept), neutral=len(rewards) - len(speaking), alone=len(speaking) - len(kept))
-
-
-REWARD = "reward"
-"""The metric of `shared_value` that is what a row is learned from; any other is one of its facts."""
 
 
 def shared_value(

@@ -6,12 +6,9 @@ row, let the round's learners learn from their rows, give every engine its weigh
 """
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from longshort_reward import RoleReward
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
@@ -21,16 +18,16 @@ from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
 
-from verl_longshort.base.checkpoint import DATA, PairState, Validation
 from verl_longshort.base.console import say
 from verl_longshort.base.errors import RunStoppedError
-from verl_longshort.base.progress import report
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
+from verl_longshort.verl_plugin.checks.policy_config import point_at_checkpoint
+from verl_longshort.verl_plugin.checks.verl_checks import check_by_verl
 from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
-from verl_longshort.verl_plugin.trainer.activity import GENERATING, STARTING, VALIDATING, ActivityFile
-from verl_longshort.verl_plugin.trainer.best_pair import Validated, certainty, choose, recall, remember
-from verl_longshort.verl_plugin.trainer.console import PAIR, StepLines, say_checkpoint, say_validation
-from verl_longshort.verl_plugin.trainer.exports import finish_export
+from verl_longshort.verl_plugin.run.activity import GENERATING, STARTING, VALIDATING, ActivityFile
+from verl_longshort.verl_plugin.run.console import PAIR, StepLines, say_checkpoint
+from verl_longshort.verl_plugin.run.stop import StopFile
+from verl_longshort.verl_plugin.trainer.best_pair import BestPair, Validated
 from verl_longshort.verl_plugin.trainer.gdpo import Credit
 from verl_longshort.verl_plugin.trainer.group_reward import (
     Facts,
@@ -42,10 +39,9 @@ from verl_longshort.verl_plugin.trainer.group_reward import (
     teaching_rows,
     weight_metrics,
 )
-from verl_longshort.verl_plugin.trainer.policy_config import point_at_checkpoint
-from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, PolicyTrainer
-from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
-from verl_longshort.verl_plugin.trainer.resume import data_identity, plan_of, policy_identity, resume_point
+from verl_longshort.verl_plugin.trainer.pair_checkpoints import PairCheckpoints
+from verl_longshort.verl_plugin.trainer.policy_trainer import FrozenPolicy, Policy, PolicyTrainer
+from verl_longshort.verl_plugin.trainer.replay import PairReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import (
     joined,
     own_tokens,
@@ -56,48 +52,9 @@ from verl_longshort.verl_plugin.trainer.rows import (
     write_rewards,
 )
 from verl_longshort.verl_plugin.trainer.sampled import log_step
-from verl_longshort.verl_plugin.trainer.stop import StopFile
-from verl_longshort.verl_plugin.trainer.unsaved import explain_unsaved
-from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl
-
-Policy = PolicyTrainer | FrozenPolicy
 
 FEWEST_TOKENS = 2
 """A policy makes no update from fewer: a mean over none is not a number, and verl whitens over two or more."""
-
-
-TELL_S = 1.0
-"""How often it is told how many problems of a step are done."""
-
-
-class PairReplayBuffer(WatchedReplayBuffer):
-    """Tells how many problems are done, and lets the trainer note the rows of a validation before verl forgets them."""
-
-    def __init__(self, trainer: "PairTrainer", **settings: Any) -> None:
-        super().__init__(trainer, **settings)
-        self._note = trainer.note_validated
-        self._total = trainer.schedule.total_steps
-        self._asked = (0, 0)
-        self._told_at = 0.0
-
-    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
-        """See `WatchedReplayBuffer.sample`."""
-        self._asked, self._told_at = (global_steps, batch_size), time.monotonic()
-        batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        if partition_id == "val":
-            self._note(batch)
-        return batch, metrics
-
-    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        if time.monotonic() - self._told_at > TELL_S:
-            self._told_at = time.monotonic()
-            step, asked = self._asked
-            done = f"{len(self.finished_keys[partition_id])} of {asked} problems"
-            what = "validating" if partition_id == "val" else "generating trajectories"
-            # a validation before the first step is no part of the steps
-            total = self._total if step else 0
-            report(max(step - 1, 0), total, f"step {step}/{self._total}: {what}, {done}")
-        return super()._wait_for_next_poll(partition_id, last_debug_time)
 
 
 @register_trainer("longshort")
@@ -115,13 +72,7 @@ class PairTrainer(PPOTrainerSync):
         self._lines = StepLines(self.schedule.total_steps)
         self._texts: dict[str, tuple[str, str]] = {}
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
-        self._validated: Validated | None = None
-        self._start: Validation | None = None
         self._stop = StopFile(config.trainer.default_local_dir)
-        # the step of the last checkpoint, and of the one that holds a policy's present weights
-        self._saved: int | None = None
-        self._written: dict[Role, int] = {}
-        self._identity: dict[str, Any] = {}
         super().__init__(config)
 
     # ---- construction ------------------------------------------------------------------------------
@@ -129,6 +80,8 @@ class PairTrainer(PPOTrainerSync):
     def _build_replay_buffer(self) -> PairReplayBuffer:
         buffer = PairReplayBuffer(
             self,
+            total_steps=self.schedule.total_steps,
+            note_validated=self.note_validated,
             timeout_s=self.settings.rollout_timeout_s,
             max_failed_share=self.settings.max_failed_share,
             rows=len(ROLES),
@@ -188,7 +141,7 @@ class PairTrainer(PPOTrainerSync):
             remedy = "start the run with `longshort train`: overrides per policy are merged before verl resolves"
             raise UserError("longshort.policy_configs", built, remedy)
         config = DictConfig(plain_dict(built[role.value]))
-        resumed = self.source.policy_folder(role, self.global_steps) if self.global_steps else None
+        resumed = self.checkpoints.source.policy_folder(role, self.global_steps) if self.global_steps else None
         point_at_checkpoint(config, resumed)
         check_by_verl(config, f"longshort.policies.{role}")
         updates = self.schedule.updates(role)
@@ -250,7 +203,7 @@ class PairTrainer(PPOTrainerSync):
         # before the checkpoint: a run that is resumed from it has the step's trajectories, too
         with marked_timer("log_trajectories", timing_raw, color="green"):
             log_step(
-                self.store.root,
+                self.checkpoints.store.root,
                 batch,
                 [learned for learned, _ in self._learned.values()],
                 count=self.settings.log_groups,
@@ -287,7 +240,7 @@ class PairTrainer(PPOTrainerSync):
         if not learns:
             return rows
         self.activity.now(self.global_steps, f"{role} learns")
-        self._written.pop(role, None)
+        self.checkpoints.written.pop(role, None)
         left_out = rows.select_keys([key for key in rows.keys if key not in set(teaching.keys)])
         batch, learned, timing = policy.learn(
             rows.select_keys(list(teaching.keys)),
@@ -331,22 +284,15 @@ class PairTrainer(PPOTrainerSync):
         """Say what the validation before the first step gave; from here on steps are timed."""
         super().on_train_begin()
         self._lines.begin(self.global_steps - 1)
-        self._say_validation()
+        self.best_pair.say()
 
     def _say(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> None:
         step = self.global_steps
         self._lines.step(step, metrics, PAIR, self.schedule.round_name(step))
         if "save_checkpoint" in timing_raw:
-            say_checkpoint(self.store.pair_folder(step), timing_raw["save_checkpoint"])
+            say_checkpoint(self.checkpoints.store.pair_folder(step), timing_raw["save_checkpoint"])
         if "testing" in timing_raw:
-            self._say_validation()
-
-    def _say_validation(self) -> None:
-        if self._validated is not None:
-            known = self.store.read_best() or {}
-            best, rival = known.get("best"), known.get("rival") or {}
-            noise = rival["step"] if rival.get("within_noise") else None
-            say_validation(self._validated.summary(), Validation(**best) if best else None, noise)
+            self.best_pair.say()
 
     # ---- verl's own files of prompts and responses -------------------------------------------------
 
@@ -387,8 +333,9 @@ class PairTrainer(PPOTrainerSync):
     ) -> dict[str, float]:
         metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
         expected = {uid: count for (_, uid), count in kwargs["expected_acc_counts"].items()}
-        self._validated = Validated.of(self.global_steps, expected, sample_uids, reward_extra_infos_dict)
-        summary = self._validated.summary()
+        validated = Validated.of(self.global_steps, expected, sample_uids, reward_extra_infos_dict)
+        self.best_pair.last = validated
+        summary = validated.summary()
         metrics.update({"val/accuracy": summary.accuracy, "val/tokens": summary.tokens})
         metrics.update(self.replay_buffer.validation_failures())
         return metrics
@@ -407,120 +354,37 @@ class PairTrainer(PPOTrainerSync):
 
     def on_validate_end(self) -> None:
         """Keep the checkpoint whose pair has the best accuracy-efficiency score against the starting pair."""
-        assert self._validated is not None, "verl ended a validation without metrics"
-        remember(self.store.root, self._validated)
-        if self.global_steps == 0:
-            self._start = self._validated.summary()
-        validated = recall(self.store.root, self.global_steps)
-        pairs = {step: one.summary(intervals=False) for step, one in validated.items()}
-        known = self.store.read_best()
-        if known is not None:
-            pairs.setdefault(known["best"]["step"], Validation(**known["best"]))
-        best = choose((one for one in pairs.values() if not one.step or self.store.exists(one.step)), self._start)
-        if best is not None:
-            chosen = validated[best.step].summary() if best.step in validated else best
-            models = {role: policy.exported(best.step) for role, policy in self.policies.items()}
-            sure = certainty(validated, best.step, self._start)
-            self.store.write_best(self._start, chosen, models, **sure)
-        self._prune()
+        self.best_pair.choose(
+            lambda step: {role: policy.exported(step) for role, policy in self.policies.items()},
+        )
+        self.checkpoints.prune()
         if self.config.trainer.get("val_only"):
             # no step follows that would say it
-            self._say_validation()
+            self.best_pair.say()
 
     # ---- checkpoints -------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
-        if self.global_steps != self._saved:
+        if self.global_steps != self.checkpoints.saved:
             self._save(self.global_steps, self.train_dataloader.state_dict())
+
+    def _save(self, step: int, position: dict[str, Any]) -> None:
+        self.activity.now(step, "saving a checkpoint")
+        self.checkpoints.save(step, position, self.policies)
 
     def _save_before_end(self, step: int, position: dict[str, Any] | None) -> None:
         """Save what was reached with the last step of a run that is to end, unless that is done."""
-        if position is not None and step != self._saved and self.config.trainer.save_freq > 0:
+        if position is not None and step != self.checkpoints.saved and self.config.trainer.save_freq > 0:
             for policy in self.policies.values():
                 policy.sleep()
             self._save(step, position)
-
-    def _save(self, step: int, position: dict[str, Any]) -> None:
-        """Save the pair after `step`, with the place in the training data.
-
-        Raises UnwrittenError when the files cannot be written; what was written of the checkpoint is gone then.
-        """
-        self.activity.now(step, "saving a checkpoint")
-        try:
-            # what a killed run left of this step may share files with whole checkpoints: never write into it
-            self.store.discard(step)
-            for role, policy in self.policies.items():
-                self._save_policy(role, policy, step)
-            folder = self.store.pair_folder(step)
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save(position, folder / DATA)
-            state = PairState(
-                step=step,
-                schedule=[r.value for r in self.schedule.rounds],
-                steps_per_round=self.schedule.steps_per_round,
-                **self._identity,
-            )
-            self.store.commit(state)
-        except Exception as error:
-            raise explain_unsaved(error, self.store, step) from error
-        self._saved = step
-        self._prune()
 
     def _save_end_of_round(self) -> None:
         if self.config.trainer.save_freq > 0 and self.schedule.ends_round(self.global_steps):
             with marked_timer("save_checkpoint", self.timing_raw, color="green"):
                 self._save_checkpoint()
 
-    def _save_policy(self, role: Role, policy: Policy, step: int) -> None:
-        written = self._written.get(role)
-        if written is not None:
-            try:
-                self.store.share(role, step, written=written)
-            except OSError as error:
-                say(f"{role}'s files of step {written} cannot be linked and are written again: {error}")
-            else:
-                self._written[role] = step
-                return
-        policy.save(step)
-        if isinstance(policy, PolicyTrainer):
-            model = policy.config.actor_rollout_ref.model
-            finish_export(Path(policy.exported(step)), model, role=role, prompts=self.settings.prompts)
-            self._written[role] = step
-
-    def _prune(self) -> None:
-        if self.settings.keep_checkpoints is not None:
-            ends = range(0, self.schedule.total_steps + 1, self.schedule.steps_per_round)
-            self.store.prune(self.settings.keep_checkpoints, spare=ends)
-
     def _load_checkpoint(self) -> None:
-        resume = resume_point(self.config.trainer)
-        self.store, self.source = resume.store, resume.source
-        self.global_steps = resume.step or 0
-        policies = plain_dict(self.config.longshort.policy_configs)
-        self._identity = {
-            "plan": plan_of(self.settings, policies),
-            "data": data_identity(self.config),
-            "policies": {role: policy_identity(policy) for role, policy in policies.items()},
-        }
-        if resume.step is None:
-            return
-        state = self.source.load(resume.step, self.schedule)
-        same = {split: state.data.get(split, now) == now for split, now in self._identity["data"].items()}
-        # what the run's best pair is compared with: of a fork, the start of the run that it was forked from
-        self._start = self.source.first_validation(state) if same["val"] else None
-        if resume.is_fork and self._start is not None:
-            for begun in recall(self.source.root, 0).values():
-                remember(self.store.root, begun)
-        if same["train"]:
-            data = torch.load(self.source.pair_folder(resume.step) / DATA, weights_only=False)
-            self.train_dataloader.load_state_dict(data)
-        if resume.is_fork:
-            return
-        self._saved = resume.step
-        saved = {role: policy.get("saved") for role, policy in state.policies.items()}
-        for role in ROLES:
-            folder = self.store.policy_folder(role, resume.step)
-            if folder.is_dir() and saved.get(role) == self._identity["policies"][role]["saved"]:
-                self._written[role] = resume.step
-        if self.store.best_defect(resume.step):
-            self.store.restore_best(state)
+        self.checkpoints = PairCheckpoints.of(self.config, self.settings)
+        self.global_steps = self.checkpoints.first
+        self.best_pair = BestPair(self.checkpoints.store, start=self.checkpoints.load(self.train_dataloader))

@@ -15,12 +15,12 @@ from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import ResourcePoolManager
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
-from verl_longshort.verl_plugin.trainer.activity import node_of_worker
+from verl_longshort.verl_plugin.checks.resume import optimizer_horizon
+from verl_longshort.verl_plugin.checks.verl_checks import sequence_parallel
+from verl_longshort.verl_plugin.run.activity import node_of_worker
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon, spread
 from verl_longshort.verl_plugin.trainer.replay import PresetBatch
-from verl_longshort.verl_plugin.trainer.resume import optimizer_horizon
-from verl_longshort.verl_plugin.trainer.verl_checks import sequence_parallel
 
 
 class ExistingPools(ResourcePoolManager):
@@ -209,3 +209,6 @@ class FrozenPolicy:
     def exported(self, step: int) -> str:
         """Its own model path."""
         return str(self.config.actor_rollout_ref.model.path)
+
+
+Policy = PolicyTrainer | FrozenPolicy

@@ -7,7 +7,7 @@ have. None of that suits trajectories that take less than a second, or a run tha
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import transfer_queue as tq
@@ -16,12 +16,16 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync
 
 from verl_longshort.base.errors import RunDiedError
+from verl_longshort.base.progress import report
 from verl_longshort.verl_plugin.rollout.failures import PARTITION, FailureKind
+from verl_longshort.verl_plugin.run.stop import StopFile
 from verl_longshort.verl_plugin.trainer.dynamic_sampling import TRAIN, FilteringReplayBuffer, SharedValue
 from verl_longshort.verl_plugin.trainer.failures import FailureCount
-from verl_longshort.verl_plugin.trainer.stop import StopFile
+from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey
 
 POLL_INTERVAL_S = 0.05
+TELL_S = 1.0
+"""How often it is told how many problems of a step are done."""
 _TRAIN, _VALIDATE = TRAIN, "val"
 
 
@@ -129,7 +133,7 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
         failed = Counter(_group(session) for session in self._failed)
         left_out: set[str] = set()
         for uid in set(selected_prompt_uids) & set(failed):
-            keys = [key for key in batch.keys if _group(_session(key)) == uid]
+            keys = [key for key in batch.keys if ReplayKey.of(key).group == uid]
             whole = _whole(keys, uid, self._rows)
             left_out |= set(keys) - set(whole)
             # a validation compares nothing
@@ -159,10 +163,6 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
 
-def _session(key: str) -> str:
-    return key.rsplit("_", 1)[0]
-
-
 def _group(session: str) -> str:
     return session.rsplit("_", 1)[0]
 
@@ -171,13 +171,50 @@ def _whole(keys: Iterable[str], uid: str, rows: int) -> list[str]:
     """The keys of a group's trajectories that have all their rows."""
     sessions: dict[str, list[str]] = defaultdict(list)
     for key in keys:
-        if _group(_session(key)) == uid:
-            sessions[_session(key)].append(key)
+        if ReplayKey.of(key).group == uid:
+            sessions[ReplayKey.of(key).session].append(key)
     return [key for own in sessions.values() if len(own) == rows for key in own]
 
 
 def _named(prefix: str, failed: Counter[str]) -> dict[str, float]:
     return {f"{prefix}/failed/{kind}": failed[kind] for kind in FailureKind}
+
+
+class PairReplayBuffer(WatchedReplayBuffer):
+    """Tells how many problems are done, and lets the trainer note the rows of a validation before verl forgets them."""
+
+    def __init__(
+        self,
+        trainer: PPOTrainerSync,
+        *,
+        total_steps: int,
+        note_validated: Callable[[KVBatchMeta], None],
+        **settings: Any,
+    ) -> None:
+        super().__init__(trainer, **settings)
+        self._note = note_validated
+        self._total = total_steps
+        self._asked = (0, 0)
+        self._told_at = 0.0
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        """See `WatchedReplayBuffer.sample`."""
+        self._asked, self._told_at = (global_steps, batch_size), time.monotonic()
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        if partition_id == "val":
+            self._note(batch)
+        return batch, metrics
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if time.monotonic() - self._told_at > TELL_S:
+            self._told_at = time.monotonic()
+            step, asked = self._asked
+            done = f"{len(self.finished_keys[partition_id])} of {asked} problems"
+            what = "validating" if partition_id == "val" else "generating trajectories"
+            # a validation before the first step is no part of the steps
+            total = self._total if step else 0
+            report(max(step - 1, 0), total, f"step {step}/{self._total}: {what}, {done}")
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
 
 
 class PresetBatch:

@@ -15,8 +15,9 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
 
 from verl_longshort.config.single_model import SingleSettings, single_settings_of
-from verl_longshort.verl_plugin.trainer.activity import GENERATING, VALIDATING, ActivityFile
-from verl_longshort.verl_plugin.trainer.console import SINGLE, StepLines
+from verl_longshort.verl_plugin.run.activity import GENERATING, VALIDATING, ActivityFile
+from verl_longshort.verl_plugin.run.console import SINGLE, StepLines
+from verl_longshort.verl_plugin.run.stop import StopFile
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.group_reward import (
@@ -30,7 +31,6 @@ from verl_longshort.verl_plugin.trainer.learning import set_horizon
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields, write_rewards
 from verl_longshort.verl_plugin.trainer.sampled import log_step
-from verl_longshort.verl_plugin.trainer.stop import StopFile
 
 
 class RewardingReplayBuffer(WatchedReplayBuffer):

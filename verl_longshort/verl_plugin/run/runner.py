@@ -17,12 +17,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from verl_longshort.base.errors import RunDiedError, UnwrittenError
 from verl_longshort.verl_plugin.rollout.failures import root_cause
-from verl_longshort.verl_plugin.trainer import activity
-from verl_longshort.verl_plugin.trainer.cluster import check_capacity, check_nodes, requested_address, wait_until_free
-from verl_longshort.verl_plugin.trainer.process_watch import ProcessWatch
-from verl_longshort.verl_plugin.trainer.stop import StopOnTerm
-from verl_longshort.verl_plugin.trainer.unsaved import explain_unwritten
-from verl_longshort.verl_plugin.trainer.watch import NOTICE_S, NodeWatch, node_failure, process_failure, stalled
+from verl_longshort.verl_plugin.run import activity
+from verl_longshort.verl_plugin.run.cluster import check_capacity, check_nodes, requested_address, wait_until_free
+from verl_longshort.verl_plugin.run.process_watch import ProcessWatch
+from verl_longshort.verl_plugin.run.stop import StopOnTerm
+from verl_longshort.verl_plugin.run.unsaved import explain_unwritten
+from verl_longshort.verl_plugin.run.watch import NOTICE_S, NodeWatch, node_failure, process_failure, stalled
 
 LOOKS_S = 4.0
 """How long to wait, after an error, for the watch to see which process was lost."""

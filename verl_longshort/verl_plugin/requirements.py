@@ -22,15 +22,15 @@ from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.engines.registry import spec_of
-from verl_longshort.verl_plugin.trainer.data_checks import read_all
-from verl_longshort.verl_plugin.trainer.loggers import packages_of
-from verl_longshort.verl_plugin.trainer.sft import count_trajectories
-from verl_longshort.verl_plugin.trainer.verl_checks import (
+from verl_longshort.verl_plugin.checks.data_checks import read_all
+from verl_longshort.verl_plugin.checks.loggers import packages_of
+from verl_longshort.verl_plugin.checks.verl_checks import (
     check_dataclasses,
     has_critic,
     longest_row,
     sequence_parallel,
 )
+from verl_longshort.verl_plugin.sft.sft_checks import count_trajectories
 
 _BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 _FLASH = "flash_attention_2"  # verl's default

@@ -29,8 +29,8 @@ from verl_longshort.base.progress import report
 from verl_longshort.config.compose import compose_config
 from verl_longshort.data.sft_dataset import TrajectoryDataset
 from verl_longshort.verl_plugin.platform.cpu import open_process_group
+from verl_longshort.verl_plugin.sft.sft_checks import SUMMARY_FILE, measures, output_folder, prompts_of
 from verl_longshort.verl_plugin.trainer.exports import finish_export
-from verl_longshort.verl_plugin.trainer.sft import SUMMARY_FILE, measures, output_folder, prompts_of
 
 CPU_OVERRIDES = (
     "trainer.device=cpu",

@@ -9,7 +9,7 @@ from longshort_reward.errors import UserError
 from verl_longshort.base.dry_run import gpus_per_node, is_planned, planning
 from verl_longshort.engines.registry import ENGINES
 from verl_longshort.engines.tokenizers import check_generation_config
-from verl_longshort.verl_plugin.trainer.policy_config import has_critic
+from verl_longshort.verl_plugin.checks.policy_config import has_critic
 
 _STRATEGIES = ("fsdp", "fsdp2")
 _FLASH = "flash_attention_2"  # verl's default

@@ -17,8 +17,8 @@ from typing import Any
 
 from verl_longshort.base.checkpoint import TRACKER
 from verl_longshort.base.errors import RunDiedError
-from verl_longshort.verl_plugin.trainer import activity
-from verl_longshort.verl_plugin.trainer.cluster import VARIABLE, node_name
+from verl_longshort.verl_plugin.run import activity
+from verl_longshort.verl_plugin.run.cluster import VARIABLE, node_name
 
 PERIOD_S = 2.0
 GRACE_S = 60.0

@@ -14,8 +14,8 @@ from verl_longshort.base.files import Record, Records, read_records
 from verl_longshort.engines.tokenizers import check_chat, other_ends
 from verl_longshort.problems.reader import RowError
 from verl_longshort.problems.verl_rows import COLUMNS, check_row
-from verl_longshort.verl_plugin.trainer.keys import PAIR_LOOP
-from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
+from verl_longshort.verl_plugin.checks.keys import PAIR_LOOP
+from verl_longshort.verl_plugin.checks.prompts import PromptMaker
 
 _SPLITS = ("data.train_files", "data.val_files")
 _KINDS = (".parquet", ".json", ".jsonl")

@@ -19,15 +19,15 @@ from verl_longshort.base.files import check_model
 from verl_longshort.config.pair import Pools, plain_dict, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import DEFAULT, spec_of
+from verl_longshort.verl_plugin.checks.data_checks import check_data
+from verl_longshort.verl_plugin.checks.keys import PAIR_LOOP, SINGLE_LOOP
+from verl_longshort.verl_plugin.checks.loggers import check_loggers
+from verl_longshort.verl_plugin.checks.policy_checks import check_policy
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.checks.prompts import PromptMaker
+from verl_longshort.verl_plugin.checks.resume import check_single_checkpoint, check_subsets, checked_resume
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
-from verl_longshort.verl_plugin.trainer.cluster import check_address, check_sockets, requested_address
-from verl_longshort.verl_plugin.trainer.data_checks import check_data
-from verl_longshort.verl_plugin.trainer.keys import PAIR_LOOP, SINGLE_LOOP
-from verl_longshort.verl_plugin.trainer.loggers import check_loggers
-from verl_longshort.verl_plugin.trainer.policy_checks import check_policy
-from verl_longshort.verl_plugin.trainer.policy_config import build_policy_configs
-from verl_longshort.verl_plugin.trainer.prompts import PromptMaker
-from verl_longshort.verl_plugin.trainer.resume import check_single_checkpoint, check_subsets, checked_resume
+from verl_longshort.verl_plugin.run.cluster import check_address, check_sockets, requested_address
 
 _ROLLOUT = "actor_rollout_ref.rollout"
 _MOST_MEMORY = 0.95  # of a device, for both engines: CUDA contexts and the trainers need some

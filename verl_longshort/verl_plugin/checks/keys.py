@@ -79,7 +79,7 @@ EVERY_RUN: Mapping[str, str] = {
     "data.image_key": _TEXT,
     "data.video_key": _TEXT,
     "data.audio_key": _TEXT,
-    # the run's data set counts prompts in one process (trainer/prompts.py)
+    # the run's data set counts prompts in one process (checks/prompts.py)
     "data.filter_overlong_prompts_workers": "prompts are measured in one process; leave it out",
     "actor_rollout_ref.rollout.prompt_length": "set data.max_prompt_length",
     "actor_rollout_ref.rollout.response_length": "the budgets of the longshort block decide it; leave it out",

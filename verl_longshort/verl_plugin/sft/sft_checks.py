@@ -1,18 +1,6 @@
-"""Fine-tunes one role on joint trajectories with verl's own SFT trainer.
-
-`checked_config` checks what was given in seconds, `fine_tune` trains: in this process for one device, through
-torchrun for several. The same module is what torchrun starts, so a multi-node run is
-
-    torchrun --nnodes 2 --nproc-per-node 8 ... -m verl_longshort.verl_plugin.trainer.sft longshort.role=long ...
-
-The result, `longshort.output_dir`, is a Hugging Face folder that appears in one step: a run that is killed leaves
-at most a folder named `.partial` next to it (`base/folders.py`).
-"""
+"""Checks a fine-tuning before anything is loaded or written, and says what its settings mean."""
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -22,72 +10,17 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role, RolePrompts
 from omegaconf import DictConfig
 
-from verl_longshort.base.console import say
-from verl_longshort.base.errors import RunDiedError
 from verl_longshort.base.files import check_model
 from verl_longshort.base.folders import contents, real_folder, work_folder
-from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import PromptSettings, plain_dict
 from verl_longshort.data.records import Trajectory, load_trajectories
 from verl_longshort.data.sft_rows import RoleRow, fitting, held_out_problems, role_row
-from verl_longshort.verl_plugin.versions import check_verl
 
-MODULE = "verl_longshort.verl_plugin.trainer.sft"
 SUMMARY_FILE = "longshort_sft.json"
 """In the trained policy's folder: what it was trained on, and the losses."""
 _VERL_FILES = ("global_step_", "latest_checkpointed_iteration.txt")
 """What verl writes where it works; a run that was killed leaves it there."""
 _MODEL_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py", ".tiktoken")
-
-
-def checked_config(overrides: Sequence[str]) -> DictConfig:
-    """`config/sft.yaml` with Hydra's `key=value`, checked. Light.
-
-    Raises UserError when a setting or an input cannot be used.
-    """
-    check_verl()
-    config = compose_config("sft", overrides)
-    check(config)
-    return config
-
-
-def fine_tune(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Train as the checked configuration says, which `overrides` gave.
-
-    Ends the process with torchrun's status if that is not 0. Raises UserError as `check_rows`, and when several nodes
-    are asked for: torchrun has to be started on each of them.
-    """
-    trainer, started_by_torchrun = config.trainer, "RANK" in os.environ
-    if trainer.nnodes > 1 and not started_by_torchrun:
-        remedy = f"start every node yourself: torchrun --nnodes ... -m {MODULE} key=value ..."
-        raise UserError("trainer.nnodes", trainer.nnodes, remedy)
-    check_rows(config)
-    if trainer.n_gpus_per_node > 1 and not started_by_torchrun:
-        arguments = ["--standalone", "--nproc-per-node", str(trainer.n_gpus_per_node)]
-        status = run_and_wait([sys.executable, "-m", "torch.distributed.run", *arguments, "-m", MODULE, *overrides])
-        if status:
-            raise SystemExit(status)
-        return
-    from verl_longshort.verl_plugin.trainer.sft_run import train
-
-    train(overrides)
-
-
-def run_and_wait(command: Sequence[str]) -> int:
-    """Run a command to its end, whatever signals come; its exit status as a shell gives it.
-
-    torchrun needs time to end its workers, so it is always waited for. A terminal sends Ctrl-C to it as well; SIGTERM
-    is passed on.
-    """
-    process = subprocess.Popen(command)
-    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda number, _: process.send_signal(number)}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return status if status >= 0 else 128 - status
 
 
 def check(config: DictConfig) -> None:
@@ -257,20 +190,3 @@ def _check_settings(config: DictConfig) -> None:
 def measures(config: DictConfig) -> bool:
     """Whether there are held-out trajectories."""
     return bool(config.longshort.held_out or config.data.val_files)
-
-
-def _main() -> int:
-    try:
-        overrides = sys.argv[1:]
-        fine_tune(checked_config(overrides), overrides)
-    except UserError as error:
-        say(f"error: {error}", stream=sys.stderr)
-        return 2
-    except RunDiedError as error:
-        say(f"error: {error}", stream=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

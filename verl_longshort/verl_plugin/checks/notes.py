@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from verl_longshort.verl_plugin.trainer.learning import compares
+from verl_longshort.verl_plugin.checks.learning_checks import compares
 
 
 def notes_of(config: DictConfig) -> list[str]:

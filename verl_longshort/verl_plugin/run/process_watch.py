@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from verl_longshort.base.console import Once
-from verl_longshort.verl_plugin.trainer import activity
+from verl_longshort.verl_plugin.run import activity
 
 PERIOD_S = 1.0
 STOPPED_S = 15.0

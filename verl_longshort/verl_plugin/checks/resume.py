@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_longshort.base.checkpoint import DATA, STATE, TRACKER, CheckpointStore, PairState
 from verl_longshort.config.pair import PairSettings, plain_dict
-from verl_longshort.verl_plugin.trainer.data_checks import read_all
-from verl_longshort.verl_plugin.trainer.policy_config import has_critic
+from verl_longshort.verl_plugin.checks.data_checks import read_all
+from verl_longshort.verl_plugin.checks.policy_config import has_critic
 
 FOLDER = "trainer.default_local_dir"
 PATH = "trainer.resume_from_path"

@@ -18,18 +18,19 @@ from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.config.compose import compose_config, default_config
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
-from verl_longshort.verl_plugin.trainer import cluster, preflight
-from verl_longshort.verl_plugin.trainer.data_checks import paths_of
-from verl_longshort.verl_plugin.trainer.keys import PAIR_LOOP, SINGLE_LOOP, check_keys
-from verl_longshort.verl_plugin.trainer.learning import (
+from verl_longshort.verl_plugin.checks import preflight
+from verl_longshort.verl_plugin.checks.data_checks import paths_of
+from verl_longshort.verl_plugin.checks.keys import PAIR_LOOP, SINGLE_LOOP, check_keys
+from verl_longshort.verl_plugin.checks.learning_checks import (
     PAIR_FACTS,
     SINGLE_FACTS,
     check_estimator,
     check_filter,
     check_warmup,
 )
-from verl_longshort.verl_plugin.trainer.notes import notes_of
-from verl_longshort.verl_plugin.trainer.verl_checks import check_by_verl, check_ppo
+from verl_longshort.verl_plugin.checks.notes import notes_of
+from verl_longshort.verl_plugin.checks.verl_checks import check_by_verl, check_ppo
+from verl_longshort.verl_plugin.run import cluster
 from verl_longshort.verl_plugin.versions import check_verl
 
 PAIR_CONFIG = "longshort_trainer"
@@ -167,7 +168,7 @@ def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], comma
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from verl_longshort.verl_plugin.plugin import raise_load_error
-    from verl_longshort.verl_plugin.trainer.runner import WatchedRunner
+    from verl_longshort.verl_plugin.run.runner import WatchedRunner
 
     raise_load_error()
     for note in config.longshort.notes:

@@ -1,0 +1,1 @@
+"""What is settled before a run starts: the configuration of each policy, what cannot work, where a run resumes."""

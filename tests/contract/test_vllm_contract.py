@@ -4,7 +4,6 @@ Read in verl's source, so it needs no vLLM; the last test looks at vLLM itself w
 """
 
 import ast
-import importlib.util
 import inspect
 import re
 
@@ -71,9 +70,10 @@ def test_sampling_keys_reach_vllm_as_they_are() -> None:
     assert "token_ids = final_res.outputs[0].token_ids" in generate
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.vllm
 def test_vllm_has_what_the_stand_in_has() -> None:
     import vllm
+    from vllm.platforms import current_platform
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -83,5 +83,6 @@ def test_vllm_has_what_the_stand_in_has() -> None:
     assert parameters[:4] == ("self", "prompt", "sampling_params", "request_id")
     assert "engine_args" in inspect.signature(AsyncLLM.from_engine_args).parameters
     assert hasattr(AsyncLLM, "shutdown")
+    assert isinstance(current_platform.is_cpu(), bool)
     assert RequestOutputKind.FINAL_ONLY
     assert vllm.TokensPrompt(prompt_token_ids=[1]) == {"prompt_token_ids": [1]}

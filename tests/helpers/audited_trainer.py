@@ -5,10 +5,12 @@ line per step to $LONGSHORT_AUDIT (weights of both engines, what rows hold), and
 $LONGSHORT_HALT_AT, so that a test can kill it exactly there.
 """
 
+import hashlib
 import json
 import os
 import time
 import unicodedata
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +106,12 @@ class AuditedPairTrainer(PairTrainer):
         note(processes={actor_name(a, workers): a["Pid"] for a in actors if a["State"] == "ALIVE"})
 
     def weights(self) -> dict[str, list[str]]:
-        """Checksums of the weights in every engine."""
-        sums = {}
+        """Fingerprints of the weights in every engine."""
+        found = {}
         for role, policy in self.policies.items():
             servers = [s for replica in policy.llm_server_manager.get_replicas() for s in replica.servers]
-            sums[str(role)] = ray.get([server.weights_checksum.remote() for server in servers])
-        return sums
+            found[str(role)] = [fingerprint(server) for server in servers]
+        return found
 
     def look_at(self, role: Role, rows: Any) -> dict[str, Any]:
         """Counts of rows that break an invariant, and the largest difference of log-probs."""
@@ -156,6 +158,16 @@ class AuditedPairTrainer(PairTrainer):
             if chosen.any():
                 worst = max(worst, float((engine - actor)[chosen].abs().max()))
         return worst
+
+
+def fingerprint(server: Any) -> str:
+    """The checksum of an engine's weights; of one that tells none, that of a continuation with its log-probs."""
+    if hasattr(server, "weights_checksum"):
+        return str(ray.get(server.weights_checksum.remote()))
+    sampling = {"temperature": 0.0, "max_tokens": 16, "ignore_eos": True, "logprobs": True}
+    request = {"prompt_ids": [2, 9, 10, 11], "sampling_params": sampling, "request_id": uuid.uuid4().hex}
+    made = ray.get(server.generate.remote(**request))
+    return hashlib.sha256(repr((list(made.token_ids), list(made.log_probs))).encode()).hexdigest()
 
 
 def _squeeze(text: str) -> str:

@@ -70,6 +70,7 @@ class AsyncEngineArgs:
     logprobs_mode: str = "raw_logprobs"
     disable_log_stats: bool = False
     enforce_eager: bool = False
+    enable_chunked_prefill: bool | None = None
 
 
 @dataclass
@@ -80,6 +81,7 @@ class FakeVllm:
     """The tokens a model would write if nothing stopped it."""
     text: Callable[[list[int]], str] = lambda tokens: ""
     max_model_len: int = 64
+    on_cpu: bool = False
     finish_reason: str | None = None
     """Instead of the true one."""
     hangs: bool = False
@@ -98,6 +100,7 @@ class FakeVllm:
                 "TokensPrompt": TokensPrompt,
             },
             "vllm.sampling_params": {"RequestOutputKind": RequestOutputKind},
+            "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: self.on_cpu)},
             "vllm.v1": {},
             "vllm.v1.engine": {},
             "vllm.v1.engine.async_llm": {"AsyncLLM": self._engine_class()},

@@ -58,6 +58,8 @@ TRAINER = "verl.trainer.ppo.v1.trainer_base"
 BUFFER = "verl.trainer.ppo.v1.replay_buffer"
 LLM_SERVER = "verl.workers.rollout.llm_server"
 VLLM_SERVER = "verl.workers.rollout.vllm_rollout.vllm_async_server"
+VLLM_WORKER = "verl.workers.rollout.vllm_rollout.utils"
+VLLM_BUCKETS = "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer"
 VLLM_ADAPTER = "verl.workers.rollout.vllm_rollout.vllm_rollout"
 DATASET = "verl.utils.dataset.rl_dataset"
 SFT = "verl.trainer.sft_trainer"
@@ -90,6 +92,7 @@ TOUCHES: dict[str, list[Touch]] = {
             ray_resource_name="",
             ray_noset_envvars="",
             is_ipc_supported="",
+            rollout_env_vars="",
             cudart="",
         ),
         *[attribute(PLATFORM, f"PlatformBase.{name}") for name in ("device_name", "vendor_name", "device_module")],
@@ -270,6 +273,17 @@ TOUCHES: dict[str, list[Touch]] = {
             "replica_rank config model_config gpus_per_node is_reward_model is_teacher_model name_suffix",
         ),
         called(VLLM_SERVER, "vLLMHttpServer", "config model_config rollout_mode workers replica_rank"),
+        *overridden(VLLM_SERVER, "vLLMHttpServer", _get_worker_extension_cls=""),
+    ],
+    "rollout/vllm_cpu.py": [
+        *overridden(
+            VLLM_WORKER,
+            "vLLMColocateWorkerExtension",
+            update_weights_from_ipc="peft_config base_sync_done use_shm",
+        ),
+        called(VLLM_WORKER, "vLLMColocateWorkerExtension._get_zmq_handle", "self"),
+        called(VLLM_BUCKETS, "BucketedWeightReceiver", "zmq_handle device use_shm"),
+        called(VLLM_BUCKETS, "BucketedWeightReceiver.receive_weights", "on_bucket_received"),
     ],
     "rollout/vllm_adapter.py": [
         *overridden(VLLM_ADAPTER, "ServerAdapter", _get_server_name_prefix=""),

@@ -6,40 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import failing
-from helpers.harness import Finished, read_metrics
+from helpers.harness import Finished
+from helpers.pair_checks import learned_as_scheduled, metrics_of, rows_are_sound
 from helpers.pair_runs import PairRun
 from longshort_reward.protocol import ROLES, Role
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_longshort.base.checkpoint import CheckpointStore
-from verl_longshort.base.metrics_files import metrics_files
 from verl_longshort.data.training_trajectories import read_steps
 from verl_longshort.engines.loading import load_model
 
 pytestmark = pytest.mark.integration
-
-
-def learned_as_scheduled(run: PairRun, schedule: list[str]) -> None:
-    """Exactly the learner's weights changed in every step; the other's stayed bit-identical."""
-    weights = run.weights()
-    assert len(weights) == len(schedule) + 1
-    for learner, before, after in zip(schedule, weights, weights[1:], strict=False):
-        for role in ROLES:
-            learns = learner in (role, "both")
-            assert (before[role] != after[role]) == learns, (learner, role)
-
-
-def rows_are_sound(run: PairRun, per_step: int) -> None:
-    """Rollout and training see the same tokens; engine and actor agree on their probabilities."""
-    metrics = metrics_of(run)
-    for entry in run.steps():
-        for role in ROLES:
-            seen = entry["rows"][role]
-            assert seen["rows"] == per_step - metrics[entry["step"]]["pair/failed/engine"]
-            assert not any(seen["broken"].values()), seen
-            if role in entry["learners"]:
-                assert seen["own_tokens"] > 0
-                assert seen["logprob_difference"] <= 1e-4
 
 
 def rows_are_accounted_for(metrics: dict, learners: list[str], per_step: int) -> None:
@@ -53,10 +30,6 @@ def rows_are_accounted_for(metrics: dict, learners: list[str], per_step: int) ->
             assert metrics[f"{role}/own_tokens"] >= counts[0] > 0
         else:
             assert counts == [None] * 3
-
-
-def metrics_of(run: PairRun) -> dict[int, dict]:
-    return {s: m for file in metrics_files(run.checkpoints) for s, m in read_metrics(file).items()}
 
 
 def test_a_mixed_schedule(speakers, tmp_path):

@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 
 import pytest
+from helpers.pair_checks import goes_on_with_the_same_weights, starts
 from helpers.pair_runs import PairRun
 from longshort_reward.protocol import ROLES
 
@@ -11,22 +12,6 @@ from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.data.training_trajectories import read_steps
 
 pytestmark = pytest.mark.integration
-
-
-def starts(run: PairRun) -> list[int]:
-    """The step from which each start went on."""
-    return [entry["start"] for entry in run.audit() if "start" in entry]
-
-
-def goes_on_with_the_same_weights(run: PairRun) -> None:
-    """Each start serves the very weights that the step it goes on from had given to the engines."""
-    first = next(e["weights"] for e in run.audit() if e.get("start") == 0)
-    known = {0: first}
-    for entry in run.audit():
-        if "synced" in entry:
-            known[entry["synced"]] = entry["weights"]
-        if "start" in entry and entry["start"] in known:
-            assert entry["weights"] == known[entry["start"]]
 
 
 def forked(source: PairRun, step: int, last: int) -> None:

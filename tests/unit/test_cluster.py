@@ -50,6 +50,14 @@ def test_a_run_has_a_cluster_of_its_own_unless_told():
     assert cluster.requested_address(made) is None
 
 
+def test_a_policy_that_only_serves_has_slots_of_its_own():
+    made = config()
+    rollouts = {"long": {"nnodes": 0, "n_gpus_per_node": 2}, "short": {"nnodes": 1, "n_gpus_per_node": 1}}
+    made.longshort = {"policy_configs": {k: {"actor_rollout_ref": {"rollout": v}} for k, v in rollouts.items()}}
+    cluster.point_at_cluster(made, pools=1)
+    assert made.ray_kwargs.ray_init.num_gpus == 3
+
+
 @pytest.mark.parametrize(
     ("key", "variable", "joined"),
     [("a:1", None, "a:1"), (None, "b:1", "b:1"), ("a:1", "b:1", "a:1"), ("auto", "b:1", "b:1")],

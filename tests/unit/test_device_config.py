@@ -19,6 +19,7 @@ ADDED = {
         )
         for kind in ("param", "reduce", "buffer")
     ),
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes",
     "ray_kwargs.ray_init.num_gpus",
     "ray_kwargs.ray_init.include_dashboard",
 }

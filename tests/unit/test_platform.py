@@ -13,7 +13,13 @@ from verl.utils.distributed import initialize_global_process_group_ray
 
 from verl_longshort.verl_plugin import plugin
 from verl_longshort.verl_plugin.platform import device_module
-from verl_longshort.verl_plugin.platform.cpu import GROUP_VARIABLES, PLATFORM_NAME, PlatformCPU, open_process_group
+from verl_longshort.verl_plugin.platform.cpu import (
+    GROUP_VARIABLES,
+    PLATFORM_NAME,
+    VLLM_THREADS,
+    PlatformCPU,
+    open_process_group,
+)
 
 
 @pytest.fixture
@@ -116,3 +122,10 @@ def test_ray_worker_gets_past_verls_refused_backend(alone: pytest.MonkeyPatch) -
     alone.setenv("WG_BACKEND", "ray")
     initialize_global_process_group_ray()
     assert dist.get_world_size() == 1
+
+
+def test_servers_bind_no_threads_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VLLM_THREADS, raising=False)
+    assert PlatformCPU().rollout_env_vars() == {VLLM_THREADS: "nobind"}
+    monkeypatch.setenv(VLLM_THREADS, "0-3")
+    assert PlatformCPU().rollout_env_vars() == {VLLM_THREADS: "0-3"}

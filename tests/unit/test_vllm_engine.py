@@ -21,7 +21,7 @@ from verl_longshort.core.role_view import decode_turn
 from verl_longshort.core.trajectory import Generation
 from verl_longshort.engines.sampling_params import SamplingParams
 from verl_longshort.engines.stopping import StopStrings
-from verl_longshort.engines.vllm import VllmEngine, arguments, for_request, turn_seed
+from verl_longshort.engines.vllm import ON_CPU, VllmEngine, arguments, for_request, turn_seed
 
 PROMPT = [3, 4, 5, 6]
 
@@ -68,6 +68,14 @@ def test_several_gpus_and_their_memory(fake: FakeVllm) -> None:
     made.close()
     (args,) = fake.args
     assert (args.tensor_parallel_size, args.gpu_memory_utilization, args.enforce_eager) == (2, 0.4, True)
+
+
+def test_what_the_build_for_cpus_needs(fake: FakeVllm) -> None:
+    fake.on_cpu = True
+    with VllmEngine("somewhere", max_num_seqs=4):
+        pass
+    (args,) = fake.args
+    assert args.enable_chunked_prefill is ON_CPU["enable_chunked_prefill"] is False
 
 
 def test_tokens_log_probs_and_reuse(fake: FakeVllm, engine: VllmEngine) -> None:

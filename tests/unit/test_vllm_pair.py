@@ -58,6 +58,9 @@ class Server:
         self.config = config
         os.environ["VERL_RAY_JOB_ID"] = JOB
 
+    def _get_worker_extension_cls(self) -> str:
+        return "verls.Extension"
+
 
 class Replica:
     def __init__(self, replica_rank: int, config: Any) -> None:
@@ -71,6 +74,7 @@ def on_stand_ins(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     for name, content in {
         package: {"ServerAdapter": Adapter},
         f"{package}.vllm_async_server": {"vLLMHttpServer": Server, "vLLMReplica": Replica},
+        "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: False)},
     }.items():
         module = ModuleType(name)
         vars(module).update(content)
@@ -116,6 +120,18 @@ def test_the_replica_starts_our_server(on_stand_ins: tuple[Any, Any]) -> None:
     _, replicas = on_stand_ins
     made = replicas.VllmReplica(0, rollout("long")).server_class
     assert made.__ray_metadata__.modified_class.__name__ == "VllmServer"
+
+
+def test_workers_of_the_build_for_cpus_have_an_extension_of_ours(
+    on_stand_ins: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, replicas = on_stand_ins
+    server = replicas.VllmServer(rollout("long"))
+    assert server._get_worker_extension_cls() == "verls.Extension"
+    monkeypatch.setattr(replicas.current_platform, "is_cpu", lambda: True)
+    module, _, name = server._get_worker_extension_cls().rpartition(".")
+    source = importlib.util.find_spec(module).origin  # type: ignore[union-attr]
+    assert f"\nclass {name}(" in Path(str(source)).read_text(encoding="utf-8")
 
 
 def test_a_path_without_the_job_is_refused() -> None:
@@ -208,6 +224,28 @@ def test_both_roles_on_vllm_pass(model: Path) -> None:
         assert chosen["load_format"] == "dummy"
 
 
+def test_rows_decide_the_length_that_vllm_reserves_memory_for(model: Path) -> None:
+    roles = policies(model, "+longshort.policies.short.actor_rollout_ref.rollout.name=transformers")
+    lengths = {role: made["actor_rollout_ref"]["rollout"]["max_model_len"] for role, made in roles.items()}
+    assert lengths == {"long": 1024 + 4096, "short": None}
+    longer = policies(model, f"{ROLLOUT}.max_model_len=8192")
+    assert longer["long"]["actor_rollout_ref"]["rollout"]["max_model_len"] == 8192
+
+
+def test_vllm_on_a_cpu_needs_no_keys(model: Path) -> None:
+    made = policies(model, "device=cpu", f"{ROLLOUT}.name=vllm")
+    for role in ROLES:
+        chosen = made[role]["actor_rollout_ref"]["rollout"]
+        for key in ("free_cache_engine", "enable_sleep_mode", "enable_chunked_prefill"):
+            assert chosen[key] is False
+        assert chosen["engine_kwargs"]["vllm"] == {"kv_cache_memory_bytes": 2**30}
+    check_rollouts(made, shared=True, device="cpu")
+    mine = policies(model, "device=cpu", f"{ROLLOUT}.engine_kwargs.vllm.kv_cache_memory_bytes=5")
+    assert mine["long"]["actor_rollout_ref"]["rollout"]["engine_kwargs"]["vllm"]["kv_cache_memory_bytes"] == 5
+    # transformers sleeps there, too
+    assert policies(model, "device=cpu")["long"]["actor_rollout_ref"]["rollout"]["free_cache_engine"] is True
+
+
 def test_one_engine_of_each_kind_passes(model: Path) -> None:
     check(model, "+longshort.policies.long.actor_rollout_ref.rollout.name=transformers")
 
@@ -227,7 +265,7 @@ REFUSED = {
     "gpu_memory_utilization = 0.5 + 0.5: both engines": [f"{ROLLOUT}.gpu_memory_utilization=0.5"],
     "disaggregation.enabled = True": [f"{ROLLOUT}.disaggregation.enabled=true"],
     "prometheus.enable = True": [f"{ROLLOUT}.prometheus.enable=true"],
-    "enable_sleep_mode = False": [f"+{ROLLOUT}.enable_sleep_mode=false"],
+    "enable_sleep_mode = False": [f"{ROLLOUT}.enable_sleep_mode=false"],
     "max_response_length = 9216: the model of the long role has 8192": ["data.max_response_length=8192"],
 }
 

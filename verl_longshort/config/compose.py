@@ -30,10 +30,10 @@ def compose_config(name: str, overrides: Sequence[str], unused: tuple[str, ...] 
 
     search = f"hydra.searchpath=[file://{verl_config_dir()}]"
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-        known = compose(name, overrides=[search])
-        for override in overrides:
-            _check_override(override, known)
         try:
+            known = compose(name, overrides=[search, *_groups(overrides)])
+            for override in overrides:
+                _check_override(override, known)
             config = compose(name, overrides=[search, *(_added(_quoted(o), known) for o in overrides)])
         except HydraException as error:
             reason = " ".join(str(error).split())
@@ -50,9 +50,12 @@ def default_config(name: str, overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     search = f"hydra.searchpath=[file://{verl_config_dir()}]"
-    groups = [override for override in overrides if _is_group(override.partition("=")[0].lstrip("+"))]
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-        return compose(name, overrides=[search, *groups])
+        return compose(name, overrides=[search, *_groups(overrides)])
+
+
+def _groups(overrides: Sequence[str]) -> list[str]:
+    return [one for one in overrides if "=" in one and _is_group(one.partition("=")[0].lstrip("+"))]
 
 
 def verl_config_dir() -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from longshort_reward.errors import UserError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from verl_longshort.base.model_files import LORA_PREFIX, MERGE, check_files, stored_dtype
@@ -74,6 +74,21 @@ def check_weights(path: str, *, key: str = "model", **options: Any) -> None:
         if not isinstance(error.__cause__, NotImplementedError):
             raise
         load_model(path, key=key, **options)
+
+
+def largest_weight(path: str, *, key: str = "model", trust_remote_code: bool = False) -> tuple[str, int]:
+    """Name and number of values of a model's largest weight, from its configuration.
+
+    Raises UserError for a folder or name, given as `key`, whose configuration is none of a causal language model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(Path(path).expanduser()), trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = shorten(str(error), _REASON) or type(error).__name__
+        raise UserError(key, path, f"its configuration cannot be read: {reason}") from error
+    return max(((name, weight.numel()) for name, weight in model.state_dict().items()), key=lambda found: found[1])
 
 
 def _check(

@@ -33,6 +33,12 @@ _ENVIRONMENT = {
     # an evaluation sends no usage statistics
     "VLLM_NO_USAGE_STATS": "1",
 }
+ON_CPU: Mapping[str, Any] = {
+    # When a prompt is computed in several parts, vLLM rewinds a seeded request's generator, which torch cannot on a
+    # CPU, and the engine dies ("CPU Generator does not use offset"). Without seeds, no run could be repeated.
+    "enable_chunked_prefill": False,
+}
+"""Engine arguments that vLLM's build for CPUs needs."""
 _STOP_S = 60  # seconds that vLLM's processes may take to end
 _SEEDS = 2**32  # vLLM seeds NumPy, which takes no more
 
@@ -180,9 +186,11 @@ async def _start(given: Mapping[str, Any]) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from vllm import AsyncEngineArgs
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return AsyncLLM.from_engine_args(AsyncEngineArgs(**given))
+    needed = ON_CPU if current_platform.is_cpu() else {}
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**{**needed, **given}))
 
 
 def _generation(request_id: str, final: Any) -> Generation:

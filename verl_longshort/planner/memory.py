@@ -154,8 +154,9 @@ def cached_tokens(engine: EngineUse, shape: ModelShape, memory: EngineMemory) ->
 
 
 def sync_buffer(trained: TrainedModel, shape: ModelShape) -> float:
-    """While a policy's weights go to its engine: the largest tensor whole, and verl's bucket of 2 GiB."""
-    return shape.embedding * trained.state_bytes + 2 * GIB
+    """While a policy's weights go to its engine: the largest tensor whole, and verl's bucket, of 2 GiB or more."""
+    largest = shape.embedding * trained.state_bytes
+    return largest + max(largest, 2 * GIB)
 
 
 @dataclass(frozen=True, kw_only=True)

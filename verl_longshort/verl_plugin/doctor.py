@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from verl_longshort.engines.registry import ENGINES, PACKAGES
+from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 
 DISTRIBUTION = "verl-longshort"
 NEEDED = ("verl", "torch", "transformers", "ray", "tensordict", "TransferQueue", "hydra-core", "math-verify")
@@ -243,14 +245,14 @@ def _cpu_platform() -> str:
     return platform.__name__
 
 
-def _rollout() -> str:
+def _rollout(name: str) -> str:
+    if not ENGINES[name].installed:
+        # its classes import it
+        return f"{ENGINES[name].title} is not installed (optional)"
     from verl.workers.rollout.base import get_rollout_class
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-    from verl_longshort.engines.transformers import TRANSFORMERS
-
-    # the other rollouts' classes need their packages, which need not be installed
-    replica, adapter = RolloutReplicaRegistry.get(TRANSFORMERS.name), get_rollout_class(TRANSFORMERS.name)
+    replica, adapter = RolloutReplicaRegistry.get(name), get_rollout_class(name)
     return f"{replica.__name__}, {adapter.__name__}"
 
 
@@ -275,7 +277,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     DEVICE_TOPIC: _device,
     "CPU platform": _cpu_platform,
     "training engines": _engines,
-    "rollout 'transformers'": _rollout,
+    **{f"rollout '{name}'": partial(_rollout, name) for name in ROLLOUTS},
     "trainer 'longshort'": _trainer,
 }
 

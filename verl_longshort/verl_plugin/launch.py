@@ -19,6 +19,7 @@ from verl_longshort.config.compose import compose_config, default_config
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.checks import preflight
+from verl_longshort.verl_plugin.checks.buckets import size_bucket
 from verl_longshort.verl_plugin.checks.data_checks import paths_of
 from verl_longshort.verl_plugin.checks.keys import PAIR_LOOP, SINGLE_LOOP, check_keys
 from verl_longshort.verl_plugin.checks.learning_checks import (
@@ -29,6 +30,7 @@ from verl_longshort.verl_plugin.checks.learning_checks import (
     check_warmup,
 )
 from verl_longshort.verl_plugin.checks.notes import notes_of
+from verl_longshort.verl_plugin.checks.policy_config import place_engine
 from verl_longshort.verl_plugin.checks.verl_checks import check_by_verl, check_ppo
 from verl_longshort.verl_plugin.run import cluster
 from verl_longshort.verl_plugin.versions import check_verl
@@ -77,6 +79,7 @@ def checked_single_config(overrides: Sequence[str]) -> DictConfig:
     check_keys(config, default_config(SINGLE_CONFIG, overrides), agent_loop=SINGLE_LOOP)
     settle_paths(config)
     check_filter(config, SINGLE_FACTS)
+    place_engine(config)
     checked = preflight.check_single(config)
     _settle(config, checked)
     with open_dict(config):
@@ -131,6 +134,9 @@ def train(config: DictConfig, overrides: Sequence[str]) -> None:
     for (key, path), model in zip(models.items(), described.values(), strict=True):
         # verl would fill missing weights in at random
         check_weights(path, key=key, trust_remote_code=model.trust_remote_code)
+    schedule = settings_of(config).schedule
+    for role in filter(schedule.updates, ROLES):
+        _add_note(config, size_bucket(config.longshort.policy_configs[role.value], where=f"longshort.policies.{role}."))
     for line in prompt_warnings({role: model.path for role, model in described.items()}, settings_of(config).prompts):
         say(f"warning: {line}")
     pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
@@ -146,7 +152,13 @@ def train_single(config: DictConfig, overrides: Sequence[str]) -> None:
 
     models = {"longshort.model": single_settings_of(config).model}
     check_weights(models["longshort.model"], key="longshort.model")
+    _add_note(config, size_bucket(config))
     run_verl(config, pools=1, models=models, command=("longshort", "train-single", *overrides))
+
+
+def _add_note(config: DictConfig, note: str | None) -> None:
+    if note is not None:
+        config.longshort.notes.append(note)
 
 
 def run_verl(config: DictConfig, *, pools: int, models: Mapping[str, str], command: Sequence[str]) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError
 
 from verl_longshort.config.pair import plain_dict
 from verl_longshort.core.schedule import Schedule
+from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 
 _DERIVED = ("reward.num_workers", "trainer.default_local_dir", "trainer.resume_mode", "trainer.resume_from_path")
 
@@ -52,6 +53,7 @@ def _build(config: DictConfig, role: Role, *, serves_only: bool) -> Any:
     trainer.default_local_dir = str(Path(trainer.default_local_dir).absolute() / role.value)
     if serves_only:
         _place_server(merged, where)
+    place_engine(merged)
     resolved = plain_dict(merged)
     del resolved["longshort"]
     return resolved
@@ -67,6 +69,21 @@ def _place_server(config: DictConfig, where: str) -> None:
         remedy = "this policy learns in no round and is served on devices of its own: give their number"
         raise UserError(f"{where}.actor_rollout_ref.rollout.nnodes", rollout.nnodes, remedy)
     rollout.nnodes, rollout.n_gpus_per_node = 1, 1
+
+
+def place_engine(config: DictConfig) -> None:
+    """Put in place, in verl's configuration of one policy, what its rollout engine needs.
+
+    One that takes its memory at once reserves it for sequences of `max_model_len`: rows, unless a run says otherwise.
+    """
+    rollout = config.actor_rollout_ref.rollout
+    if (known := ROLLOUTS.get(rollout.name)) is None:
+        return
+    with open_dict(rollout):
+        if known.engine.reserves_memory and rollout.max_model_len is None:
+            rollout.max_model_len = config.data.max_prompt_length + config.data.max_response_length
+        if config.trainer.device == "cpu":
+            rollout.update(known.on_cpu)
 
 
 def point_at_checkpoint(config: DictConfig, folder: Path | None) -> None:

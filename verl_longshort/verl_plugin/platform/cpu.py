@@ -24,6 +24,9 @@ PLATFORM_NAME = "cpu"
 GROUP_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What tells a process its place in the group; set by torchrun and by verl's Ray worker groups."""
 
+VLLM_THREADS = "VLLM_CPU_OMP_THREADS_BIND"
+"""Names the cores of vLLM's threads, or `nobind`; OMP_NUM_THREADS is their number then."""
+
 GROUP_TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others in one collective before it fails (torch's own default for gloo)."""
 
@@ -132,6 +135,13 @@ class PlatformCPU(PlatformBase):
 
     def is_ipc_supported(self) -> bool:
         return False
+
+    def rollout_env_vars(self) -> dict[str, str]:
+        """What servers get: the threads of vLLM are bound to no cores, as all processes of a run share the machine.
+
+        By itself, each vLLM server would bind its threads to the same cores as the next.
+        """
+        return {VLLM_THREADS: os.environ.get(VLLM_THREADS, "nobind")}
 
     def cudart(self) -> None:
         return None

@@ -5,12 +5,12 @@ A new one is an entry of `ROLLOUTS`, with its replica and adapter. Light: no ver
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from verl_longshort.engines.spec import EngineSpec
 from verl_longshort.engines.transformers import TRANSFORMERS
-from verl_longshort.engines.vllm import VLLM
+from verl_longshort.engines.vllm import ON_CPU, VLLM
 
 Refusals = Iterator[tuple[str, Any, str]]
 """Key below `rollout`, its value, and the remedy."""
@@ -27,6 +27,10 @@ class Rollout:
     """Dotted path of the class on the trainer's side."""
     refused: Callable[[Mapping[str, Any]], Refusals] = lambda rollout: iter(())
     """What of a policy's `rollout` configuration a pair cannot have."""
+    on_cpu: Mapping[str, Any] = field(default_factory=dict)
+    """Keys below `rollout` that it needs on a CPU, in place of those of the configuration."""
+    fills_buckets: bool = False
+    """Weights reach it in buckets of a fixed size (`checkpoint_engine.update_weights_bucket_megabytes`)."""
 
     def load_replica(self) -> type:
         """The replica's class."""
@@ -60,6 +64,9 @@ ROLLOUTS = {
             replica=f"{_HERE}.vllm_replica.VllmReplica",
             adapter=f"{_HERE}.vllm_adapter.VllmAdapter",
             refused=_refused_of_vllm,
+            # vLLM's build for CPUs has no sleep mode
+            on_cpu={**ON_CPU, "free_cache_engine": False, "enable_sleep_mode": False},
+            fills_buckets=True,
         ),
         Rollout(
             engine=TRANSFORMERS,

@@ -26,11 +26,14 @@ from typing import Any
 
 import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+from vllm.platforms import current_platform
 
 from verl_longshort.verl_plugin.rollout.names import job_of_role, server_prefix
 
 JOB_VARIABLE = "VERL_RAY_JOB_ID"
 """Where verl's vLLM workers read the job id of their weight socket's path."""
+CPU_EXTENSION = "verl_longshort.verl_plugin.rollout.vllm_cpu.CpuWorkerExtension"
+"""vLLM's workers import it by this path."""
 
 
 class VllmServer(vLLMHttpServer):
@@ -39,6 +42,9 @@ class VllmServer(vLLMHttpServer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         os.environ[JOB_VARIABLE] = job_of_role(os.environ[JOB_VARIABLE], self.config)
+
+    def _get_worker_extension_cls(self) -> str:
+        return CPU_EXTENSION if current_platform.is_cpu() else str(super()._get_worker_extension_cls())
 
 
 class VllmReplica(vLLMReplica):

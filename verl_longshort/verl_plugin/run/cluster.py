@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 VARIABLE = "RAY_ADDRESS"
 ADDRESS_KEY = "ray_kwargs.ray_init.address"
@@ -118,7 +118,8 @@ def check_reachable(config: DictConfig) -> None:
 def point_at_cluster(config: DictConfig, *, pools: int) -> None:
     """Set in `config.ray_kwargs.ray_init` (in place) where the run's processes live.
 
-    Each of the `pools` resource pools has trainer.nnodes x trainer.n_gpus_per_node devices.
+    Each of the `pools` resource pools has trainer.nnodes x trainer.n_gpus_per_node devices, and a policy that only
+    serves has its own.
     """
     address = requested_address(config)
     with open_dict(config):
@@ -128,7 +129,10 @@ def point_at_cluster(config: DictConfig, *, pools: int) -> None:
         if address is None:
             if config.trainer.device == "cpu":
                 # logical slots, one per worker; Ray counts them as GPUs
-                ray_init.num_gpus = pools * config.trainer.n_gpus_per_node
+                policies = OmegaConf.select(config, "longshort.policy_configs", default={}).values()
+                rollouts = [policy.actor_rollout_ref.rollout for policy in policies]
+                served = sum(rollout.nnodes * rollout.n_gpus_per_node for rollout in rollouts)
+                ray_init.num_gpus = pools * config.trainer.n_gpus_per_node + served
             return
         for key in _OWN_CLUSTER:
             # Ray rejects them for an existing cluster

@@ -24,7 +24,7 @@ ON_GPU = torch.cuda.is_available()
 
 CAN_RUN = VLLM.installed and (ON_GPU or VLLM.runs_without_gpu())
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not CAN_RUN, reason="needs vLLM and a GPU")]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(not CAN_RUN, reason="needs vLLM and a GPU, or its CPU build")]
 
 
 class Engines(NamedTuple):

@@ -108,7 +108,7 @@ def test_request_that_does_not_fit_names_the_numbers(engine: TransformersEngine)
 
 def test_prompt_longer_than_one_prefill_piece(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verl_longshort.engines.batch._PREFILL_COLUMNS", 16)
-    monkeypatch.setattr("verl_longshort.engines.batch._PREFILL_TOKENS", 40)
+    monkeypatch.setattr("verl_longshort.engines.batch._PREFILL_TOKENS_CPU", 40)
     prompts = [list(range(2, 2 + n)) for n in (3, 50, 16, 17, 1, 33)]
 
     async def outputs(engine: TransformersEngine) -> list[Generation]:

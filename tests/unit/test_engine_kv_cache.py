@@ -1,5 +1,7 @@
 """Slots and kept prefixes."""
 
+import resource
+
 import pytest
 import torch
 from helpers.engines import ARCHITECTURES, build_model
@@ -98,3 +100,32 @@ def test_same_tokens_are_kept_once() -> None:
     prefixes.keep([1, 2, 3], kept(3))
     prefixes.keep([1, 2, 3], kept(3))
     assert (len(prefixes), prefixes.tokens) == (1, 3)
+
+
+def test_growing_carries_along_the_rows_that_are_kept_alone() -> None:
+    slots = Slots(SHAPE)
+    slots.reserve(8, 64)
+    states = torch.randn(4, 64, 3, 4)
+    for row in range(8):
+        slots.put(row, states + row)
+    slots.reserve(2, 100, kept=2)
+    assert (slots.rows, slots.columns) == (2, 128)
+    assert torch.equal(slots.take(0, 64), states)
+    assert torch.equal(slots.take(1, 64), states + 1)
+    slots.reserve(3, 128, kept=0)
+    assert not slots.take(0, 128).any()
+
+
+def test_places_take_memory_when_something_is_written_to_them() -> None:
+    shape = LayerShape(layers=8, heads=4, head_dim=64, dtype=torch.bfloat16, device=torch.device("cpu"))
+    slots = Slots(shape)
+
+    def faults() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    before = faults()
+    slots.reserve(64, 4096)  # 2 GiB, 524,288 pages
+    slots.put(0, torch.ones(16, 64, 4, 64, dtype=torch.bfloat16))
+    slots.reserve(64, 8192, kept=1)
+    assert faults() - before < 20_000
+    assert slots.take(0, 64).all()

@@ -19,6 +19,9 @@ from verl_longshort.engines.sampling_params import SamplingParams
 from verl_longshort.engines.stopping import StopStrings
 
 _PREFILL_TOKENS = 8192  # padded tokens of one prefill pass, which bounds its memory
+# glibc gives blocks above 32 MiB back to the kernel and takes them anew, one page fault per 4 KiB: intermediate states
+# stay below it (2048 tokens x 4096 x 4 bytes)
+_PREFILL_TOKENS_CPU = 2048
 _PREFILL_COLUMNS = 1024  # longer prompts go through in pieces
 _NOISE_CHUNK = 64
 
@@ -92,6 +95,7 @@ class Batch:
     def __init__(self, model: PreTrainedModel, *, prefixes: Prefixes, finish: Callable[[BatchRow, str], None]) -> None:
         self._model = model
         self._device = model.device
+        self._prefill_tokens = _PREFILL_TOKENS_CPU if self._device.type == "cpu" else _PREFILL_TOKENS
         self._slots = Slots(LayerShape.of(model))
         self._masked = torch.finfo(self._slots.shape.dtype).min
         self._finish = finish
@@ -108,11 +112,13 @@ class Batch:
         # neighbours of similar length waste little padding
         ordered = sorted(rows, key=lambda row: len(row.prompt) - row.stored)
         first = len(self.rows)
-        self._slots.reserve(first + len(ordered), max(len(row.prompt) for row in ordered))
+        self._slots.reserve(first + len(ordered), max(len(row.prompt) for row in ordered), kept=first)
         for index, row in enumerate(ordered, first):
             if (states := kept.pop(row)) is not None:
                 self._slots.put(index, states)
-        logits = torch.cat([self._prefill(first + start, group) for start, group in _groups(ordered)])
+        logits = torch.cat(
+            [self._prefill(first + start, group) for start, group in _groups(ordered, self._prefill_tokens)]
+        )
         self.rows.extend(ordered)
         self._rules = None
         self._accept(first, logits, self._rules_of(ordered, logits))
@@ -123,7 +129,7 @@ class Batch:
         self.counters.largest_batch = max(self.counters.largest_batch, len(self.rows))
         tokens = torch.tensor([[row.output[-1], row.stored] for row in self.rows], device=self._device)
         longest = max(row.stored for row in self.rows) + 1
-        self._slots.reserve(len(self.rows), longest)
+        self._slots.reserve(len(self.rows), longest, kept=len(self.rows))
         logits = self._forward(0, tokens[:, :1], tokens[:, 1:], longest)
         for row in self.rows:
             row.stored += 1
@@ -212,14 +218,14 @@ class Batch:
         return output.logits[:, -1].float()
 
 
-def _groups(rows: Sequence[BatchRow]) -> Iterator[tuple[int, Sequence[BatchRow]]]:
-    """Runs of rows, sorted by pending tokens, whose padded prefill stays within `_PREFILL_TOKENS`."""
+def _groups(rows: Sequence[BatchRow], tokens: int) -> Iterator[tuple[int, Sequence[BatchRow]]]:
+    """Runs of rows, sorted by pending tokens, whose padded prefill passes have `tokens` tokens at most."""
     start = 0
     while start < len(rows):
         end = start + 1
         while end < len(rows):
             columns = min(len(rows[end].prompt) - rows[end].stored, _PREFILL_COLUMNS)
-            if (end + 1 - start) * columns > _PREFILL_TOKENS:
+            if (end + 1 - start) * columns > tokens:
                 break
             end += 1
         yield start, rows[start:end]

@@ -2,12 +2,15 @@
 
 * `Slots`: preallocated, growing buffers of all layers in one tensor. A row's token at position p lies in
   column p, so a step writes one column per row in place, and nothing is ever concatenated, padded or shifted.
+  On a CPU a place takes memory once something has been written to it.
   `Slots.cache` is what a transformers model takes as `past_key_values`.
 * `Prefixes`: keys and values of finished sequences, found again by their tokens, of bounded size; the least
   recently used go first.
 * `SharedPrefixes`: the same for requests that branch, such as rollouts from every prefix of one text.
 """
 
+import math
+import mmap
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,19 +73,27 @@ class Slots:
         # zeros: a masked column has weight 0, and 0 times an uninitialised NaN would be NaN.
         # One place more than rows * columns takes what padding writes.
         size = (2 * self.shape.layers, rows * columns + 1, self.shape.heads, self.shape.head_dim)
-        return torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device)
+        if self.shape.device.type != "cpu":
+            return torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device)
+        # torch.zeros would write all of it; the pages of a mapping are zero, and taken when they are first written to
+        length = math.prod(size) * self.shape.dtype.itemsize
+        pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return torch.frombuffer(pages, dtype=self.shape.dtype).view(size)
 
-    def reserve(self, rows: int, columns: int) -> None:
-        """Have room for this many rows and columns; what is stored stays where it is."""
+    def reserve(self, rows: int, columns: int, *, kept: int | None = None) -> None:
+        """Have room for this many rows and columns; what the first `kept` rows (None: all) store stays where it is."""
         if rows <= self.rows and columns <= self.columns:
             return
+        kept = self.rows if kept is None else kept
         # more than was asked for, so that copying the buffers stays rare while batch and sequences grow
-        rows = self.rows if rows <= self.rows else max(rows, 2 * self.rows)
+        rows = max(rows, kept) if rows <= self.rows else max(rows, 2 * kept)
         columns = self.columns if columns <= self.columns else max(columns, self.columns * 3 // 2)
         columns = -(-columns // _COLUMN_STEP) * _COLUMN_STEP
+        if not kept:
+            self.free()
         data = self._new(rows, columns)
-        old = self._grid(self._data, self.rows, self.columns)
-        self._grid(data, rows, columns)[:, : self.rows, : self.columns] = old
+        old = self._grid(self._data, self.rows, self.columns)[:, :kept]
+        self._grid(data, rows, columns)[:, :kept, : self.columns] = old
         self._data, self.rows, self.columns = data, rows, columns
 
     def free(self) -> None:

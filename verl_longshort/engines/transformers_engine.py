@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from verl_longshort.core.trajectory import Generation
+from verl_longshort.engines.attention import choose_attention
 from verl_longshort.engines.batch import BatchRow
 from verl_longshort.engines.kv_cache import Prefixes, SharedPrefixes
 from verl_longshort.engines.sampling_params import SamplingParams, tokens_allowed
@@ -26,7 +27,6 @@ from verl_longshort.engines.stopping import Decoder, StopStrings
 from verl_longshort.engines.weights import checksum, load_weights
 
 KEPT_TOKENS = 65_536
-_ATTENTION = ("sdpa", "eager")
 
 
 class TransformersEngine(AbstractContextManager["TransformersEngine"]):
@@ -36,8 +36,8 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
     next turn of a trajectory) computes its new tokens only.
 
     Args:
-        model: a causal language model with full attention in every layer; put in eval mode. Its device and
-            dtype are the engine's.
+        model: a causal language model with full attention in every layer; put in eval mode, and on a CPU given
+            `attention.GROUPED` in place of sdpa. Its device and dtype are the engine's.
         tokenizer: for stop strings.
         max_num_seqs: rows that run at once; further requests wait.
         eos_token_ids: tokens that end a generation unless `ignore_eos` is asked for.
@@ -62,10 +62,7 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
         kept_tokens: int = KEPT_TOKENS,
         shared_prefixes: bool = False,
     ) -> None:
-        attention = model.config._attn_implementation
-        if attention not in _ATTENTION:
-            remedy = f"this engine makes its own attention masks; load the model with {' or '.join(_ATTENTION)}"
-            raise UserError("attn_implementation", attention, remedy)
+        choose_attention(model)
         positions = max_model_len or getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if positions is None:
             raise UserError("max_model_len", None, f"{model.config.model_type} does not tell its length; give one")

@@ -18,7 +18,18 @@ from verl_longshort.cli import main
 from verl_longshort.stages import all_stages
 
 COMMANDS = {
-    *("world", "tiny-base", "prepare problems", "prepare chains", "chunk", "weigh", "coldstart", "sft"),
+    *(
+        "world",
+        "tiny-base",
+        "pretrained",
+        "prose-base",
+        "prepare problems",
+        "prepare chains",
+        "chunk",
+        "weigh",
+        "coldstart",
+        "sft",
+    ),
     *("train", "train-single", "eval", "table", "report", "importance-report"),
 }
 

@@ -10,6 +10,8 @@ chat template opens `<think>` do not write that tag themselves. Of the rows of a
 | `generations` (a list, as in OpenR1-Math) | each as a text with tags |
 | `response`, `generation`, `generated_solution`, `output`, `r1_solution` | a text with tags |
 | `messages`, `conversations` | the assistant's last message: `reasoning_content`, or a text with tags |
+
+The `thoughts` of a row, a generator's labels, are passed on with its chain.
 """
 
 import asyncio
@@ -90,9 +92,12 @@ class FileWriter:
         failure = RejectedError("no chain for this problem")
         for written in written_in_row(self.source.rows[row], key=_KEY, where=self.source.where(row)):
             try:
-                return await checked(problem, written, self.answer_timeout_s)
+                record = await checked(problem, written, self.answer_timeout_s)
             except RejectedError as error:
                 failure = error
+            else:
+                labels = self.source.rows[row].get("thoughts")
+                return record if labels is None else {**record, "thoughts": labels}
         raise failure
 
 

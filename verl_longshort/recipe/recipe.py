@@ -14,6 +14,7 @@
       - parallel:                      # stages that do not need each other, at the same time as far as gpu.count allows
           - {name: sft-long, gpus: 1, ...}               # each is shown so many GPUs of its own
           - {name: sft-short, gpus: 1, ...}
+      - ${more}                        # a list of stages takes the place of its name
       - for_each: round                # a stage for each round of the schedule, `at_once` of them at a time
         at_once: 2
         name: evaluate-${round.label}
@@ -281,7 +282,10 @@ def _listed(content: Mapping[str, Any], key: str) -> list[Any]:
 
 def _groups(entry: Any, output: Path, gpus: int | None) -> Iterator[tuple[RecipeStage, ...]]:
     """The groups of stages that an entry of `stages` stands for; `gpus` of a node, None when that is not known."""
-    if isinstance(entry, dict) and set(entry) == {"at_once", "stages"}:
+    if isinstance(entry, list):
+        for each in entry:
+            yield from _groups(each, output, gpus)
+    elif isinstance(entry, dict) and set(entry) == {"at_once", "stages"}:
         at_once = int(entry["at_once"])
         if at_once < 1:
             raise UserError("at_once", entry["at_once"], "must be a whole number from 1 on")

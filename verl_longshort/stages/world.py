@@ -1,5 +1,6 @@
 """`longshort world`."""
 
+import click
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
@@ -8,16 +9,33 @@ from verl_longshort.base.stage import OptionStage
 from verl_longshort.stages import FOLDER, SEED, FolderAndSeed
 
 RL_PARTS = ("train", "val", "test")
+KINDS = ("counter", "prose")
 
 
-class WorldStage(OptionStage[FolderAndSeed, None]):
-    """Write the problems of the miniature world."""
+class WorldSettings(FolderAndSeed):
+    """Options of the command."""
+
+    kind: str
+
+
+class WorldStage(OptionStage[WorldSettings, None]):
+    """Write the problems and chains of thought of a world."""
 
     name = "world"
-    Settings = FolderAndSeed
-    parameters = (FOLDER, SEED)
+    Settings = WorldSettings
+    parameters = (
+        FOLDER,
+        SEED,
+        click.Option(
+            ["--kind"],
+            type=click.Choice(KINDS),
+            default="counter",
+            show_default=True,
+            help="counter: the miniature world. prose: word problems in English.",
+        ),
+    )
 
-    def requirements(self, settings: FolderAndSeed, inputs: None) -> Requirements:
+    def requirements(self, settings: WorldSettings, inputs: None) -> Requirements:
         """Files of a known number of records."""
         from verl_longshort.world.make_world import Sizes
 
@@ -25,8 +43,8 @@ class WorldStage(OptionStage[FolderAndSeed, None]):
         products = (Product(path=absolute(settings.out / name), records=count) for name, count in files.items())
         return Requirements(command=self.name, products=tuple(products))
 
-    def run(self, settings: FolderAndSeed, inputs: None, console: Console) -> None:
+    def run(self, settings: WorldSettings, inputs: None, console: Console) -> None:
         """Write the files."""
         from verl_longshort.world.make_world import make_world
 
-        make_world(settings.out, settings.seed)
+        make_world(settings.out, settings.seed, kind=settings.kind)

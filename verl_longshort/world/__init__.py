@@ -1,1 +1,1 @@
-"""The miniature world: a generator of problems and chains of thought, and the base model trained on it."""
+"""Generators of problems and chains of thought, in symbols and in prose, and the base models trained on them."""

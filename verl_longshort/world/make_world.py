@@ -1,4 +1,4 @@
-"""Writes the data of the miniature world.
+"""Writes the data of a world.
 
 | file | one record is |
 |---|---|
@@ -7,14 +7,59 @@
 """
 
 import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from verl_longshort.base.files import write_jsonl, write_parquet
-from verl_longshort.world.world import Problem, Split, generate_problems, long_cot
+from verl_longshort.world.prose import chain_of_thought, generate_word_problems
+from verl_longshort.world.world import Split, Thought, generate_problems, long_cot
 
-DATA_SOURCE = "longshort/world"
+
+class AnyProblem(Protocol):
+    """What the files need of a problem of any world."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def answer(self) -> str: ...
+
+    @property
+    def hard_steps(self) -> tuple[int, ...]: ...
+
+    @property
+    def split(self) -> Split: ...
+
+
+class Generate(Protocol):
+    """Distinct problems of one split, the same for the same seed."""
+
+    def __call__(self, *, seed: int, count: int, split: Split) -> Sequence[AnyProblem]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Where problems and chains come from."""
+
+    data_source: str
+    """The name of the problems in verl's metrics."""
+    generate: Generate
+    chain: Callable[[Any, random.Random], list[Thought]]
+    """The long chain of one of its problems."""
+    separator: str
+    """Stands between two thoughts of a chain."""
+
+
+WORLDS: Mapping[str, World] = {
+    "counter": World(
+        data_source="longshort/world", generate=cast(Generate, generate_problems), chain=long_cot, separator=" "
+    ),
+    "prose": World(
+        data_source="longshort/prose", generate=generate_word_problems, chain=chain_of_thought, separator="\n\n"
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,25 +72,25 @@ class Sizes:
     chains: int = 1000
 
 
-def make_world(output_dir: Path, seed: int, sizes: Sizes | None = None) -> None:
+def make_world(output_dir: Path, seed: int, sizes: Sizes | None = None, *, kind: str = "counter") -> None:
     """Write all files of this module's table below `output_dir`; the same seed gives the same files.
 
-    RL problems and chains have no problem in common.
+    `kind` is a key of `WORLDS`. RL problems and chains have no problem in common.
 
     Raises:
         ValueError: a size is larger than the world.
     """
-    sizes = sizes or Sizes()
-    problems = generate_problems(seed=seed, count=sizes.train + sizes.chains, split=Split.TRAIN)
+    world, sizes = WORLDS[kind], sizes or Sizes()
+    problems = world.generate(seed=seed, count=sizes.train + sizes.chains, split=Split.TRAIN)
     parts = {
         Split.TRAIN: problems[: sizes.train],
-        Split.VALIDATION: generate_problems(seed=seed, count=sizes.val, split=Split.VALIDATION),
-        Split.TEST: generate_problems(seed=seed, count=sizes.test, split=Split.TEST),
+        Split.VALIDATION: world.generate(seed=seed, count=sizes.val, split=Split.VALIDATION),
+        Split.TEST: world.generate(seed=seed, count=sizes.test, split=Split.TEST),
     }
     for split, part in parts.items():
         rows = [
             {
-                "data_source": DATA_SOURCE,
+                "data_source": world.data_source,
                 "prompt": [{"role": "user", "content": problem.text}],
                 "reward_model": {"style": "rule", "ground_truth": problem.answer},
                 "extra_info": {"index": index, "split": str(problem.split), "hard_steps": len(problem.hard_steps)},
@@ -54,15 +99,15 @@ def make_world(output_dir: Path, seed: int, sizes: Sizes | None = None) -> None:
         ]
         write_parquet(output_dir / f"{split}.parquet", rows)
     rng = random.Random(seed)
-    write_jsonl(output_dir / "chains.jsonl", (chain_record(problem, rng) for problem in problems[sizes.train :]))
+    write_jsonl(output_dir / "chains.jsonl", (chain_record(problem, rng, world) for problem in problems[sizes.train :]))
 
 
-def chain_record(problem: Problem, rng: random.Random) -> dict[str, Any]:
-    """A problem with its long chain: `thoughts` joined by spaces are `chain`."""
-    thoughts = long_cot(problem, rng)
+def chain_record(problem: AnyProblem, rng: random.Random, world: World = WORLDS["counter"]) -> dict[str, Any]:
+    """A problem with its long chain: `thoughts` joined by the world's separator are `chain`."""
+    thoughts = world.chain(problem, rng)
     return {
         "problem": problem.text,
         "ground_truth": problem.answer,
-        "chain": " ".join(thought.text for thought in thoughts),
+        "chain": world.separator.join(thought.text for thought in thoughts),
         "thoughts": [asdict(thought) for thought in thoughts],
     }

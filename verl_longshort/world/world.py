@@ -39,6 +39,7 @@ class ThoughtKind(StrEnum):
     EASY = "easy"
     RECHECK_HARD = "recheck_hard"
     RECHECK_EASY = "recheck_easy"
+    DETOUR = "detour"
     FINAL = "final"
 
 

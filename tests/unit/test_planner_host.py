@@ -15,7 +15,7 @@ from verl_longshort.base.requirements import (
     TrainedModel,
 )
 from verl_longshort.planner import host
-from verl_longshort.planner.host import host_parts, host_problem, warn_of_memory
+from verl_longshort.planner.host import fitting_tokens, host_parts, host_problem, warn_of_memory
 from verl_longshort.planner.models import ModelShape
 from verl_longshort.recipe.assumptions import GIB
 
@@ -32,7 +32,9 @@ def trained(model: str = "m", **changes: Any) -> TrainedModel:
     return TrainedModel(model=model, **{**defaults, **more, **changes})
 
 
-def pair(prompts: int = 256, model: str = "m", **changes: Any) -> Requirements:
+def pair(
+    prompts: int = 256, model: str = "m", prompt_tokens: int = 1024, new_tokens: int = 4096, **changes: Any
+) -> Requirements:
     engine = EngineUse(model=model, name="transformers", bytes_per_value=4)
     policy = PolicyUse(engine=engine, trained=trained(model, **changes), updates=8)
     work = ReinforcementWork(
@@ -41,8 +43,8 @@ def pair(prompts: int = 256, model: str = "m", **changes: Any) -> Requirements:
         steps=8,
         prompts=prompts,
         samples=8,
-        prompt_tokens=1024,
-        new_tokens=4096,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
         validations=0,
         validation_problems=None,
         checkpoints=0,
@@ -72,6 +74,21 @@ def test_what_makes_it_fit() -> None:
     # a step that has fewer tokens than a micro batch may have
     assert problem(pair(prompts=1, tokens=10**9, forward_tokens=10**9), TINY) is None
     assert problem(pair(), TINY, 8) is None
+
+
+def test_tokens_that_fit_are_named() -> None:
+    memory = 24 * GIB
+    needs = pair(prompt_tokens=256, new_tokens=256, checkpointing=True)
+    tokens = fitting_tokens(needs, lambda _: SMALL, memory)
+    assert tokens is not None
+    assert problem(pair(tokens=tokens, forward_tokens=tokens, checkpointing=True), SMALL) is None
+    assert problem(pair(tokens=2 * tokens, forward_tokens=2 * tokens, checkpointing=True), SMALL) is not None
+    assert f"({tokens} fit)" in str(host_problem(host_parts(needs, lambda _: SMALL), memory, tokens))
+    # a micro batch holds the longest row at least
+    assert fitting_tokens(pair(), lambda _: SMALL, 8 * GIB) is None
+    assert fitting_tokens(Requirements(command="world"), lambda _: SMALL, memory) is None
+    work = FineTuningWork(trained=trained(reference=False), records=10, epochs=1, record_tokens=200)
+    assert fitting_tokens(Requirements(command="sft", work=work), lambda _: SMALL, memory) in (2048, 4096, 8192)
 
 
 def test_fine_tuning_counts_too() -> None:

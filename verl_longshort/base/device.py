@@ -1,10 +1,17 @@
-"""Whether commands use this machine's GPUs. Light: torch is imported only to look for one."""
+"""What of this machine commands use: its GPUs, or so many of its cores. Light: torch is imported only to look."""
 
 import os
+
+import psutil
 
 PLATFORM_VARIABLE = "VERL_PLATFORM"
 """verl's choice of a platform; `cpu` leaves the GPUs alone, in verl and in the engines of this package."""
 CPU = "cpu"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+"""Threads of torch and its libraries; where it is set, nobody else chooses."""
+
+_LOOK_S = 0.3
+_FREE_PERCENT = 50
 
 
 def cpu_chosen() -> bool:
@@ -19,3 +26,22 @@ def finds_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def use_free_cores() -> None:
+    """Limit torch's threads to the cores that are free now, unless `OMP_NUM_THREADS` is set.
+
+    Threads that share a step wait for the slowest of them: one on a core with other work holds up all.
+    """
+    if THREADS_VARIABLE in os.environ:
+        return
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), free_cores()))
+
+
+def free_cores() -> int:
+    """Of the cores that this process may use, those that are idle, or busy with niced work only; at least 1."""
+    cores = psutil.cpu_times_percent(interval=_LOOK_S, percpu=True)
+    mine = [core for number, core in enumerate(cores) if number in os.sched_getaffinity(0)]
+    return max(1, sum(core.idle + core.iowait + core.nice >= _FREE_PERCENT for core in mine))

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 
-from verl_longshort.base.device import finds_gpu
+from verl_longshort.base.device import finds_gpu, use_free_cores
 from verl_longshort.engines.spec import Engine, EngineOptions, EngineSpec
 
 
@@ -12,6 +12,8 @@ def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
     from verl_longshort.engines.transformers_engine import TransformersEngine
 
     device = "cuda" if finds_gpu() else "cpu"
+    if device == "cpu":
+        use_free_cores()
     model = load_model(options.path, attn_implementation="sdpa", trust_remote_code=options.trust_remote_code).to(device)
     # the ends that the model's generation config names (a chat model has several), and the tokenizer's
     tokenizer = options.tokenizer

@@ -24,6 +24,7 @@ RAY_SHARE = 0.95
 
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _SHOWN_PARTS = 3
+_LIMITS = tuple(2**power for power in range(16, 7, -1))
 
 
 def machine_bytes() -> float:
@@ -47,18 +48,58 @@ def host_parts(needs: Requirements, shape_of: ShapeOf) -> dict[str, float]:
     return {**parts, "processes": PROCESSES}
 
 
-def host_problem(parts: Mapping[str, float], memory: float) -> str | None:
-    """What is wrong when these parts may be more than a machine with `memory` bytes has; None: nothing."""
+def fitting_tokens(needs: Requirements, shape_of: ShapeOf, memory: float) -> int | None:
+    """The most tokens of a micro batch, a power of two, that a machine with `memory` bytes trains on; None: too few.
+
+    A micro batch holds at least the longest row.
+    """
+    work = needs.work
+    if isinstance(work, FineTuningWork):
+        longest, most = work.record_tokens, work.trained.tokens
+    elif isinstance(work, ReinforcementWork):
+        learners = [policy.trained for policy in work.policies.values() if policy.trained is not None]
+        longest = work.prompt_tokens + work.new_tokens
+        most = max((one.tokens for one in learners), default=0)
+    else:
+        return None
+    limits = [limit for limit in _LIMITS if longest <= limit < most]
+    bounded = {limit: host_parts(_bounded(needs, limit), shape_of) for limit in limits}
+    return next((limit for limit in limits if sum(bounded[limit].values()) <= RAY_SHARE * memory), None)
+
+
+def _bounded(needs: Requirements, limit: int) -> Requirements:
+    """With micro batches of `limit` tokens at most."""
+
+    def bound(trained: TrainedModel) -> TrainedModel:
+        return replace(trained, tokens=limit, forward_tokens=limit)
+
+    work = needs.work
+    if isinstance(work, FineTuningWork):
+        return replace(needs, work=replace(work, trained=bound(work.trained)))
+    assert isinstance(work, ReinforcementWork)
+    policies = {
+        role: replace(policy, trained=bound(policy.trained)) if policy.trained else policy
+        for role, policy in work.policies.items()
+    }
+    return replace(needs, work=replace(work, policies=policies))
+
+
+def host_problem(parts: Mapping[str, float], memory: float, tokens: int | None = None) -> str | None:
+    """What is wrong when these parts may be more than a machine with `memory` bytes has; None: nothing.
+
+    `tokens`: of a micro batch that would fit.
+    """
     total = sum(parts.values())
     if total <= RAY_SHARE * memory:
         return None
     named = sorted(parts.items(), key=lambda item: -item[1])[:_SHOWN_PARTS]
     listed = ", ".join(f"{part} {size / GIB:.1f}" for part, size in named)
+    fits = f" ({tokens} fit)" if tokens else ""
     return (
         f"may take {total / GIB:.0f} GiB of host memory on a machine with {memory / GIB:.0f}, where Ray ends processes "
-        f"above {RAY_SHARE:.0%}; most of it: {listed}. Lower the tokens of a micro batch "
+        f"above {RAY_SHARE:.0%}; most of it: {listed}. Lower the tokens of a micro batch{fits} "
         "(actor_rollout_ref.actor.ppo_max_token_len_per_gpu, data.max_token_len_per_gpu), or set "
-        "enable_gradient_checkpointing of the model"
+        "use_fused_kernels or enable_gradient_checkpointing of the model"
     )
 
 
@@ -72,8 +113,9 @@ def warn_of_memory(needs: Requirements) -> None:
             raise LookupError(name)
         return found
 
+    memory = machine_bytes()
     try:
-        problem = host_problem(host_parts(needs, shape_of), machine_bytes())
+        problem = host_problem(host_parts(needs, shape_of), memory, fitting_tokens(needs, shape_of, memory))
     except LookupError:
         # a model of another family: its shape says nothing
         return

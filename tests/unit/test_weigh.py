@@ -163,7 +163,11 @@ def test_when_no_chain_fits_the_command_fails(settings: list[str], tmp_path: Pat
 def test_rollouts_of_which_none_is_correct_are_told(settings: list[str]) -> None:
     console = quiet()
     weigh([*settings, "longshort.max_tokens=1"], console)
-    assert "No rollout is correct" in console.file.getvalue()  # type: ignore[attr-defined]
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "No rollout is correct" in said
+    assert "of the rollouts ended; those that were cut off" in said
+    assert "A rollout behind all thoughts of a chain: '" in said
+    assert "rollouts that ended" in said
 
 
 @pytest.mark.parametrize(
@@ -236,6 +240,8 @@ def test_rollouts_are_counted_by_prefix(settings: list[str]) -> None:
     assert record.p_start.correct == 0
     assert [thought.correct for thought in record.thoughts] == [0, 5, 5]
     assert record.p_start.surprisals[0] == pytest.approx(2.0)
+    assert (record.p_start.ended, record.p_start.example) == (5, "\\boxed{ 7 } </answer>")
+    assert stage.warnings([record]) == []
 
 
 def test_adaptive_stops_where_it_is_clear(settings: list[str]) -> None:
@@ -268,7 +274,23 @@ def test_a_cut_answer_is_incorrect(settings: list[str]) -> None:
         return Generation(token_ids=made.token_ids, logprobs=made.logprobs, finish_reason="length")
 
     oracle.generate = cut  # type: ignore[method-assign]
-    assert [t.correct for t in weigh_with(oracle, settings).thoughts] == [0, 0, 0]
+    record = weigh_with(oracle, settings)
+    assert [t.correct for t in record.thoughts] == [0, 0, 0]
+    assert [t.ended for t in record.thoughts] == [0, 0, 0]
+    told = stage.warnings([record])
+    assert told[0].startswith("Only 0% of the rollouts ended")
+    assert told[1].startswith("No rollout is correct")
+    assert told[2] == "A rollout behind all thoughts of a chain: '\\\\boxed{ 4 } </answer>'"
+
+
+def test_records_that_do_not_say_what_ended_are_taken(settings: list[str]) -> None:
+    record = weigh_with(Oracle([1.0] * 4), settings).to_record()
+    for counts in (record["p_start"], *record["thoughts"]):
+        del counts["ended"], counts["example"]
+    old = Weighed.model_validate(record)
+    assert old.to_record() == record
+    assert stage.warnings([old]) == []
+    assert summary([old], [], 0.9)["rollouts that ended"] == "not recorded"
 
 
 # ---------------------------------------------------------------- parts
@@ -317,5 +339,9 @@ def test_summary_without_any_record() -> None:
 
 
 def test_rollouts_are_counted() -> None:
-    counts = rollout_counts([Rollout(correct=True, surprisal=0.1), Rollout(correct=False, surprisal=2.0)])
-    assert counts.to_record() == {"right": 1, "samples": 2, "surprises": [0.1, 2.0]}
+    rollouts = [
+        Rollout(correct=True, surprisal=0.1, ended=True, text="4"),
+        Rollout(correct=False, surprisal=2.0, ended=False, text="7 , or"),
+    ]
+    expected = {"right": 1, "samples": 2, "surprises": [0.1, 2.0], "ended": 1, "example": "4"}
+    assert rollout_counts(rollouts).to_record() == expected

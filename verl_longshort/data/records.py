@@ -112,6 +112,10 @@ class RolloutCounts(StageRecord):
     samples: Count
     surprisals: Annotated[Sequence[float], Field(alias="surprises")] = ()
     """-log p of each answer, in nats; none in records that another program wrote."""
+    ended: Count | None = None
+    """How many ended by themselves; the others were cut off, and count as incorrect. None: not recorded."""
+    example: str | None = None
+    """What the first one wrote. None: not recorded."""
 
     @property
     def rate(self) -> float:

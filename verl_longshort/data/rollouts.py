@@ -48,6 +48,10 @@ class Rollout:
     correct: bool
     surprisal: float
     """-log p of the whole answer under the distribution it was sampled from, in nats."""
+    ended: bool
+    """By the stop string or an end token; not cut off."""
+    text: str
+    """What the model wrote."""
 
 
 def rollout_counts(rollouts: Sequence[Rollout]) -> RolloutCounts:
@@ -57,6 +61,8 @@ def rollout_counts(rollouts: Sequence[Rollout]) -> RolloutCounts:
             "right": sum(rollout.correct for rollout in rollouts),
             "samples": len(rollouts),
             "surprises": [round(rollout.surprisal, 4) for rollout in rollouts],
+            "ended": sum(rollout.ended for rollout in rollouts),
+            "example": rollouts[0].text,
         }
     )
 
@@ -108,8 +114,9 @@ class Prober:
             raise RuntimeError(f"rollout {name}: the engine gave it up, or gave no log-probs")
         # The grader looks for the protocol's tag, which the context has written for the model.
         opening = f"{ANSWER_OPEN} " if ANSWER_OPEN in self.answer_prompt.close else ""
-        text = opening + decode_turn(self.tokenizer, made.token_ids)
-        correct = made.finish_reason == "stop" and await asyncio.to_thread(
-            match_answer, text, record.ground_truth, timeout_s=self.answer_timeout_s
+        text = decode_turn(self.tokenizer, made.token_ids)
+        ended = made.finish_reason == "stop"
+        correct = ended and await asyncio.to_thread(
+            match_answer, opening + text, record.ground_truth, timeout_s=self.answer_timeout_s
         )
-        return Rollout(correct=correct, surprisal=-sum(made.logprobs))
+        return Rollout(correct=correct, surprisal=-sum(made.logprobs), ended=ended, text=text)

@@ -45,6 +45,11 @@ _NOTHING_CORRECT = (
     "No rollout is correct, so the accuracies tell no thought from another. Does the model (longshort.model) solve "
     "such problems, end within longshort.max_tokens, and answer in the form of longshort.joining?"
 )
+_FEW_END = 0.5  # of the rollouts: below it, accuracies mostly say where max_tokens cuts
+_CUT_OFF = (
+    "Only {share:.0%} of the rollouts ended; those that were cut off count as incorrect. Is longshort.max_tokens large "
+    "enough, and does the model (longshort.model) end its answers in the form of longshort.joining?"
+)
 _DECIDES = (
     *("input", "model", "tokenizer", "limit", "samples", "mode", "confidence", "budget"),
     *("temperature", "top_p", "max_tokens", "seed", "system_prompt"),
@@ -141,9 +146,31 @@ def weigh(settings: WeighSettings, records: Sequence[Chunked], console: Console)
         raise UserError("longshort.input", settings.input, reason)
     write_jsonl(settings.output, [record.to_record() for record in weighed])
     console.print(summary_table(settings.output.name, summary(weighed, rejects, settings.confidence)))
-    if not any(counts.correct for record in weighed for counts in [record.p_start, *record.thoughts]):
-        console.print(_NOTHING_CORRECT, style="yellow", highlight=False, soft_wrap=True)
+    for line in warnings(weighed):
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return weighed
+
+
+def warnings(weighed: Sequence[Weighed]) -> list[str]:
+    """What says that the accuracies mean little, and what one rollout wrote."""
+    all_counts = [counts for record in weighed for counts in [record.p_start, *record.thoughts]]
+    share, lines = _ended_share(weighed), []
+    if share is not None and share < _FEW_END:
+        lines.append(_CUT_OFF.format(share=share))
+    if not any(counts.correct for counts in all_counts):
+        lines.append(_NOTHING_CORRECT)
+    # behind a whole chain the answer is said already: who is wrong there shows why
+    example = next((record.thoughts[-1].example for record in weighed if record.thoughts[-1].correct == 0), None)
+    if lines and example is not None:
+        lines.append(f"A rollout behind all thoughts of a chain: {example!r}")
+    return lines
+
+
+def _ended_share(weighed: Sequence[Weighed]) -> float | None:
+    """Of all rollouts, those that ended; None where records do not say."""
+    counts = [counts for record in weighed for counts in [record.p_start, *record.thoughts]]
+    ended = [each.ended for each in counts if each.ended is not None]
+    return sum(ended) / sum(each.samples for each in counts) if len(ended) == len(counts) and counts else None
 
 
 def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Chunked]], journal: RecordFile) -> None:
@@ -284,10 +311,12 @@ def summary(weighed: Sequence[Weighed], rejects: Sequence[Record], confidence: f
     rollouts = sum(counts.samples for counts in [*thoughts, *starts])
     kept = sum(int(running_maximum([thought.m for thought in record.thoughts]).sum()) for record in weighed)
     noisy = sum(thought.flip > 1 - confidence for thought in decided)
+    ended = _ended_share(weighed)
     wrong_side = statistics.mean(thought.delta_flip for thought in thoughts if thought.delta_flip is not None)
     return rows | {
         "thoughts": f"{len(thoughts)} ({len(thoughts) / len(weighed):.1f} per chain)",
         "rollouts": f"{rollouts} ({rollouts / (len(thoughts) + len(weighed)):.1f} per prefix)",
+        "rollouts that ended": "not recorded" if ended is None else f"{ended:.1%}",
         "accuracy without thoughts": f"{statistics.mean(start.rate for start in starts):.3f}",
         "accuracy with all": f"{statistics.mean(record.thoughts[-1].p for record in weighed):.3f}",
         "kept by the running maximum": f"{kept / len(weighed):.2f} per chain",

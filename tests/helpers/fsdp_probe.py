@@ -20,13 +20,14 @@ from verl_longshort.verl_plugin.platform.cpu import open_process_group
 FLOAT32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
-def build(kind: str, model: str, *, forward_only: bool) -> Any:
+def build(kind: str, model: str, *, forward_only: bool, **adapters: Any) -> Any:
     config = HFModelConfig(
         path=model,
         model_type=kind,
         use_remove_padding=False,
         enable_gradient_checkpointing=False,
         override_config={"attn_implementation": "sdpa"},
+        **adapters,
     )
     engine = EngineRegistry.new(
         kind,
@@ -36,7 +37,7 @@ def build(kind: str, model: str, *, forward_only: bool) -> Any:
             strategy="fsdp2", forward_only=forward_only, use_torch_compile=False, mixed_precision=FLOAT32
         ),
         optimizer_config=FSDPOptimizerConfig(lr=1e-2, total_training_steps=10),
-        checkpoint_config=CheckpointConfig(),
+        checkpoint_config=CheckpointConfig(save_lora_only=True),
     )
     engine.initialize()
     return engine
@@ -59,6 +60,57 @@ def facts(engine: Any) -> dict[str, Any]:
     }
 
 
+def sent(model: str, folder: str) -> dict[str, Any]:
+    """An actor with adapters sends itself: what it computes, and whether its base is as before."""
+    engine = build("language_model", model, forward_only=False, lora_rank=4, lora={"merge": True})
+    ids = torch.arange(6)[None]
+    with torch.no_grad():
+        for name, parameter in engine.module.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.03)
+        before = engine.module(input_ids=ids, use_cache=False).logits
+        weights, peft_config = engine.get_per_tensor_param()
+        whole = dict(weights)
+        after = engine.module(input_ids=ids, use_cache=False).logits
+        with engine.disable_adapter():
+            base = engine.module(input_ids=ids, use_cache=False).logits
+    assert peft_config is None
+    torch.save({"weights": whole, "logits": before, "base": base}, Path(folder) / f"sent{dist.get_rank()}.pt")
+    return {"unchanged": torch.equal(before, after), "dtypes": sorted({str(v.dtype) for v in whole.values()})}
+
+
+def resumed(model: str, folder: str) -> dict[str, Any]:
+    """An actor with adapters is saved after an update and goes on; another one is loaded and does the same."""
+    first = build("language_model", model, forward_only=False, lora_rank=4, lora={"merge": True})
+    update(first)
+    first.save_checkpoint(f"{folder}/saved")
+    second = build("language_model", model, forward_only=False, lora_rank=4, lora={"merge": True})
+    different = not equal(first, second)
+    second.load_checkpoint(f"{folder}/saved", del_local_after_load=False)
+    loaded = equal(first, second)
+    for engine in (first, second):
+        update(engine)
+    saved = torch.load(
+        f"{folder}/saved/model_world_size_{dist.get_world_size()}_rank_{dist.get_rank()}.pt", weights_only=False
+    )
+    alone = all("lora_" in name for name in saved)
+    return {"different": different, "loaded": loaded, "goes on alike": equal(first, second), "alone": alone}
+
+
+def update(engine: Any) -> None:
+    ids = torch.arange(6)[None]
+    logits = engine.module(input_ids=ids, use_cache=False).logits
+    torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).backward()
+    engine.optimizer_step()
+    engine.optimizer_zero_grad()
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit by bit, of this rank's shards."""
+    shards = [[p.to_local() for p in engine.module.parameters()] for engine in (one, other)]
+    return all(torch.equal(a, b) for a, b in zip(*shards, strict=True))
+
+
 def main() -> None:
     model, folder = sys.argv[1:]
     open_process_group()
@@ -66,6 +118,8 @@ def main() -> None:
         "actor": facts(build("language_model", model, forward_only=False)),
         "reference": facts(build("language_model", model, forward_only=True)),
         "critic": facts(build("value_model", model, forward_only=False)),
+        "sent": sent(model, folder),
+        "resumed": resumed(model, folder),
     }
     (Path(folder) / f"rank{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

@@ -16,8 +16,12 @@ Facts = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ranks(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Facts]:
-    folder = tmp_path_factory.mktemp("ranks")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def ranks(tiny_model: Path, folder: Path) -> list[Facts]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(PROBE), str(tiny_model), str(folder)]
     run_command(command, log=folder / "log.txt", timeout_s=120).expect_success()
@@ -31,6 +35,25 @@ def test_language_model_computes_what_transformers_does(ranks: list[Facts], tiny
     for rank in ranks:
         assert rank[kind]["class"] == "CPULanguageModelEngine"
         assert rank[kind]["logits"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_merged_adapters_are_sent_as_the_actor_computes(ranks: list[Facts], tiny_model: Path, folder: Path) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model)
+    expected = plain(input_ids=torch.arange(6)[None]).logits
+    for number, rank in enumerate(ranks):
+        assert rank["sent"] == {"unchanged": True, "dtypes": ["torch.float32"]}
+        sent = torch.load(folder / f"sent{number}.pt")
+        torch.testing.assert_close(sent["base"], expected, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(sent["logits"], expected, atol=1e-2)
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        assert not model.load_state_dict(sent["weights"], strict=False).unexpected_keys
+        logits = model(input_ids=torch.arange(6)[None]).logits
+        torch.testing.assert_close(logits, sent["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_are_saved_alone_and_resumed_bit_by_bit(ranks: list[Facts]) -> None:
+    for rank in ranks:
+        assert rank["resumed"] == {"different": True, "loaded": True, "goes on alike": True, "alone": True}
 
 
 @pytest.mark.parametrize("kind", ["actor", "reference", "critic"])

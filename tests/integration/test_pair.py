@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.data.training_trajectories import read_steps
-from verl_longshort.engines.loading import load_model
 
 pytestmark = pytest.mark.integration
 
@@ -244,33 +243,3 @@ def test_a_critic_warms_up_in_its_own_policys_first_updates(speakers, tmp_path):
         updated = step in (2, 4)
         assert (f"{learner}/actor/pg_loss" in metrics[step]) is updated
         assert (weights[step - 1][learner] != weights[step][learner]) is updated
-
-
-@pytest.mark.slow
-def test_lora_checkpoints_are_exported_as_whole_models(speakers, tmp_path):
-    overrides = [
-        "longshort.schedule=[long,short]",
-        "actor_rollout_ref.model.lora_rank=8",
-        "actor_rollout_ref.model.lora.merge=true",
-        "actor_rollout_ref.actor.optim.lr=1e-2",
-    ]
-    run = PairRun(folder=tmp_path, models=speakers, overrides=overrides)
-    run.to_end().expect_success()
-    for role in ROLES:
-        exported(run.checkpoints, role, speakers[role], step=2)
-        actor = run.checkpoints / role / "global_step_2" / "actor"
-        saved = torch.load(actor / "model_world_size_1_rank_0.pt", weights_only=False)
-        adapted = 0
-        for name, weight in load_model(str(actor / "huggingface")).state_dict().items():
-            module = f"base_model.model.{name.removesuffix('.weight')}"
-            a, b, base = (f"{module}.{part}.weight" for part in ("lora_A.default", "lora_B.default", "base_layer"))
-            adapted += a in saved
-            # alpha is 16
-            merged = local(saved[base]) + local(saved[b]) @ local(saved[a]) * 16 / 8 if a in saved else None
-            torch.testing.assert_close(weight, local(saved[f"{module}.weight"]) if merged is None else merged)
-        assert adapted >= 7
-
-
-def local(tensor):
-    """Of a checkpoint with one rank, whose tensors are whole."""
-    return getattr(tensor, "_local_tensor", tensor)

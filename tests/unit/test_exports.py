@@ -14,7 +14,7 @@ from helpers.word_models import FOLLOWING, save_model
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, RolePrompts
 from omegaconf import DictConfig
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from verl_longshort.base.model_files import stored_dtype
 from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.config.pair import Pools
+from verl_longshort.core.schedule import Schedule
 from verl_longshort.engines.loading import load_model
 from verl_longshort.engines.stopping import end_tokens
 from verl_longshort.stages import eval as eval_stage
@@ -75,12 +76,44 @@ def test_lora_is_merged(tmp_path: Path, tied: bool) -> None:
     folder = exported(base, tmp_path / "out", dtype="float32")
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    finish_export(folder, model_config(base, lora_rank=2, lora_alpha=8), role=Role.SHORT, prompts=PROMPTS)
+    adapter = tmp_path / "adapter"
+    given = model_config(base, lora_rank=2, lora_alpha=8)
+    finish_export(folder, given, role=Role.SHORT, prompts=PROMPTS, adapter=adapter)
     ids = torch.arange(1, 12)[None]
     with torch.no_grad():
         expected, before = model(ids).logits, AutoModelForCausalLM.from_pretrained(base)(ids).logits
         torch.testing.assert_close(load_model(str(folder))(ids).logits, expected, rtol=1e-4, atol=1e-4)
+        plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter))
+        torch.testing.assert_close(plain(ids).logits, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(expected, before, atol=0.1)
+    assert_same(load_model(str(adapter)), load_model(str(folder)))
+    assert json.loads((adapter / "longshort_policy.json").read_text())["role"] == "short"
+    assert load_model(str(adapter)).generation_config.to_dict() == load_model(str(folder)).generation_config.to_dict()
+    assert load_file(adapter / "adapter_model.safetensors").keys().isdisjoint(load_file(base / WEIGHTS))
+
+
+def assert_same(one: PreTrainedModel, other: PreTrainedModel) -> None:
+    torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def an_adapter(base: Path, folder: Path) -> Path:
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(folder)
+    return folder
+
+
+def test_an_adapter_without_some_of_its_weights_or_its_base_is_refused(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    adapter = an_adapter(base, tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    del weights[name]
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"lacks the weights {name}"):
+        load_model(str(adapter))
+    shutil.rmtree(base)
+    with pytest.raises(UserError, match=r"is a LoRA adapter of .*/base, which is not there"):
+        load_model(str(adapter))
 
 
 def test_an_export_with_missing_weights_is_refused(tmp_path: Path) -> None:
@@ -187,8 +220,11 @@ def test_train_says_so_and_refuses_missing_weights(
     started: list[object] = []
     monkeypatch.setattr(launch, "run_verl", lambda config, **_: started.append(config))
     prompts = RolePrompts(long="other", short="answer")
-    monkeypatch.setattr(launch, "settings_of", lambda _: SimpleNamespace(prompts=prompts, pools=Pools.SHARED))
-    policies = {role.value: {"actor_rollout_ref": {"model": model_config(Path(pair[role]))}} for role in Role}
+    settings = SimpleNamespace(prompts=prompts, pools=Pools.SHARED, schedule=Schedule.parse(["both"], 1))
+    monkeypatch.setattr(launch, "settings_of", lambda _: settings)
+    rollout = {"name": "transformers"}
+    models = {role: model_config(Path(pair[role])) for role in Role}
+    policies = {role.value: {"actor_rollout_ref": {"model": models[role], "rollout": rollout}} for role in Role}
     config = DictConfig({"longshort": {"policy_configs": policies}, "trainer": {"default_local_dir": "nowhere"}})
     launch.train(config, [])
     assert f"warning: {pair[Role.LONG]} was trained with another" in capsys.readouterr().out

@@ -126,6 +126,9 @@ def test_lora_trains_the_adapters_alone():
     state = state_memory(trained(lora_rank=16), QWEN)
     assert state.gradients == pytest.approx(4 * QWEN.adapters(16) / 8)
     assert state.moments == pytest.approx(8 * QWEN.adapters(16) / 8)
+    # the reference is the policy without its adapters, and merged weights leave a copy of the base in the host
+    assert state_memory(trained(lora_rank=16, reference=True), QWEN).host == 0
+    assert state_memory(trained(lora_rank=16, merges=True), QWEN).host == pytest.approx(4 * QWEN.parameters / 8)
     # all seven matrices of a layer: rank x (inputs + outputs)
     sides = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944)
     assert QWEN.adapters(16) == 28 * 16 * sides

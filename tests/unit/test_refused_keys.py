@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,14 +244,28 @@ def test_a_critic_needs_a_size_too() -> None:
     check(*gae, "critic.ppo_micro_batch_size_per_gpu=1")
 
 
-@pytest.mark.parametrize("adapter", ["lora_rank=8", "lora.rank=8", "lora_adapter_path=/adapter"])
-def test_adapters_with_a_server_of_whole_weights(adapter: str) -> None:
-    given = f"actor_rollout_ref.model.{adapter}"
+def test_adapters_with_a_server_of_whole_weights() -> None:
+    given = ("actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.lora.merge=false")
     with pytest.raises(UserError) as error:
-        check(given)
+        check(*given)
     assert error.value.key == f"{POLICY}.actor_rollout_ref.model.lora.merge"
-    check(given, "actor_rollout_ref.model.lora.merge=true")
-    check(given, "actor_rollout_ref.rollout.name=vllm")
+    check(given[0])
+    check(*given, "actor_rollout_ref.rollout.name=vllm")
+
+
+def test_an_adapter_to_go_on_from(tmp_path: Path) -> None:
+    key = "actor_rollout_ref.model.lora_adapter_path"
+    rank = "actor_rollout_ref.model.lora_rank"
+    for given, message in (
+        ((f"{key}={tmp_path}",), r"lora_adapter_path = .*: verl trains all weights without .*lora_rank"),
+        ((f"{key}={tmp_path}", f"{rank}=8"), "has no adapter_config.json"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(*given)
+    (tmp_path / "adapter_config.json").write_text('{"r": 4}')
+    with pytest.raises(UserError, match=r"lora_rank = 8: the adapter in .* has 4"):
+        check(f"{key}={tmp_path}", f"{rank}=8")
+    check(f"{key}={tmp_path}", f"{rank}=4")
 
 
 def test_another_engine_than_fsdp() -> None:

@@ -236,6 +236,14 @@ def test_files_that_would_not_fit(run, key, value, where):
     refused(run, {key: value}, where, "step 2 was trained with")
 
 
+def test_adapters_that_count_more_or_less(run):
+    rank, alpha = POLICY.format("long", "model.lora_rank"), POLICY.format("long", "model.lora_alpha")
+    run = {**run, rank: 8}
+    saved(run, 2)
+    assert goes_on(run, {POLICY.format("short", "model.lora_alpha"): 32}) == []
+    refused(run, {alpha: 32}, alpha, "step 2 was trained with 16")
+
+
 def test_a_state_of_an_earlier_version_agrees_with_everything_it_does_not_know(run):
     store = saved(run, 4)
     state = {"step": 4, "schedule": ["long", "short"], "steps_per_round": 2}

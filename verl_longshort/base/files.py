@@ -157,17 +157,18 @@ def check_exists(path: Path, *, key: str) -> None:
         raise UserError(key, path, "neither exists nor will")
 
 
-def check_model(path: str, *, key: str) -> None:
+def check_model(path: str, *, key: str, adapters: bool = False) -> None:
     """`path` is a Hugging Face model folder, or a model that the hub (or its local cache) holds.
 
-    Raises UserError otherwise, also for a LoRA adapter and for damaged weights (`model_files.check_files`). In a dry
-    run the folder may be one that a stage before writes, and the hub is asked once for the whole recipe.
+    Raises UserError otherwise, also for damaged weights, and for a LoRA adapter where none is taken
+    (`model_files.check_files`). In a dry run the folder may be one that a stage before writes, and the hub is asked
+    once for the whole recipe.
     """
     folder = Path(path).expanduser()
     if is_planned(folder):
         return
     if folder.is_dir():
-        check_files(folder, key=key, given=path)
+        check_files(folder, key=key, given=path, adapters=adapters)
         return
     # A path under a folder that exists was meant as a path: the hub need not be asked.
     if path.count("/") != 1 or folder.parent.is_dir():
@@ -193,10 +194,10 @@ def check_positions(path: str, tokens: int, *, key: str) -> None:
         raise SettingError(key, tokens, remedy)
 
 
-def model_setting(path: str, key: str = "") -> str:
+def model_setting(path: str, key: str = "", *, adapters: bool = False) -> str:
     """`path` if it passes `check_model`; for validators of a block in which it stands at `key`, hence SettingError."""
     try:
-        check_model(path, key=key)
+        check_model(path, key=key, adapters=adapters)
     except UserError as error:
         raise SettingError(error.key, error.value, error.remedy) from error
     return path

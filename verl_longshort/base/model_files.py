@@ -17,6 +17,8 @@ DTYPES: Mapping[str, str] = {"F32": "float32", "BF16": "bfloat16", "F16": "float
 LORA_PREFIX = "base_model.model."
 """What peft puts before the names of a model's weights while it has adapters."""
 INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+"""peft's own file, in every folder that holds an adapter."""
 MERGE = "merge the adapter into its base (merge_and_unload of peft) and give the folder that this saves"
 
 
@@ -42,13 +44,23 @@ def stored_dtype(folder: Path) -> str | None:
     return DTYPES.get(sizes.most_common(1)[0][0]) if sizes else None
 
 
-def check_files(folder: Path, *, key: str, given: object) -> None:
-    """Raise UserError, naming `key` with the value `given`, for a folder that holds an adapter or damaged weights."""
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text()).get("base_model_name_or_path")
+def adapter_base(folder: Path) -> str | None:
+    """The model that the adapter in the folder belongs to; None for a folder that holds none."""
+    file = folder / ADAPTER_CONFIG
+    return json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
+
+
+def check_files(folder: Path, *, key: str, given: object, adapters: bool = False) -> None:
+    """Raise UserError, naming `key` with the value `given`, for a folder that holds damaged weights.
+
+    A folder with an adapter alone is refused as well, unless `adapters` are taken; then its base is checked, too.
+    """
+    base = adapter_base(folder)
+    if base is not None and not adapters:
         raise UserError(key, given, f"is a LoRA adapter of {base}, no whole model: {MERGE}")
-    if not (folder / "config.json").is_file():
+    if base is not None:
+        _check_base(base, key, given)
+    elif not (folder / "config.json").is_file():
         raise UserError(key, given, "has no config.json: give a folder that save_pretrained wrote")
     index = folder / INDEX
     if index.is_file():
@@ -60,8 +72,20 @@ def check_files(folder: Path, *, key: str, given: object) -> None:
     except ValueError as error:
         raise UserError(key, given, f"{error}: copy the folder again") from error
     unmerged = [name for name in names if name.startswith(LORA_PREFIX)]
-    if unmerged:
+    if unmerged and base is None:
         raise UserError(key, given, f"holds a LoRA run's unmerged weights ({unmerged[0]}): {MERGE}")
+
+
+def _check_base(base: str, key: str, given: object) -> None:
+    """Raise UserError when the base of the adapter `given` cannot be used; one of the hub is not asked for."""
+    folder = Path(base)
+    if folder.is_dir():
+        try:
+            check_files(folder, key=key, given=base)
+        except UserError as error:
+            raise UserError(key, given, f"is an adapter whose base, {base}, cannot be used: {error.remedy}") from error
+    elif base.count("/") != 1:
+        raise UserError(key, given, f"is a LoRA adapter of {base}, which is not there: put it there, or {MERGE}")
 
 
 def _weight_map(index: Path, key: str, given: object) -> dict[str, str]:

@@ -66,6 +66,8 @@ class TrainedModel:
     cpu_policy: bool = False
     """FSDP2's offload policy: parameters, gradients and optimizer stay in host memory also while training."""
     lora_rank: int = 0
+    merges: bool = False
+    """Engines get the weights with the adapters merged; meanwhile a copy of the weights lies in host memory."""
     tokens: int = 0
     """Of the largest micro batch on one GPU."""
     forward_tokens: int = 0
@@ -135,6 +137,8 @@ class PolicyUse:
     """Training steps in which it learns."""
     checkpoint_bytes: float = 0.0
     """Per parameter and checkpoint."""
+    adapter_bytes: float = 0.0
+    """Per value of its LoRA adapters and checkpoint."""
     checkpoints: int | None = None
     """Of its own on the disk at the same time; None: as many as the run has."""
 

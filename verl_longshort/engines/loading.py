@@ -5,7 +5,8 @@ without reading the weights.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,10 +14,17 @@ from typing import Any
 import torch
 from longshort_reward.errors import UserError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
-from verl_longshort.base.model_files import LORA_PREFIX, MERGE, check_files, stored_dtype
+from verl_longshort.base.model_files import (
+    LORA_PREFIX,
+    MERGE,
+    adapter_base,
+    check_files,
+    stored_dtype,
+    weight_headers,
+)
 
 _SHOWN = 3  # weights that a message names
 _REASON = 300  # characters of an error of transformers
@@ -31,41 +39,83 @@ def load_model(path: str, *, key: str = "model", dtype: torch.dtype | None = Non
         dtype: None: the one that the weights are stored in, whatever `config.json` says.
         options: further arguments of `from_pretrained`.
 
+    An adapter of peft is merged into its base.
+
     Raises UserError for a folder without a model, weights that the folder lacks or that have another shape, and weights
     that the model has no place for though they are a part of it.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
-        check_files(folder, key=key, given=path)
+        check_files(folder, key=key, given=path, adapters=True)
+        if (base := adapter_base(folder)) is not None:
+            return _merged(folder, base, key=key, dtype=dtype, **options)
     stored = stored_dtype(folder) if dtype is None and folder.is_dir() else None
     chosen = dtype or (getattr(torch, stored) if stored else "auto")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        # with shapes ignored, those that differ are told by name
-        model, found = AutoModelForCausalLM.from_pretrained(
-            str(folder) if folder.is_dir() else path,
-            dtype=chosen,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = shorten(str(error), _REASON) or type(error).__name__
-        raise UserError(key, path, f"cannot be loaded as a causal language model: {reason}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    with _quiet():
+        try:
+            # with shapes ignored, those that differ are told by name
+            model, found = AutoModelForCausalLM.from_pretrained(
+                str(folder) if folder.is_dir() else path,
+                dtype=chosen,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = shorten(str(error), _REASON) or type(error).__name__
+            raise UserError(key, path, f"cannot be loaded as a causal language model: {reason}") from error
     mismatched = sorted(entry if isinstance(entry, str) else entry[0] for entry in found["mismatched_keys"])
     _check(path, key, model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), mismatched)
     return model
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers says nothing of what it loads."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _merged(folder: Path, base: str, *, key: str, dtype: torch.dtype | None, **options: Any) -> PreTrainedModel:
+    """The adapter in `folder` merged into its base: in float32, as a checkpoint's export is, and rounded then."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    if (chosen := dtype) is None:
+        stored = stored_dtype(Path(base))
+        code = options.get("trust_remote_code", False)
+        named = None if stored else AutoConfig.from_pretrained(base, trust_remote_code=code).dtype
+        chosen = getattr(torch, stored) if stored else named or torch.float32
+    whole = load_model(base, key=key, dtype=torch.float32, **options)
+    names = set(weight_headers(folder))
+    try:
+        wrapped = PeftModel.from_pretrained(whole, str(folder))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        remedy = f"cannot be loaded as an adapter of {base}: {shorten(str(error), _REASON) or type(error).__name__}"
+        raise UserError(key, str(folder), remedy) from error
+    own = set(get_peft_model_state_dict(wrapped))
+    if own != names:
+        what = f"lacks the weights {_listed(sorted(own - names))}" if own - names else "is of another model than"
+        raise UserError(key, str(folder), f"{what} {base}: copy the folder again, or give another one")
+    merged = wrapped.merge_and_unload().to(chosen)
+    if (folder / "generation_config.json").is_file():
+        merged.generation_config = GenerationConfig.from_pretrained(folder)
+    return merged
+
+
 def check_weights(path: str, *, key: str = "model", **options: Any) -> None:
     """Raise UserError where `load_model` would; of folders only, and if possible without reading the weights."""
-    if not Path(path).expanduser().is_dir():
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return
+    if adapter_base(folder) is not None:
+        load_model(path, key=key, **options)
         return
     try:
         load_model(path, key=key, device_map="meta", **options)

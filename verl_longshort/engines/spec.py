@@ -67,6 +67,8 @@ class EngineSpec:
     """Spreads a model over several GPUs."""
     takes_adapters: bool = False
     """Its servers take LoRA adapters beside the weights that they belong to."""
+    merges_adapters: bool = False
+    """Loads the folder of a LoRA adapter, which it merges into its base."""
     reserves_memory: bool = False
     """Takes its share of a GPU's memory at once; others grow with their requests."""
     fast: bool = False

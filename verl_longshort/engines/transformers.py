@@ -28,4 +28,4 @@ def _open(options: EngineOptions) -> AbstractContextManager[Engine]:
 
 
 # files that were written before there was another engine do not name it
-TRANSFORMERS = EngineSpec(name="transformers", title="transformers", open=_open, in_headers=False)
+TRANSFORMERS = EngineSpec(name="transformers", title="transformers", open=_open, in_headers=False, merges_adapters=True)

@@ -179,7 +179,8 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
                 remedy = f"the mode {self.mode} needs it: give a Hugging Face model folder, or the endpoint's name"
                 raise SettingError(f"models.{role}", None, remedy)
             if not self.base_urls:
-                model_setting(self.model_paths[role], f"models.{role}")
+                adapters = self.engine_spec.merges_adapters
+                model_setting(self.model_paths[role], f"models.{role}", adapters=adapters)
                 # a pair's turn asks for less
                 if self.mode is not Mode.PAIR:
                     check_positions(self.model_paths[role], self.limits.token_budget, key="environment.token_budget")

@@ -12,7 +12,7 @@ from verl_longshort.base.requirements import (
 )
 from verl_longshort.planner.host import host_parts
 from verl_longshort.planner.machine import Machine
-from verl_longshort.planner.memory import MemoryTable, TableMaker
+from verl_longshort.planner.memory import MemoryTable, TableMaker, checkpoint_size
 from verl_longshort.planner.models import Found, Models, ModelShape
 from verl_longshort.planner.work import Work, WorkMaker
 from verl_longshort.recipe.assumptions import GB, GIB, Assumptions
@@ -193,8 +193,7 @@ def _disk_parts(stages: Sequence[PlannedStage], products: Mapping[str, Product],
         for work in (command.needs.work for command in stage.commands):
             if isinstance(work, ReinforcementWork):
                 parts[f"checkpoints of {stage.checked.stage.name}"] = sum(
-                    policy.checkpoint_bytes
-                    * parameters(policy.engine.model)
+                    (checkpoint_size(policy, shape) if (shape := models.find(policy.engine.model).shape) else 0.0)
                     * (work.checkpoints if policy.checkpoints is None else policy.checkpoints)
                     for policy in work.policies.values()
                 )

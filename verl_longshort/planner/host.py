@@ -156,8 +156,8 @@ def _state(trained: TrainedModel, shape_of: ShapeOf, *, learning: bool) -> float
     for model in (trained.model, *([trained.critic] if trained.critic else [])):
         state = state_memory(replace(trained, cpu_policy=False), shape_of(model))
         stored = state.weights + state.moments + (state.gradients if learning else 0.0)
-        reference = trained.reference and model == trained.model and not trained.lora_rank
-        total += stored * trained.gpus + shape_of(model).parameters * trained.state_bytes * reference
+        copies = (trained.reference and not trained.lora_rank) + trained.merges if model == trained.model else 0
+        total += stored * trained.gpus + shape_of(model).parameters * trained.state_bytes * copies
     return total
 
 

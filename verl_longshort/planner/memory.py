@@ -41,7 +41,7 @@ class StateMemory:
     weights_at_rest: float
     moments_at_rest: float
     host: float
-    """Host memory that this GPU's shard takes, reference included."""
+    """Host memory that this GPU's shard takes, the reference and copies of weights included."""
 
 
 def state_memory(trained: TrainedModel, shape: ModelShape) -> StateMemory:
@@ -53,9 +53,10 @@ def state_memory(trained: TrainedModel, shape: ModelShape) -> StateMemory:
     one = trained.state_bytes / trained.shards
     weights, gradients = values * one, learnt * one
     moments = learnt * one * trained.optimizer_values
-    reference = total * one if trained.reference and not trained.lora_rank else 0.0
+    # with LoRA the reference is the policy without its adapters
+    aside = total * one * ((trained.reference and not trained.lora_rank) + trained.merges)
     if trained.cpu_policy:
-        host = weights + gradients + moments + reference
+        host = weights + gradients + moments + aside
         return StateMemory(weights=0, gradients=0, moments=0, weights_at_rest=0, moments_at_rest=0, host=host)
     rest_w, rest_m = weights * (not trained.param_offload), moments * (not trained.optimizer_offload)
     return StateMemory(
@@ -64,8 +65,14 @@ def state_memory(trained: TrainedModel, shape: ModelShape) -> StateMemory:
         moments=moments,
         weights_at_rest=rest_w,
         moments_at_rest=rest_m,
-        host=weights - rest_w + moments - rest_m + reference,
+        host=weights - rest_w + moments - rest_m + aside,
     )
+
+
+def checkpoint_size(policy: PolicyUse, shape: ModelShape) -> float:
+    """Bytes of one checkpoint of a policy."""
+    adapters = shape.adapters(policy.trained.lora_rank) if policy.trained else 0
+    return policy.checkpoint_bytes * shape.parameters + policy.adapter_bytes * adapters
 
 
 def gathered(trained: TrainedModel, shape: ModelShape) -> float:

@@ -15,6 +15,7 @@ from verl_longshort.base.requirements import (
     TrainedModel,
 )
 from verl_longshort.engines.registry import spec_of
+from verl_longshort.planner.memory import checkpoint_size
 from verl_longshort.planner.models import ShapeOf
 from verl_longshort.recipe.assumptions import GB, Assumptions
 
@@ -79,7 +80,7 @@ class WorkMaker:
                 seconds += self._learning(tokens, policy.trained)
                 trained += tokens
         saved = work.checkpoints * sum(
-            policy.checkpoint_bytes * self.shape_of(policy.engine.model).parameters for policy in work.policies.values()
+            checkpoint_size(policy, self.shape_of(policy.engine.model)) for policy in work.policies.values()
         )
         seconds += saved / GB / assume.disk_gb_per_s + work.steps * assume.step_overhead_s
         return Work(generated=generated, trained=trained, hours=seconds / _HOUR + self._startup)

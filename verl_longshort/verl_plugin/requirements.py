@@ -151,12 +151,13 @@ def _requirements(
     root = absolute(str(trainer.default_local_dir))
     products = [
         Product(
-            path="/".join(part for part in (root, role, f"global_step_{step}", "actor/huggingface") if part),
+            path="/".join(part for part in (root, role, f"global_step_{step}", "actor", folder) if part),
             model=policy.engine.model,
         )
         for role, policy in policies.items()
-        for step in saved
         if policy.trained is not None
+        for step in saved
+        for folder in ("huggingface", *(["adapter"] if policy.trained.lora_rank else []))
     ]
     on_gpu = trainer.device == "cuda"
     engines = {spec_of(policy.engine.name).package for policy in policies.values()}
@@ -179,11 +180,19 @@ def _policy(config: DictConfig, *, updates: int) -> PolicyUse:
         served = rollout.nnodes * rollout.n_gpus_per_node
         return PolicyUse(engine=_engine(config, served), trained=None, updates=0)
     trained = _actor(config, world)
-    saved = set(config.actor_rollout_ref.actor.checkpoint.save_contents)
+    checkpoint = config.actor_rollout_ref.actor.checkpoint
     parts = {"model": 1.0, "hf_model": 1.0, "optimizer": trained.optimizer_values}
-    values = sum(value for part, value in parts.items() if part in saved)
-    size = values * trained.state_bytes
-    return PolicyUse(engine=_engine(config, world), trained=trained, updates=updates, checkpoint_bytes=size)
+    # of LoRA, the optimizer's part and the export's second folder are the adapters'
+    adapted = {"optimizer", *(["model"] if checkpoint.save_lora_only else [])} if trained.lora_rank else set()
+    saved = {part: parts[part] * trained.state_bytes for part in checkpoint.save_contents if part in parts}
+    adapters = sum(size for part, size in saved.items() if part in adapted or (part == "hf_model" and adapted))
+    return PolicyUse(
+        engine=_engine(config, world),
+        trained=trained,
+        updates=updates,
+        checkpoint_bytes=sum(size for part, size in saved.items() if part not in adapted),
+        adapter_bytes=adapters,
+    )
 
 
 def _engine(config: DictConfig, gpus: int) -> EngineUse:
@@ -219,6 +228,7 @@ def _actor(config: DictConfig, gpus: int) -> TrainedModel:
         copies_logits=rollout.temperature != 1,
         entropy=bool(actor.entropy_coeff or actor.calculate_entropy),
         reference=need_reference_policy(config),
+        merges=bool(own.model.lora_rank and own.model.lora.merge),
         critic=absolute_model(str(config.critic.model.path)) if has_critic(config) else None,
     )
 

@@ -21,6 +21,7 @@ _LENGTH = "the longshort block decides how long a run is; leave it null"
 _TEXT = "prompts are text, made by chat template and system message alone; leave it out"
 _SYNC = "belongs to asynchronous training, and a run is synchronous; leave it out"
 _OWN_BUFFER = "the run brings its own replay buffer; leave it out"
+_MEGATRON = "verl's Megatron engine reads it, FSDP does not: see actor_rollout_ref.model.lora_rank"
 _LOOP = "the run's own agent loop has no such turns or tools; leave it out"
 
 EVERY_RUN: Mapping[str, str] = {
@@ -44,6 +45,27 @@ EVERY_RUN: Mapping[str, str] = {
     "actor_rollout_ref.rollout.agent.custom_async_server": _UNREAD,
     "actor_rollout_ref.actor.use_prefix_grouper": _UNREAD,
     "critic.forward_max_token_len_per_gpu": _UNREAD,
+    # config/model.py: "megatron lora config"; merge is the one key of the block that all engines read
+    **{
+        f"actor_rollout_ref.model.lora.{name}": _MEGATRON
+        for name in (
+            "type",
+            "rank",
+            "alpha",
+            "dropout",
+            "target_modules",
+            "exclude_modules",
+            "dropout_position",
+            "lora_A_init_method",
+            "lora_B_init_method",
+            "a2a_experimental",
+            "dtype",
+            "adapter_path",
+            "freeze_vision_model",
+            "freeze_vision_projection",
+            "freeze_language_model",
+        )
+    },
     # trainer_base.py:292 hands over profile_steps and device_name only
     "trainer.ray_wait_register_center_timeout": _UNREAD,
     # transformer_impl.py:1337 looks for it in the batch, where V1 does not put it

@@ -1,7 +1,9 @@
 """Checks one policy's resolved configuration for what its processes would find out a minute later. Imports no verl."""
 
 import importlib.util
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
@@ -43,12 +45,25 @@ def check_policy(policy: Mapping[str, Any], where: str, *, model_key: str, learn
 def _check_adapter(policy: Mapping[str, Any], where: str) -> None:
     own = policy["actor_rollout_ref"]
     model, engine = own["model"], ENGINES.get(own["rollout"]["name"])
-    lora = model.get("lora") or {}
-    rank = lora.get("rank") or model.get("lora_rank")
-    adapted = (rank or model.get("lora_adapter_path")) and not lora.get("merge")
-    if adapted and engine is not None and not engine.takes_adapters:
+    rank, adapter = model["lora_rank"], model["lora_adapter_path"]
+    if adapter is not None:
+        _check_adapter_folder(adapter, rank, f"{where}actor_rollout_ref.model")
+    if rank and not model["lora"]["merge"] and engine is not None and not engine.takes_adapters:
         remedy = f"{engine.title} servers take whole weights only, no LoRA adapters: set true"
         raise UserError(f"{where}actor_rollout_ref.model.lora.merge", False, remedy)
+
+
+def _check_adapter_folder(adapter: str, rank: int, where: str) -> None:
+    if not rank:
+        remedy = f"verl trains all weights without {where}.lora_rank: give the adapter's rank"
+        raise UserError(f"{where}.lora_adapter_path", adapter, remedy)
+    file = Path(adapter).expanduser() / "adapter_config.json"
+    if is_planned(file.parent):
+        return
+    if not file.is_file():
+        raise UserError(f"{where}.lora_adapter_path", adapter, "has no adapter_config.json: give a folder of peft's")
+    if (own := json.loads(file.read_text(encoding="utf-8")).get("r")) != rank:
+        raise UserError(f"{where}.lora_rank", rank, f"the adapter in {adapter} has {own}: give that")
 
 
 def _check_attention(policy: Mapping[str, Any], where: str) -> None:

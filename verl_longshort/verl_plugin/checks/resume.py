@@ -321,7 +321,7 @@ def _split(data: DictConfig, split: str) -> dict[str, Any]:
 
 
 def policy_identity(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """What a policy's checkpoint belongs to, by configuration key: its model, LoRA rank, strategy, critic.
+    """What a policy's checkpoint belongs to, by configuration key: its model, LoRA adapters, strategy, critic.
 
     The model is known by its content, so that a folder may be moved; one of the hub by its name.
     """
@@ -331,10 +331,17 @@ def policy_identity(policy: Mapping[str, Any]) -> dict[str, Any]:
         "path": path,
         "model": _fingerprint(path),
         "actor_rollout_ref.model.lora_rank": own["model"]["lora_rank"],
+        **(_adapters(own["model"]) if own["model"]["lora_rank"] else {}),
         "actor_rollout_ref.actor.strategy": own["actor"]["strategy"],
         "critic.enable": has_critic(policy),
         "saved": list(own["actor"]["checkpoint"]["save_contents"]),
     }
+
+
+def _adapters(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides where the adapters are, and how much they count."""
+    names = ("lora_alpha", "target_modules", "exclude_modules")
+    return {f"actor_rollout_ref.model.{name}": model[name] for name in names}
 
 
 def _fingerprint(model: str) -> str:

@@ -2,14 +2,19 @@
 
 verl 0.9.1 registers its engines for "cuda" and "npu" only. What these subclasses change is what needs an
 accelerator or a package that needs one: pinned memory for a reference model, and flash attention for a
-critic. Strategy "fsdp2" only, since torch's first FSDP rejects a CPU.
+critic. Merged LoRA weights are sent as they are: verl rounds them to bfloat16, and engines on a CPU compute in float32.
+Strategy "fsdp2" only, since torch's first FSDP rejects a CPU.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from longshort_reward.errors import UserError
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForTokenClassification, PretrainedConfig
+from verl.utils.fsdp_utils import merged_lora_context, normalize_peft_param_name
+from verl.utils.model import convert_weight_keys
 from verl.workers.config import FSDPEngineConfig
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import (
@@ -42,6 +47,13 @@ class _OnCPU(FSDPEngine):
 @EngineRegistry.register(model_type=LANGUAGE_MODEL, backend=STRATEGY, device="cpu")
 class CPULanguageModelEngine(_OnCPU, FSDPEngineWithLMHead):
     """Actor and reference policy."""
+
+    def _merged_lora_per_tensor_param(self) -> Iterator[tuple[str, torch.Tensor]]:
+        with merged_lora_context(self.module, backup_adapters=True):
+            merged = normalize_peft_param_name(self.module.state_dict())
+            for name, value in convert_weight_keys(merged, self.module).items():
+                # a copy: these are the very weights that are put back in the end
+                yield name, (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
 
 
 @EngineRegistry.register(model_type=VALUE_MODEL, backend=STRATEGY, device="cpu")

@@ -3,6 +3,7 @@
 What verl leaves: weights in the trainer's dtype beside a `config.json` that says bfloat16; with LoRA, the unmerged
 weights under peft's names; and a generation config that does not know where a turn ends. `finish_export` makes of it
 
+* with LoRA, the adapter beside it (`adapter`), as peft, vLLM and this package load it;
 * whole weights, adapters merged, in the dtype of the model that the training began with, which `config.json` names;
 * `generation_config.json` with the role's closing tags as `stop_strings`;
 * `longshort_policy.json` with role and system prompts (`base/policy_record.py`).
@@ -13,7 +14,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from longshort_reward.protocol import STOP_STRINGS, Role, RolePrompts
@@ -21,16 +22,29 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from verl_longshort.base.files import write_json
+from verl_longshort.base.files import absolute_model, write_json
 from verl_longshort.base.model_files import DTYPES, LORA_PREFIX, stored_dtype, weight_headers
 from verl_longshort.base.policy_record import POLICY_FILE, policy_record
 from verl_longshort.engines.loading import check_weights, load_model
 from verl_longshort.engines.stopping import end_tokens
 
+if TYPE_CHECKING:
+    # it takes a while, and most runs have no adapters
+    from peft import PeftModel
+
+ADAPTER = "adapter"
+"""The folder of a checkpoint, beside `huggingface`, that holds the adapter of a LoRA run."""
 _GENERATION = "generation_config.json"
 
 
-def finish_export(folder: Path, model: DictConfig, *, role: Role | None, prompts: RolePrompts | None = None) -> None:
+def finish_export(
+    folder: Path,
+    model: DictConfig,
+    *,
+    role: Role | None,
+    prompts: RolePrompts | None = None,
+    adapter: Path | None = None,
+) -> None:
     """Finish the folder `huggingface` of a checkpoint; does nothing where no weights were saved.
 
     Args:
@@ -38,6 +52,7 @@ def finish_export(folder: Path, model: DictConfig, *, role: Role | None, prompts
         model: verl's model configuration of the run.
         role: of the policy; None for a model that writes whole answers alone.
         prompts: the system prompts that it was trained with.
+        adapter: where the adapter of a LoRA run goes, with the files of `folder` that are not weights.
 
     Raises:
         UserError: the weights are not all there.
@@ -47,8 +62,12 @@ def finish_export(folder: Path, model: DictConfig, *, role: Role | None, prompts
         return
     trust = bool(model.trust_remote_code)
     dtype = _dtype(str(model.path), trust_remote_code=trust) or stored_dtype(folder)
-    if any(name.startswith(LORA_PREFIX) for name in names):
-        whole = _merged(folder, model)
+    adapted = any(name.startswith(LORA_PREFIX) for name in names)
+    if adapted:
+        wrapped = _unmerged(folder, model)
+        if adapter is not None:
+            _write_adapter(wrapped, adapter, base=absolute_model(str(model.path)))
+        whole = wrapped.merge_and_unload()
         _replace_weights(folder, whole.to(getattr(torch, dtype)) if dtype else whole)
     elif dtype is not None and dtype != stored_dtype(folder):
         _replace_weights(folder, load_model(str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust))
@@ -61,6 +80,10 @@ def finish_export(folder: Path, model: DictConfig, *, role: Role | None, prompts
         assert prompts is not None, "a role has prompts"
         _stop_at_turns(folder, role, trust_remote_code=trust)
         write_json(folder / POLICY_FILE, policy_record(role, prompts, base=str(model.path)))
+    if adapted and adapter is not None:
+        for file in folder.iterdir():
+            if ".safetensors" not in file.name:
+                shutil.copy2(file, adapter / file.name)
 
 
 def _dtype(base: str, *, trust_remote_code: bool) -> str | None:
@@ -72,8 +95,8 @@ def _dtype(base: str, *, trust_remote_code: bool) -> str | None:
     return named if named in DTYPES.values() else None
 
 
-def _merged(folder: Path, model: DictConfig) -> PreTrainedModel:
-    """The model with its adapter merged, from the weights of a peft model in `folder`."""
+def _unmerged(folder: Path, model: DictConfig) -> "PeftModel":
+    """The model with its adapter beside the weights, from the weights of a peft model in `folder`."""
     from peft import LoraConfig, PeftConfig, TaskType, get_peft_model
     from safetensors.torch import load_file
 
@@ -101,7 +124,15 @@ def _merged(folder: Path, model: DictConfig) -> PreTrainedModel:
     absent = [name for name, parameter in wrapped.named_parameters() if parameter.is_meta]
     if absent:
         raise RuntimeError(f"{folder} lacks weights of the LoRA run, such as {absent[0]}: the checkpoint is incomplete")
-    return wrapped.merge_and_unload()
+    return wrapped
+
+
+def _write_adapter(model: "PeftModel", folder: Path, *, base: str) -> None:
+    """Write the adapter alone, which belongs to `base`, in the trainer's dtype."""
+    model.peft_config["default"].base_model_name_or_path = base
+    # peft would ask the hub whether the vocabulary is that of the base
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def _replace_weights(folder: Path, model: PreTrainedModel) -> None:

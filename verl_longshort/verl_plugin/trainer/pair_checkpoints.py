@@ -20,7 +20,7 @@ from verl_longshort.verl_plugin.checks.resume import (
 )
 from verl_longshort.verl_plugin.run.unsaved import explain_unsaved
 from verl_longshort.verl_plugin.trainer.best_pair import recall, remember
-from verl_longshort.verl_plugin.trainer.exports import finish_export
+from verl_longshort.verl_plugin.trainer.exports import ADAPTER, finish_export
 from verl_longshort.verl_plugin.trainer.policy_trainer import Policy, PolicyTrainer
 
 
@@ -122,8 +122,9 @@ class PairCheckpoints:
                 return
         policy.save(step)
         if isinstance(policy, PolicyTrainer):
-            model = policy.config.actor_rollout_ref.model
-            finish_export(Path(policy.exported(step)), model, role=role, prompts=self._settings.prompts)
+            folder, model = Path(policy.exported(step)), policy.config.actor_rollout_ref.model
+            adapter = folder.with_name(ADAPTER)
+            finish_export(folder, model, role=role, prompts=self._settings.prompts, adapter=adapter)
             self.written[role] = step
 
     def prune(self) -> None:

@@ -18,7 +18,7 @@ from verl_longshort.config.single_model import SingleSettings, single_settings_o
 from verl_longshort.verl_plugin.run.activity import GENERATING, VALIDATING, ActivityFile
 from verl_longshort.verl_plugin.run.console import SINGLE, StepLines
 from verl_longshort.verl_plugin.run.stop import StopFile
-from verl_longshort.verl_plugin.trainer.exports import finish_export
+from verl_longshort.verl_plugin.trainer.exports import ADAPTER, finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.group_reward import (
     Facts,
@@ -134,7 +134,8 @@ class SingleTrainer(TermTrainer):
         self.activity.now(self.global_steps, "saving a checkpoint")
         super()._save_checkpoint()
         saved = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        finish_export(saved / "actor" / "huggingface", self.config.actor_rollout_ref.model, role=None)
+        actor, model = saved / "actor", self.config.actor_rollout_ref.model
+        finish_export(actor / "huggingface", model, role=None, adapter=actor / ADAPTER)
 
     def on_step_end(self) -> None:
         """See `on_step_begin`."""

@@ -105,8 +105,13 @@ _LLAMA_8B = ModelShape(
 _QWEN_7B = replace(
     _LLAMA_8B, layers=28, hidden=3584, intermediate=18944, heads=28, kv_heads=4, vocabulary=152064, qkv_bias=True
 )
+_QWEN_1_5B = replace(_QWEN_7B, hidden=1536, intermediate=8960, heads=12, kv_heads=2, vocabulary=151936, tied=True)
 KNOWN: Mapping[str, ModelShape] = MappingProxyType(
     {
+        "Qwen/Qwen2.5-0.5B-Instruct": replace(
+            _QWEN_1_5B, layers=24, hidden=896, intermediate=4864, heads=14, head_dim=64
+        ),
+        "Qwen/Qwen2.5-1.5B-Instruct": _QWEN_1_5B,
         "Qwen/Qwen2.5-7B": _QWEN_7B,
         "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
         "Qwen/Qwen2.5-72B-Instruct": replace(
@@ -114,6 +119,7 @@ KNOWN: Mapping[str, ModelShape] = MappingProxyType(
         ),
         "meta-llama/Llama-3.1-8B": _LLAMA_8B,
         "meta-llama/Llama-3.1-8B-Instruct": _LLAMA_8B,
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": replace(_QWEN_1_5B, tied=False),
         "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _QWEN_7B,
         "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B": replace(
             _QWEN_7B, layers=64, hidden=5120, intermediate=27648, heads=40, kv_heads=8

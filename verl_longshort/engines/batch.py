@@ -19,9 +19,9 @@ from verl_longshort.engines.sampling_params import SamplingParams
 from verl_longshort.engines.stopping import StopStrings
 
 _PREFILL_TOKENS = 8192  # padded tokens of one prefill pass, which bounds its memory
-# glibc gives blocks above 32 MiB back to the kernel and takes them anew, one page fault per 4 KiB: intermediate states
-# stay below it (2048 tokens x 4096 x 4 bytes)
-_PREFILL_TOKENS_CPU = 2048
+# glibc gives large blocks back to the kernel and takes them anew, one page fault per 4 KiB (those above 32 MiB always):
+# a layer's intermediate states stay small enough to be used again
+_PREFILL_TOKENS_CPU = 1024
 _PREFILL_COLUMNS = 1024  # longer prompts go through in pieces
 _NOISE_CHUNK = 64
 

@@ -26,7 +26,7 @@ from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
 from verl_longshort.engines.vllm import turn_seed
-from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
+from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs, place_engine
 from verl_longshort.verl_plugin.checks.preflight import check_installed, check_rollouts
 from verl_longshort.verl_plugin.rollout import names
 from verl_longshort.verl_plugin.rollout.clients import ServedPolicy
@@ -244,6 +244,15 @@ def test_vllm_on_a_cpu_needs_no_keys(model: Path) -> None:
     assert mine["long"]["actor_rollout_ref"]["rollout"]["engine_kwargs"]["vllm"]["kv_cache_memory_bytes"] == 5
     # transformers sleeps there, too
     assert policies(model, "device=cpu")["long"]["actor_rollout_ref"]["rollout"]["free_cache_engine"] is True
+
+
+def test_a_single_model_on_a_cpu_needs_no_keys_either(model: Path) -> None:
+    given = [f"longshort.model={model}", "data.train_files=a", "data.val_files=a"]
+    config = compose_config("single_trainer", [*given, "device=cpu", f"{ROLLOUT}.name=vllm"], unused=UNUSED)
+    place_engine(config)
+    chosen = config.actor_rollout_ref.rollout
+    assert (chosen.free_cache_engine, chosen.enable_sleep_mode, chosen.enable_chunked_prefill) == (False,) * 3
+    assert chosen.max_model_len == config.data.max_prompt_length + config.data.max_response_length
 
 
 def test_one_engine_of_each_kind_passes(model: Path) -> None:

@@ -48,5 +48,10 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
             # where embeddings are the output layer, too, reloading packs the one and not the other
             if isinstance(module, VocabParallelEmbedding) and not module.weight.is_meta:
                 dispatch_cpu_unquantized_gemm(module, remove_weight=False)
-        if missing := sorted(expected - loaded):
+        # what adapters are beside is named by vLLM with that part, or without it
+        if missing := sorted(_plain(expected) - _plain(loaded)):
             raise ValueError(f"a weight update left out {len(missing)} weights: {', '.join(missing[:5])}")
+
+
+def _plain(names: Iterable[str]) -> set[str]:
+    return {name.replace(".base_layer.", ".") for name in names}

@@ -73,8 +73,10 @@ def train_prose_base(model: str, out: Path, *, seed: int, rows: int) -> None:
     class Reporter(TrainerCallback):
         """Tells the progress of the stage."""
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            report(state.global_step, state.max_steps, f"loss {(logs or {}).get('loss', float('nan')):.3f}")
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+            # The last log is a summary without a loss.
+            if "loss" in logs:
+                report(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
     work = work_folder(out)
     # Other settings find no checkpoint of these.

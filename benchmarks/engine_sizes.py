@@ -2,8 +2,9 @@
 
 Every contender runs in a process of its own, and they take turns, so that other work on the machine meets all of them.
 Counted are processor seconds of prompts and tokens together, the best of some rounds, the kernel's share of them, minor
-page faults, and the peak of resident memory up to and with a case. Prompts are random tokens, sampling is at temperature 1 without stop; `generate` and continuous
-batching give no log-probs of the whole distribution and test no stop strings, the engine does both.
+page faults, and the peak of resident memory up to and with a case. Prompts are random tokens, sampling is at
+temperature 1 without stop; `generate` and continuous batching give no log-probs of the whole distribution and test no
+stop strings, the engine does both.
 
     python benchmarks/engine_sizes.py MODEL                          # a folder with a causal language model
     python benchmarks/engine_sizes.py MODEL --against CHECKOUT       # beside the engine of another checkout

@@ -11,17 +11,15 @@ and looking at what does not count do not.
 Problems of the test split are told in phrases that no problem of the other splits has.
 """
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from verl_longshort.world.world import Split, Thought, ThoughtKind
+from verl_longshort.world.world import Split, Thought, ThoughtKind, split_of
 
 _NAMES = ("Maya", "Tom", "Lena", "Omar", "Ruth", "Paul", "Nina", "Ivan", "Sara", "Hugo", "Alma", "Finn")
 _THINGS = ("apples", "stamps", "marbles", "shells", "books", "coins", "pens", "eggs", "stones", "cards")
-_VALIDATION_PERCENT, _TEST_PERCENT = 5, 10
 _ATTEMPTS_PER_PROBLEM = 100
 _MOST_THINGS = 60
 _HARD_WEIGHTS = (0.2, 0.6, 0.2)
@@ -122,11 +120,7 @@ class WordProblem:
     @cached_property
     def split(self) -> Split:
         """Decided by a hash of the numbers alone: no other split has a problem with the same ones."""
-        numbers = repr((self.start, [event.amounts for event in self.events]))
-        percent = int(hashlib.sha256(numbers.encode()).hexdigest(), 16) % 100
-        if percent < _TEST_PERCENT:
-            return Split.TEST
-        return Split.VALIDATION if percent < _TEST_PERCENT + _VALIDATION_PERCENT else Split.TRAIN
+        return split_of(repr((self.start, [event.amounts for event in self.events])))
 
     @cached_property
     def text(self) -> str:

@@ -60,6 +60,14 @@ class Step:
         return f"{self.name} ( {digits} )" if self.is_hard else f"{self.name} {digits}"
 
 
+def split_of(identity: str) -> Split:
+    """The split of the problems that this string tells from all others, by its hash."""
+    percent = int(hashlib.sha256(identity.encode()).hexdigest(), 16) % 100
+    if percent < _TEST_PERCENT:
+        return Split.TEST
+    return Split.VALIDATION if percent < _TEST_PERCENT + _VALIDATION_PERCENT else Split.TRAIN
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """A start digit and the steps that follow it."""
@@ -89,10 +97,7 @@ class Problem:
 
     @cached_property
     def split(self) -> Split:
-        percent = int(hashlib.sha256(self.text.encode()).hexdigest(), 16) % 100
-        if percent < _TEST_PERCENT:
-            return Split.TEST
-        return Split.VALIDATION if percent < _TEST_PERCENT + _VALIDATION_PERCENT else Split.TRAIN
+        return split_of(self.text)
 
 
 @dataclass(frozen=True, kw_only=True)

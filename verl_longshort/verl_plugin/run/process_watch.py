@@ -165,7 +165,8 @@ class ProcessWatch:
         # an actor that has just started is in no table yet, and outlives a head that is killed
         for process in self._head().values():
             with contextlib.suppress(psutil.NoSuchProcess):
-                self._children |= set(process.children(recursive=True))
+                # not in place: the command may go through them while the watch looks
+                self._children = self._children.union(process.children(recursive=True))
 
     def _look_at_head(self) -> Lost | None:
         self._look_at_children()

@@ -85,7 +85,8 @@ STOP_STRINGS: Mapping[Role, tuple[str, ...]] = MappingProxyType(
 """The closing tags of each role, to be given to an engine as its stop strings."""
 
 _OWNER = {tag: role for role in ROLES for tag in (OPENINGS[role], *STOP_STRINGS[role])}
-_TAG = re.compile(r"(?<!<)<(?:think|answer)>|</(?:think|answer|rethink)>")
+TAG_PATTERN = re.compile(r"(?<!<)<(?:think|answer)>|</(?:think|answer|rethink)>")
+"""Finds the tags in a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ class Turn:
 def parse_turn(role: Role, text: str) -> Turn:
     """Read one turn of `role`; a broken turn is a `Turn` with a fault, never an exception."""
     text = text.strip()
-    tags = list(_TAG.finditer(text))
+    tags = list(TAG_PATTERN.finditer(text))
     opening = next((tag for tag in tags if tag.group() == OPENINGS[role]), None)
     begin = opening.end() if opening else 0
     closing = next((tag for tag in tags if tag.group() in STOP_STRINGS[role] and tag.start() >= begin), None)
@@ -145,7 +146,7 @@ def parse_trajectory(text: str) -> list[Turn]:
     here. Never raises. The solution of a single model, `<think>..</think><answer>..</answer>`, is a long and
     a short turn.
     """
-    tags = list(_TAG.finditer(text))
+    tags = list(TAG_PATTERN.finditer(text))
     turns: list[Turn] = []
     first, start = 0, 0
     while first < len(tags):

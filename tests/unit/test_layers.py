@@ -23,6 +23,7 @@ ROOMS = (
     "data",
     "evaluation",
     "report",
+    "serve",
     "verl_plugin",
     "stages",
     "recipe",

@@ -1,8 +1,8 @@
 """The two-agent environment: who speaks next, how long, and why a trajectory stopped.
 
 A pure state machine over text; it knows no model, tokenizer or trainer. `reset` gives the first state, `step`
-takes the text of one turn and gives the next one. The long role speaks first, then the roles alternate
-(paper, section 5) until one of these holds. The first row that fits a turn is its outcome:
+takes the text of one turn and gives the next one. The long role speaks first, unless `reset` is told otherwise, then
+the roles alternate (paper, section 5) until one of these holds. The first row that fits a turn is its outcome:
 
 | what happened                                                               | stop reason  | fault_role |
 |-----------------------------------------------------------------------------|--------------|------------|
@@ -112,13 +112,13 @@ class Environment:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
 
-    def reset(self, problem: str) -> State:
-        """The state before the first turn."""
+    def reset(self, problem: str, first: Role = Role.LONG) -> State:
+        """The state before the first turn; a pair that is trained or evaluated lets the long role begin."""
         return State(
             problem=problem,
             turns=(),
             tokens=dict.fromkeys(ROLES, 0),
-            next_role=Role.LONG,
+            next_role=first,
             stop_reason=None,
             fault_role=None,
         )

@@ -11,11 +11,14 @@ case) or a decoder that puts spaces between words shows in it. Of a partner's tu
 what does: nothing of its own comes behind it, so nothing is learned or generated from a part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS, Role, RolePrompts
+
+Message = Mapping[str, str]
+"""`{"role": "user" | "assistant", "content": str}`: one of a conversation before the problem."""
 
 
 class Tokenizer(Protocol):
@@ -33,9 +36,9 @@ def decode_turn(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
     return tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def render_prompt(tokenizer: Tokenizer, system: str, problem: str) -> list[int]:
-    """Token ids of the chat of system message (none if empty) and problem, open for the assistant's text."""
-    messages = _messages(system, problem)
+def render_prompt(tokenizer: Tokenizer, system: str, problem: str, history: Sequence[Message] = ()) -> list[int]:
+    """Token ids of the chat of system message (none if empty), history and problem, open for the assistant's text."""
+    messages = _messages(system, problem, history)
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids):
         raise TypeError(
@@ -45,9 +48,9 @@ def render_prompt(tokenizer: Tokenizer, system: str, problem: str) -> list[int]:
     return ids
 
 
-def _messages(system: str, problem: str) -> list[dict[str, str]]:
-    user = {"role": "user", "content": problem}
-    return [{"role": "system", "content": system}, user] if system else [user]
+def _messages(system: str, problem: str, history: Sequence[Message] = ()) -> list[dict[str, str]]:
+    chat = [*map(dict, history), {"role": "user", "content": problem}]
+    return [{"role": "system", "content": system}, *chat] if system else chat
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
@@ -71,11 +74,18 @@ class RoleView:
     `limit` is the most tokens of the response, None for any number; set it before the first turn.
     """
 
-    def __init__(self, tokenizer: Tokenizer, role: Role, prompts: RolePrompts, problem: str) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        role: Role,
+        prompts: RolePrompts,
+        problem: str,
+        history: Sequence[Message] = (),
+    ) -> None:
         self.role = role
         self.limit: int | None = None
         self._tokenizer = tokenizer
-        self._prompt_ids = render_prompt(tokenizer, prompts.for_role(role), problem)
+        self._prompt_ids = render_prompt(tokenizer, prompts.for_role(role), problem, history)
         self._ids: list[int] = []
         self._mask: list[int] = []
         self._logprobs: list[float] = []

@@ -6,14 +6,15 @@ business. A trajectory waits for nobody but its own two models, so many run at o
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from longshort_reward.protocol import ROLES, STOP_STRINGS, Role, RolePrompts
 
 from verl_longshort.core.environment import Environment, State
-from verl_longshort.core.role_view import RoleView, Tokenizer, check_tokenizer, decode_turn
+from verl_longshort.core.role_view import Message, RoleView, Tokenizer, check_tokenizer, decode_turn
+from verl_longshort.core.watching import Piece, TextStream, Watcher
 
 FINISH_REASONS = ("stop", "length", "aborted")
 _SET_HERE = ("stop", "max_tokens")
@@ -60,6 +61,14 @@ class Generate(Protocol):
     async def __call__(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation: ...
 
 
+class Stream(Protocol):
+    """A `Generate` that gives what it generates to `on_piece` meanwhile, in the caller's event loop."""
+
+    async def __call__(
+        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any], on_piece: Callable[[Piece], None]
+    ) -> Generation: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Participant:
     """The model that plays a role. Raises UserError when its tokenizer cannot speak the protocol."""
@@ -70,16 +79,25 @@ class Participant:
     """Most tokens of all turns of a trajectory, in its own tokens; None: any number."""
     context_tokens: int | None = None
     """Most tokens of prompt and turns; None: any number."""
+    stream: Stream | None = None
+    """Generates the same and tells of it meanwhile; None: a turn is there as a whole."""
 
     def __post_init__(self) -> None:
         check_tokenizer(self.tokenizer)
 
-    def view(self, role: Role, prompts: RolePrompts, problem: str) -> RoleView:
+    def view(self, role: Role, prompts: RolePrompts, problem: str, history: Sequence[Message] = ()) -> RoleView:
         """An empty view of a trajectory, with the limit that this model has."""
-        view = RoleView(self.tokenizer, role, prompts, problem)
+        view = RoleView(self.tokenizer, role, prompts, problem, history)
         behind = None if self.context_tokens is None else self.context_tokens - len(view.prompt_ids)
         view.limit = min((limit for limit in (self.response_tokens, behind) if limit is not None), default=None)
         return view
+
+    async def say(self, role: Role, watcher: Watcher | None, **request: Any) -> Generation:
+        """A turn of the model, watched if anybody watches. `request`: see `Generate`."""
+        if watcher is None or self.stream is None:
+            return await self.generate(**request)
+        text = TextStream(self.tokenizer)
+        return await self.stream(**request, on_piece=lambda piece: watcher.turn_grows(role, text.add(piece)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +139,10 @@ async def run_trajectory(
     environment: Environment,
     prompts: RolePrompts,
     sampling: Mapping[str, Any],
+    *,
+    history: Sequence[Message] = (),
+    first: Role = Role.LONG,
+    watcher: Watcher | None = None,
 ) -> Trajectory:
     """Let the two participants solve `problem` together (paper, section 5).
 
@@ -129,13 +151,16 @@ async def run_trajectory(
     gave text), and the partner's view as stripped text, faulty and aborted turns too, so that both views hold the whole
     trajectory. When the next speaker's view is full, the trajectory ends as TOKEN_BUDGET. Raises ValueError when a
     participant is missing or `sampling` sets what the environment decides; errors of an engine pass through.
+
+    `history` holds the messages of the conversation before the problem, `first` is who begins, and `watcher` is told of
+    everything meanwhile; training and evaluation use none of them.
     """
     _check_arguments(participants, sampling)
-    views = {role: participants[role].view(role, prompts, problem) for role in ROLES}
+    views = {role: participants[role].view(role, prompts, problem, history) for role in ROLES}
     request_ids = {role: uuid.uuid4().hex for role in ROLES}
     extras: dict[Role, list[dict[str, Any]]] = {role: [] for role in ROLES}
     turn_tokens: list[int] = []
-    state = environment.reset(problem)
+    state = environment.reset(problem, first)
     while (role := state.next_role) is not None:
         room = views[role].room
         if room == 0:
@@ -144,7 +169,11 @@ async def run_trajectory(
                 break
             # the engine says that the prompt is too long
             room = 1
-        generation = await participants[role].generate(
+        if watcher is not None:
+            watcher.turn_begins(role)
+        generation = await participants[role].say(
+            role,
+            watcher,
             request_id=request_ids[role],
             prompt_ids=views[role].context_ids,
             sampling={
@@ -167,6 +196,8 @@ async def run_trajectory(
         views[role.partner].add_partner(said)
         extras[role].append(generation.extra)
         turn_tokens.append(count)
+        if watcher is not None:
+            watcher.turn_ends(state.turns[-1], count)
     return Trajectory(state=state, views=views, request_ids=request_ids, extras=extras, turn_tokens=tuple(turn_tokens))
 
 

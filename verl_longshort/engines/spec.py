@@ -8,9 +8,10 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from verl_longshort.core.trajectory import Generation
+from verl_longshort.core.watching import Piece
 
 
 class Engine(Protocol):
@@ -23,6 +24,17 @@ class Engine(Protocol):
 
     async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         """See `trajectory.Generate`."""
+        ...
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine that tells what it generates while it does."""
+
+    async def stream(
+        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any], on_piece: Callable[[Piece], None]
+    ) -> Generation:
+        """See `trajectory.Stream`."""
         ...
 
 

@@ -8,7 +8,7 @@ their keys and values (`kv_cache.py`), `sampling.py` and `stopping.py`. Nothing 
 import asyncio
 import copy
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any
@@ -27,6 +27,7 @@ from verl_longshort.engines.stopping import Decoder, StopStrings
 from verl_longshort.engines.weights import checksum, load_weights
 
 KEPT_TOKENS = 65_536
+_STREAM_S = 0.02  # between two looks at what a streaming request has generated: often enough to read along
 
 
 class TransformersEngine(AbstractContextManager["TransformersEngine"]):
@@ -97,6 +98,33 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
         row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
         self._scheduler.submit(row)
         return await asyncio.wrap_future(row.future)
+
+    async def stream(
+        self,
+        *,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        sampling: Mapping[str, Any],
+        on_piece: Callable[[Sequence[int]], None],
+    ) -> Generation:
+        """Like `generate`, and gives new tokens to `on_piece` meanwhile, those of several steps together if they are
+        quick.
+        """
+        row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
+        self._scheduler.submit(row)
+        future = asyncio.wrap_future(row.future)
+        given, done = 0, False
+        try:
+            while not done:
+                await asyncio.wait({future}, timeout=_STREAM_S)
+                # asked first: a row that has ended has all its tokens
+                done = future.done()
+                if new := row.output[given:]:
+                    given += len(new)
+                    on_piece(new)
+            return await future
+        finally:
+            future.cancel()
 
     def pause(self) -> None:
         """Let new requests wait; running ones continue."""

@@ -14,7 +14,7 @@ the string; `include_stop_str_in_output` changes the text alone.
 import asyncio
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import Any
@@ -137,6 +137,29 @@ class VllmEngine(AbstractContextManager["VllmEngine"]):
 
         Log-probs are those of the distribution that was sampled from: after top_k and top_p, renormalised.
         """
+        return await self._ask(request_id, prompt_ids, sampling, None)
+
+    async def stream(
+        self,
+        *,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        sampling: Mapping[str, Any],
+        on_piece: Callable[[Sequence[int]], None],
+    ) -> Generation:
+        """Like `generate`, and gives the tokens of each step to `on_piece`."""
+        loop = asyncio.get_running_loop()
+        return await self._ask(
+            request_id, prompt_ids, sampling, lambda tokens: loop.call_soon_threadsafe(on_piece, tokens)
+        )
+
+    async def _ask(
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        sampling: Mapping[str, Any],
+        on_piece: Callable[[Sequence[int]], object] | None,
+    ) -> Generation:
         prompt = list(prompt_ids)
         params = SamplingParams.parse(sampling)
         # vLLM itself would silently truncate an answer
@@ -144,7 +167,7 @@ class VllmEngine(AbstractContextManager["VllmEngine"]):
         if self._closed:
             raise RuntimeError(f"request {request_id}: the engine is closed")
         keys = arguments(params, prompt_tokens=len(prompt), max_tokens=allowed)
-        work = asyncio.run_coroutine_threadsafe(self._generate(request_id, prompt, keys), self._loop)
+        work = asyncio.run_coroutine_threadsafe(self._generate(request_id, prompt, keys, on_piece), self._loop)
         return await asyncio.wrap_future(work)
 
     def close(self) -> None:
@@ -155,16 +178,28 @@ class VllmEngine(AbstractContextManager["VllmEngine"]):
         asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result(_STOP_S)
         self._stop_loop()
 
-    async def _generate(self, request_id: str, prompt: list[int], keys: dict[str, Any]) -> Generation:
+    async def _generate(
+        self,
+        request_id: str,
+        prompt: list[int],
+        keys: dict[str, Any],
+        on_piece: Callable[[Sequence[int]], object] | None,
+    ) -> Generation:
         from vllm import SamplingParams as VllmSamplingParams
         from vllm import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
-        params = VllmSamplingParams(**keys, output_kind=RequestOutputKind.FINAL_ONLY)
+        kind = RequestOutputKind.FINAL_ONLY if on_piece is None else RequestOutputKind.CUMULATIVE
+        params = VllmSamplingParams(**keys, output_kind=kind)
         final: Any = None
+        given = 0
         try:
             async for output in self._llm.generate(TokensPrompt(prompt_token_ids=prompt), params, request_id):
                 final = output
+                if on_piece is not None and output.outputs:
+                    tokens = list(output.outputs[0].token_ids[given:])
+                    given += len(tokens)
+                    on_piece(tokens)
         except asyncio.CancelledError:
             if self._closed:
                 raise RuntimeError(f"request {request_id}: the engine was closed") from None

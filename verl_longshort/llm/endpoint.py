@@ -6,7 +6,7 @@
   since tokens are half of every result.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -107,7 +107,30 @@ class CompletionEndpoint:
 
     async def generate(self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any]) -> Generation:
         """The continuation of a prompt, as text. Raises what `Server.post` raises."""
-        body = {
+        read = partial(_generation, stop=sampling["stop"], max_tokens=sampling["max_tokens"])
+        return await self.server.post("completions", self._body(prompt_ids, sampling), read)
+
+    async def stream(
+        self, *, request_id: str, prompt_ids: list[int], sampling: dict[str, Any], on_piece: Callable[[str], None]
+    ) -> Generation:
+        """The same, and gives the text to `on_piece` meanwhile. Raises what `Server.stream` raises."""
+        whole: dict[str, Any] = {"text": ""}
+        usage: dict[str, Any] = {}
+
+        def take(event: Any) -> None:
+            usage.update(event.get("usage") or {})
+            for choice in event["choices"]:
+                whole.update({key: value for key, value in choice.items() if key != "text" and value is not None})
+                if text := choice.get("text"):
+                    whole["text"] += text
+                    on_piece(whole_characters(text))
+
+        asked = {"stream": True, "stream_options": {"include_usage": True}}
+        await self.server.stream("completions", {**self._body(prompt_ids, sampling), **asked}, take)
+        return _generation({"choices": [whole], "usage": usage}, sampling["stop"], sampling["max_tokens"])
+
+    def _body(self, prompt_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
+        return {
             **sampling,
             "model": self.model,
             "prompt": prompt_ids,
@@ -116,8 +139,6 @@ class CompletionEndpoint:
             # servers that do not know it say what they stopped at.
             "include_stop_str_in_output": True,
         }
-        read = partial(_generation, stop=sampling["stop"], max_tokens=sampling["max_tokens"])
-        return await self.server.post("completions", body, read)
 
 
 def counted(tokens: Any) -> int:

@@ -1,9 +1,10 @@
 """Requests to a server with OpenAI's HTTP interface; those that fail in a passing way are sent again."""
 
 import asyncio
+import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -26,6 +27,7 @@ _REFUSING = frozenset({400, 413, 422})
 _LONGEST_WAIT_S = 60.0
 _CONNECT_S = 10.0
 _SHOWN = 300
+_END_OF_STREAM = "[DONE]"
 
 
 class _PassingError(Exception):
@@ -89,13 +91,25 @@ class Server:
             RefusedError: this request can never be answered, others can.
             UnavailableError: no answer, in spite of all attempts.
         """
+        return await self._retried(self._attempt, path, body, read)
+
+    async def stream(self, path: str, body: Mapping[str, Any], take: Callable[[Any], None]) -> None:
+        """Give every JSON event of the server's streamed reply to `take`, which raises as `read` of `post` does.
+
+        Sent again only as long as nothing has been given. Raises what `post` raises.
+        """
+        await self._retried(self._attempt_stream, path, body, take)
+
+    async def _retried(
+        self, attempt: Callable[..., Awaitable[Content]], path: str, body: Mapping[str, Any], use: Callable[[Any], Any]
+    ) -> Content:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts), wait=self._wait, retry=retry_if_exception_type(_PassingError)
         )
         named = {self._names.get(key, key): value for key, value in body.items()}
         named.pop(None, None)
         try:
-            return await retrying(self._attempt, path, named, read)
+            return await retrying(attempt, path, named, use)
         except RetryError as error:
             last = error.last_attempt.exception()
             raise UnavailableError(
@@ -122,6 +136,43 @@ class Server:
                 raise _PassingError(f"no complete reply within {self._timeout_s:g} s") from error
             except httpx.TransportError as error:
                 raise _PassingError(f"{type(error).__name__}: {error}") from error
+        self._check_status(response, body)
+        try:
+            return read(response.json())
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise _PassingError(f"no completion ({error}): {response.text[:_SHOWN]!r}") from error
+
+    async def _attempt_stream(self, path: str, body: Mapping[str, Any], take: Callable[[Any], None]) -> None:
+        begun = False
+
+        async def follow() -> None:
+            nonlocal begun
+            async with self._http.stream("POST", f"{self.base_url}/{path}", json=body) as response:
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    self._check_status(response, body)
+                async for line in response.aiter_lines():
+                    data = line.removeprefix("data:").strip()
+                    if line.startswith("data:") and data != _END_OF_STREAM:
+                        begun = True
+                        take(json.loads(data))
+
+        async with self._free:
+            try:
+                await asyncio.wait_for(follow(), self._timeout_s)
+                if begun:
+                    return
+                reason = "an empty reply"
+            except (asyncio.TimeoutError, httpx.TimeoutException):
+                reason = f"no complete reply within {self._timeout_s:g} s"
+            except (httpx.TransportError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                reason = f"{type(error).__name__}: {error}"
+        if begun:
+            raise UnavailableError(f"{self.base_url}: the reply broke off: {reason}")
+        raise _PassingError(reason)
+
+    def _check_status(self, response: httpx.Response, body: Mapping[str, Any]) -> None:
+        """Raise what a status other than 200 means."""
         status, shown = response.status_code, response.text[:_SHOWN]
         if status in _PASSING or status >= 500:
             raise _PassingError(f"status {status}: {shown}", _retry_after(response))
@@ -133,10 +184,6 @@ class Server:
         if status != httpx.codes.OK:
             remedy = f"check {self._key}.base_url, the model's name and the API key"
             raise UnavailableError(f"{response.url}: status {status}: {shown}; {remedy}")
-        try:
-            return read(response.json())
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise _PassingError(f"no completion ({error}): {shown!r}") from error
 
 
 def _retry_after(response: httpx.Response) -> float:

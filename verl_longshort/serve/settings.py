@@ -1,0 +1,124 @@
+"""The `longshort` block of a server, checked and typed; each key is documented in `config/serve.yaml`."""
+
+import ipaddress
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+from longshort_reward.protocol import ROLES, Role, RolePrompts
+from longshort_reward.settings import NonNegativeInt, PositiveInt, Remedy, Seconds, SettingError, Settings
+from pydantic import Field, Strict, model_validator
+from typing_extensions import Self
+
+from verl_longshort.base.files import model_setting
+from verl_longshort.config.pair import EnvironmentSettings
+from verl_longshort.core.environment import Limits
+from verl_longshort.engines.factory import EngineSettings
+from verl_longshort.llm.settings import RequestNames, api_key
+
+
+class OfPair(Settings):
+    """One text for each role."""
+
+    long: str | None = None
+    short: str | None = None
+
+    def of(self, role: Role) -> str | None:
+        """The role's."""
+        return self.long if role is Role.LONG else self.short
+
+
+class EndpointSettings(Settings):
+    """The block `endpoint`: models behind OpenAI-compatible servers."""
+
+    base_url: OfPair = OfPair()
+    tokenizer: OfPair = OfPair()
+    api_key_env: str | None = None
+    timeout_s: Seconds
+    attempts: PositiveInt
+    request_names: RequestNames = RequestNames()
+
+    @model_validator(mode="after")
+    def _key_exists(self) -> Self:
+        if self.base_url != OfPair():
+            api_key(self.api_key_env)
+        return self
+
+
+class ServeSettings(EngineSettings):
+    """Everything a server depends on."""
+
+    name: Annotated[str, Field(pattern=r"^[^:\s]+$"), Remedy("must be a word without a colon")]
+    models: OfPair
+    endpoint: EndpointSettings
+    environment: EnvironmentSettings
+    temperature: Annotated[float, Strict(), Ge(0), Remedy("must be 0 (greedy) or more")]
+    top_p: Annotated[float, Strict(), Gt(0), Le(1), Remedy("must be above 0 and up to 1")]
+    max_num_seqs: PositiveInt
+    max_waiting: NonNegativeInt
+    host: str
+    port: Annotated[int, Strict(), Ge(0), Le(65535), Remedy("must be a port from 0 (any free one) to 65535")]
+    api_key_env: str | None
+    max_body_bytes: PositiveInt
+    request_timeout_s: Seconds
+    stop_timeout_s: Seconds
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the models run in this process."""
+        return self.endpoint.base_url == OfPair()
+
+    @property
+    def model_paths(self) -> dict[Role, str]:
+        """Folder, or the endpoint's name, of each role's model."""
+        return {role: str(self.models.of(role)) for role in ROLES}
+
+    @property
+    def limits(self) -> Limits:
+        """How far an answer may go."""
+        return self.environment.limits
+
+    @property
+    def prompts(self) -> RolePrompts:
+        """System prompts of the roles."""
+        return self.environment.prompts.role_prompts
+
+    @property
+    def api_key(self) -> str | None:
+        """What clients must send."""
+        return api_key(self.api_key_env)
+
+    def tokenizer_path(self, role: Role) -> str:
+        """Folder or name of the role's tokenizer."""
+        return (None if self.runs_here else self.endpoint.tokenizer.of(role)) or self.model_paths[role]
+
+    @model_validator(mode="after")
+    def _check_models(self) -> Self:
+        for role in ROLES:
+            model, url = self.models.of(role), self.endpoint.base_url.of(role)
+            if model is None:
+                remedy = "is needed: give a Hugging Face model folder, or the endpoint's name for the model"
+                raise SettingError(f"models.{role}", None, remedy)
+            if self.runs_here:
+                model_setting(model, f"models.{role}", adapters=self.engine_spec.merges_adapters)
+                continue
+            if url is None:
+                remedy = f"is needed when longshort.endpoint.base_url.{role.partner} is given: all or none"
+                raise SettingError(f"endpoint.base_url.{role}", None, remedy)
+            model_setting(self.tokenizer_path(role), f"endpoint.tokenizer.{role}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_key(self) -> Self:
+        if self.api_key_env is None and not _is_local(self.host):
+            remedy = "others can reach it: name the environment variable with the key that clients must send"
+            raise SettingError("api_key_env", None, f"longshort.host is {self.host}; {remedy}")
+        if not api_key(self.api_key_env) and self.api_key_env is not None:
+            raise SettingError("api_key_env", self.api_key_env, "the environment variable is empty: give it a key")
+        return self
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -183,6 +183,8 @@ TOUCHES: dict[str, list[Touch]] = {
             _build_ckpt_handler="",
         ),
         called("verl.utils.checkpoint", "CheckpointHandler.save_checkpoint", "self step"),
+        called("verl.utils.config", "omega_conf_to_dataclass", "config"),
+        called("verl.workers.engine_workers", "TrainingWorker.reset", "self"),
         called("verl.workers.engine_workers", "TrainingWorker.train_batch", "self data"),
         called("verl.workers.engine_workers", "TrainingWorker.infer_batch", "self data"),
     ],

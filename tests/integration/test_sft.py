@@ -108,6 +108,9 @@ def test_learns_and_exports(base: Path, tmp_path: Path) -> None:
     summary = json.loads((folder / "longshort_sft.json").read_text())
     assert (summary["role"], summary["steps"], summary["trajectories"], summary["held_out"]) == ("short", 12, 8, 2)
     assert summary["losses"][-1] < summary["losses"][0]
+    # one update warms up, and none is lost to a rate of 0
+    assert summary["learning_rates"][0] == max(summary["learning_rates"]) == pytest.approx(2e-2)
+    assert min(summary["learning_rates"]) > 0
     held_out = [epoch["held_out_loss"] for epoch in summary["epochs"]]
     assert summary["exported_epoch"] == 1 + held_out.index(min(held_out))
     assert held_out[-1] < held_out[0]

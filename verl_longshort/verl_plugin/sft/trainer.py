@@ -19,6 +19,7 @@ from torch.utils.data import DistributedSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils import tensordict_utils
+from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.device import get_device_name
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
@@ -31,6 +32,7 @@ from verl_longshort.data.sft_dataset import TrajectoryDataset
 from verl_longshort.verl_plugin.platform.cpu import open_process_group
 from verl_longshort.verl_plugin.sft.sft_checks import SUMMARY_FILE, measures, output_folder, prompts_of
 from verl_longshort.verl_plugin.trainer.exports import finish_export
+from verl_longshort.verl_plugin.trainer.learning import set_horizon
 
 CPU_OVERRIDES = (
     "trainer.device=cpu",
@@ -56,6 +58,8 @@ class ReportingSFTTrainer(SFTTrainer):
 
     losses: list[float]
     """Of each step's batch, on rank 0; nats per token."""
+    rates: list[float]
+    """Learning rate of each step, on rank 0."""
     held_out: dict[int, float]
     """Loss on the held-out trajectories after so many steps, on all ranks; nats per token."""
     saved: int | None = None
@@ -83,8 +87,18 @@ class ReportingSFTTrainer(SFTTrainer):
             )
 
     def _init_engine(self) -> None:
+        initialize = self.training_client.reset
+
+        def initialize_with_schedule() -> None:
+            optim = self.config.optim.copy()
+            set_horizon(optim, self.total_training_steps)
+            self.engine.optimizer_config = omega_conf_to_dataclass(optim)
+            initialize()
+
+        # only now the number of steps is known
+        self.training_client.reset = initialize_with_schedule
         super()._init_engine()
-        self.losses, self.held_out, self.steps = [], {}, 0
+        self.losses, self.rates, self.held_out, self.steps = [], [], {}, 0
         self._sums: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         # verl has no hook per step, and its trackers are a closed list.
         self._train_batch, self._infer_batch = self.training_client.train_batch, self.training_client.infer_batch
@@ -103,9 +117,11 @@ class ReportingSFTTrainer(SFTTrainer):
         self.ckpt_handler.save_checkpoint = save_if_wanted
 
     def _train(self, data: Any) -> Any:
+        rate = self.engine.optimizer.param_groups[0]["lr"]
         output = self._train_batch(data=data)
         self.steps += 1
         if self.rank == 0:
+            self.rates.append(rate)
             self.losses.append(float(tensordict_utils.get(output, "metrics")["loss"]))
             done, total = self.steps, self.total_training_steps
             report(done, total, f"step {done}/{total}, loss {self.losses[-1]:.3f}")
@@ -161,6 +177,7 @@ class ReportingSFTTrainer(SFTTrainer):
             "epochs": epochs,
             "exported_epoch": next(epoch["epoch"] for epoch in epochs if epoch["steps"] >= (self.saved or 0)),
             "losses": self.losses,
+            "learning_rates": self.rates,
         }
 
 

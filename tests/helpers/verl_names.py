@@ -128,6 +128,7 @@ TOUCHES: dict[str, list[Touch]] = {
             "PPOTrainer",
             _build_replay_buffer="",
             _init_dataloader="",
+            _next_train_batch="num_prompts",
             _setup="",
             on_init_end="",
             get_llm_client="",
@@ -193,6 +194,7 @@ TOUCHES: dict[str, list[Touch]] = {
             TRAINER,
             "PPOTrainer",
             _build_replay_buffer="",
+            _next_train_batch="num_prompts",
             _save_checkpoint="",
             step="metrics timing_raw",
             on_train_begin="",
@@ -235,6 +237,7 @@ TOUCHES: dict[str, list[Touch]] = {
     ],
     "trainer/dynamic_sampling.py": [
         called(TRAINER, "PPOTrainer._add_prompts_to_generate", "self num_prompts"),
+        called("verl.utils.tensordict_utils", "assign_non_tensor_stack", "tensor_dict key val"),
         called(
             BUFFER,
             "ReplayBuffer",

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from longshort_reward import Ramp, RewardWeights
 from longshort_reward.errors import UserError
@@ -135,6 +136,28 @@ def test_a_step_ends_when_it_has_generated_enough(sampled, teaching, inflight):
     # whole batches: what teaches nobody fills them
     assert sorted(map(len, batch)) == [*[1] * (WANTED - teaching), *[2] * teaching]
     assert metrics["training/filter_groups/unvarying"] == WANTED - teaching
+
+
+def test_a_problem_that_a_step_draws_again_is_sampled_anew():
+    """Replacements may reach into the next epoch."""
+    from verl.utils import tensordict_utils
+
+    from verl_longshort.verl_plugin.rollout.agent_loop import session_seed
+    from verl_longshort.verl_plugin.trainer.dynamic_sampling import Draws
+
+    def seeds(step, *problems):
+        batch = tensordict_utils.get_tensordict({"index": np.array(problems, dtype=object)})
+        numbered = draws.number(batch, step)
+        samples = [{"index": one["index"], "draw": one["draw"]} for one in numbered]
+        return [session_seed(0, {**sample, "global_steps": step, "session_id": 0}) for sample in samples]
+
+    draws = Draws()
+    first = seeds(1, 5, 6, 5)
+    assert first[0] == session_seed(0, {"index": 5, "global_steps": 1, "session_id": 0})
+    assert len({*first, *seeds(1, 5, 6)}) == 5
+    draws = Draws()
+    assert seeds(1, 5, 6, 5) == first
+    assert seeds(2, 5)[0] == session_seed(0, {"index": 5, "global_steps": 2, "session_id": 0})
 
 
 def test_without_it_verls_buffer_is_as_it_was(sampled):

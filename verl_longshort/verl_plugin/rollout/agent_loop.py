@@ -222,12 +222,15 @@ def weight_versions(seen: Sequence[int | None], fallback: int) -> dict[str, int]
 
 
 def session_seed(base: int, sample: dict[str, Any]) -> int:
-    """One seed per (step, problem, session).
+    """One seed per (step, problem, session), and per draw where a step draws a problem more than once.
 
     Sampling does not depend on what else is in the engine's batch, and a resumed run samples what an uninterrupted
     one would have sampled.
     """
-    return derived_seed(base, f"{sample['global_steps']}/{sample['index']}/{sample['session_id']}", bits=32)
+    names = [sample["global_steps"], sample["index"], sample["session_id"]]
+    if draw := sample.get("draw"):
+        names.append(draw)
+    return derived_seed(base, "/".join(map(str, names)), bits=32)
 
 
 def _check_prompt(config: Any, what: str, prompt_ids: Sequence[int]) -> None:

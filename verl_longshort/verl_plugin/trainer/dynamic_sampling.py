@@ -9,9 +9,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils import tensordict_utils
 
 from verl_longshort.verl_plugin.trainer.group_reward import Facts, ReplayKey
 from verl_longshort.verl_plugin.trainer.rows import read_extra_fields
@@ -20,6 +22,24 @@ TRAIN = "train"
 
 SharedValue = Callable[[Sequence[str], Sequence[Facts], int], float | None]
 """Keys and facts of the rows of a group, and the training step -> `group_reward.shared_value`."""
+
+
+class Draws:
+    """Numbers a step's draws of a problem, which agent loops sample by: replacements may reach into the next epoch."""
+
+    def __init__(self) -> None:
+        self._step, self._drawn = 0, Counter[Any]()
+
+    def number(self, batch: TensorDict, step: int) -> TensorDict:
+        """Put `draw` into a batch of prompts of `step`, in place: how often each was drawn in the step before."""
+        if step != self._step:
+            self._step, self._drawn = step, Counter()
+        draws = []
+        for index in batch["index"]:
+            draws.append(self._drawn[index])
+            self._drawn[index] += 1
+        tensordict_utils.assign_non_tensor_stack(batch, "draw", draws)
+        return batch
 
 
 class FilteringReplayBuffer(ReplayBuffer):

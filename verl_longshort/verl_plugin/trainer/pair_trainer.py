@@ -13,6 +13,7 @@ from longshort_reward import RoleReward
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
@@ -28,6 +29,7 @@ from verl_longshort.verl_plugin.run.activity import GENERATING, STARTING, VALIDA
 from verl_longshort.verl_plugin.run.console import PAIR, StepLines, say_checkpoint
 from verl_longshort.verl_plugin.run.stop import StopFile
 from verl_longshort.verl_plugin.trainer.best_pair import BestPair, Validated
+from verl_longshort.verl_plugin.trainer.dynamic_sampling import Draws
 from verl_longshort.verl_plugin.trainer.gdpo import Credit
 from verl_longshort.verl_plugin.trainer.group_reward import (
     Facts,
@@ -73,6 +75,7 @@ class PairTrainer(PPOTrainerSync):
         self._texts: dict[str, tuple[str, str]] = {}
         self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
         self._stop = StopFile(config.trainer.default_local_dir)
+        self._draws = Draws()
         super().__init__(config)
 
     # ---- construction ------------------------------------------------------------------------------
@@ -105,6 +108,9 @@ class PairTrainer(PPOTrainerSync):
         with open_dict(self.config):
             # the schedule alone decides how long a run is; verl stops at whichever comes first
             self.config.trainer.total_epochs = -(-self.schedule.total_steps // self.steps_per_epoch)
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        return self._draws.number(super()._next_train_batch(num_prompts), self.global_steps)
 
     def _setup(self) -> None:
         self._init_tokenizer()

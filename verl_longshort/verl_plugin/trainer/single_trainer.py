@@ -11,6 +11,7 @@ from typing import Any
 
 from longshort_reward.outcome import SINGLE_ROLE
 from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
 
@@ -18,6 +19,7 @@ from verl_longshort.config.single_model import SingleSettings, single_settings_o
 from verl_longshort.verl_plugin.run.activity import GENERATING, VALIDATING, ActivityFile
 from verl_longshort.verl_plugin.run.console import SINGLE, StepLines
 from verl_longshort.verl_plugin.run.stop import StopFile
+from verl_longshort.verl_plugin.trainer.dynamic_sampling import Draws
 from verl_longshort.verl_plugin.trainer.exports import ADAPTER, finish_export
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.group_reward import (
@@ -79,12 +81,16 @@ class SingleTrainer(TermTrainer):
         self._lines = StepLines(self.settings.steps)
         self.activity = ActivityFile(config.trainer.default_local_dir, self.settings.steps)
         self._stop = StopFile(config.trainer.default_local_dir)
+        self._draws = Draws()
         super().__init__(config)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         for optim in (self.config.actor_rollout_ref.actor.optim, self.config.critic.optim):
             set_horizon(optim, self.total_training_steps)
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        return self._draws.number(super()._next_train_batch(num_prompts), self.global_steps)
 
     def _build_replay_buffer(self) -> RewardingReplayBuffer:
         return RewardingReplayBuffer(self, self.settings)

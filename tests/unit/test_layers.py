@@ -23,6 +23,7 @@ ROOMS = (
     "data",
     "evaluation",
     "report",
+    "sharing",
     "serve",
     "verl_plugin",
     "stages",

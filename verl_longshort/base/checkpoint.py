@@ -47,6 +47,8 @@ class PairState:
     """What the run trains and validates on, by split."""
     policies: Mapping[str, Any] = field(default_factory=dict)
     """What each policy began with, by role."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Limits of a trajectory and the system prompts. A resumed run may have others; nothing compares them."""
     best: Mapping[str, Any] | None = None
     """`best.json` when the checkpoint was written."""
     files: Mapping[str, int] | None = None

@@ -65,21 +65,26 @@ def write_record(
     """Write the record into a recipe's output folder; the time of the first start stays."""
     before = read_record(output)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
     record = RunRecord(
         recipe=str(recipe),
         overrides=list(overrides),
         settings=settings,
         stages=stages,
-        versions=versions,
+        versions=installed_versions(),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         started=before.started if before else now,
         last_started=now,
     )
     write_json(output / FILE, asdict(record), indent=1)
+
+
+def installed_versions() -> dict[str, str]:
+    """Of Python and of the packages that matter, those that are installed."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def read_record(output: Path) -> RunRecord | None:

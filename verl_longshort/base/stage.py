@@ -77,10 +77,15 @@ class ConfigStage(Stage[SettingsT, InputsT]):
     parameters = OVERRIDES
 
     def settings(self, **arguments: Any) -> SettingsT:
-        """The `longshort` block of the config with the overrides. Raises UserError."""
-        config = compose_config(self.config, arguments["overrides"])
-        parsed: SettingsT = self.Settings.parse(OmegaConf.to_container(config.longshort, resolve=True))
+        """The checked block of the configuration. Raises UserError."""
+        parsed: SettingsT = self.Settings.parse(self.block(arguments["overrides"]))
         return parsed
+
+    def block(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The `longshort` block of the config with the overrides, not checked yet. Raises UserError."""
+        block = OmegaConf.to_container(compose_config(self.config, overrides).longshort, resolve=True)
+        assert isinstance(block, dict)
+        return {str(key): value for key, value in block.items()}
 
 
 class OptionStage(Stage[SettingsT, InputsT]):

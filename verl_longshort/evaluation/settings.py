@@ -88,6 +88,7 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
 
     name: Annotated[str, BeforeValidator(str)]
     mode: Mode
+    pair: str | None = None
     models: ByRole
     endpoint: EndpointSettings
     output_dir: Path

@@ -1,9 +1,15 @@
 """`longshort eval`; settings: `config/eval.yaml`; files and metrics: `docs/evaluation.md`."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role
 from rich.console import Console
 
 from verl_longshort.base.dry_run import absolute
+from verl_longshort.base.pair_file import KEY as PAIR_KEY
+from verl_longshort.base.pair_file import with_pair
 from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
 from verl_longshort.base.stage import ConfigStage
@@ -20,6 +26,15 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
     name = "eval"
     config = "eval"
     Settings = EvaluationSettings
+
+    def block(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """With what a `pair.json` says. Raises UserError."""
+        block = super().block(overrides)
+        if block["pair"] is not None and block["mode"] != Mode.PAIR:
+            remedy = f"the mode {block['mode']} asks one model: give longshort.models.single instead"
+            raise UserError(PAIR_KEY, block["pair"], remedy)
+        # how answers are sampled is the evaluation's own choice
+        return with_pair(block, overrides, without=("temperature", "top_p"))
 
     def requirements(self, settings: EvaluationSettings, inputs: None) -> Requirements:
         """The models, and an answer to each sample of each problem. Raises UserError for unusable problems."""

@@ -12,21 +12,19 @@ weights under peft's names; and a generation config that does not know where a t
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from longshort_reward.protocol import STOP_STRINGS, Role, RolePrompts
+from longshort_reward.protocol import Role, RolePrompts
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
-from transformers.generation.stopping_criteria import StopStringCriteria
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from verl_longshort.base.files import absolute_model, write_json
 from verl_longshort.base.model_files import DTYPES, LORA_PREFIX, stored_dtype, weight_headers
 from verl_longshort.base.policy_record import POLICY_FILE, policy_record
 from verl_longshort.engines.loading import check_weights, load_model
-from verl_longshort.engines.stopping import end_tokens
+from verl_longshort.engines.turn_ends import stop_at_turns
 
 if TYPE_CHECKING:
     # it takes a while, and most runs have no adapters
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 """The folder of a checkpoint, beside `huggingface`, that holds the adapter of a LoRA run."""
-_GENERATION = "generation_config.json"
 
 
 def finish_export(
@@ -78,7 +75,7 @@ def finish_export(
     check_weights(str(folder), trust_remote_code=trust)
     if role is not None:
         assert prompts is not None, "a role has prompts"
-        _stop_at_turns(folder, role, trust_remote_code=trust)
+        stop_at_turns(folder, role, trust_remote_code=trust)
         write_json(folder / POLICY_FILE, policy_record(role, prompts, base=str(model.path)))
     if adapted and adapter is not None:
         for file in folder.iterdir():
@@ -147,36 +144,3 @@ def _replace_weights(folder: Path, model: PreTrainedModel) -> None:
     for new in aside.glob("*.safetensors*"):
         os.replace(new, folder / new.name)
     shutil.rmtree(aside)
-
-
-def _stop_at_turns(folder: Path, role: Role, *, trust_remote_code: bool) -> None:
-    """Let transformers end a turn at the role's closing tags.
-
-    They are not made ends of sequence (`eos_token_id`), although some are one token: a policy that is asked alone, as a
-    single model, writes on after its first thought. Only where transformers cannot take stop strings, as it needs a
-    tokenizer that spells any word, tags of one token are; this package's engines leave them out (`end_tokens`).
-    """
-    file = folder / _GENERATION
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    if file.is_file():
-        known = json.loads(file.read_text())
-    else:
-        known = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).to_diff_dict()
-    # with this mark transformers would make the config anew from the model's
-    known.pop("_from_model_config", None)
-    tags = STOP_STRINGS[role]
-    spelt = [tokenizer.encode(tag, add_special_tokens=False) for tag in tags]
-    if all(len(ids) == 1 for ids in spelt) and not _takes_stop_strings(tokenizer, tags):
-        ends = end_tokens(tokenizer, known.get("eos_token_id"), tokenizer.eos_token_id)
-        write_json(file, {**known, "eos_token_id": [*ends, *(ids[0] for ids in spelt)]})
-    else:
-        write_json(file, {**known, "stop_strings": list(tags)})
-
-
-def _takes_stop_strings(tokenizer: Any, strings: Sequence[str]) -> bool:
-    try:
-        StopStringCriteria(tokenizer, list(strings))
-    # a tokenizer of whole words raises what its library does
-    except Exception:
-        return False
-    return True

@@ -102,6 +102,7 @@ class PairCheckpoints:
                 step=step,
                 schedule=[r.value for r in schedule.rounds],
                 steps_per_round=schedule.steps_per_round,
+                environment={**vars(self._settings.limits), "prompts": vars(self._settings.prompts)},
                 **self._identity,
             )
             self.store.commit(state)

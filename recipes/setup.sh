@@ -8,6 +8,7 @@
 #   longshort_setup dev       and what the tests need
 
 LONGSHORT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# This version, or a later one of the same 0.x: pip's `~=`, as in pyproject.toml.
 LONGSHORT_VERL=0.9.1
 LONGSHORT_TORCH=2.13.0
 
@@ -16,9 +17,9 @@ longshort_python() {
     local active version
     active=$(command -v python || command -v python3 || true)
     if [ -n "$active" ] && version=$("$active" -c 'from importlib.metadata import version as v; print(v("verl"))' 2>/dev/null); then
-        if [ "$version" != "$LONGSHORT_VERL" ]; then
-            echo "setup: the active environment ($active) has verl $version, this project needs $LONGSHORT_VERL;" \
-                "deactivate it or run: $active -m pip install verl==$LONGSHORT_VERL" >&2
+        if ! _longshort_fits "$version"; then
+            echo "setup: the active environment ($active) has verl $version, this project needs ~=$LONGSHORT_VERL;" \
+                "deactivate it or run: $active -m pip install 'verl~=$LONGSHORT_VERL'" >&2
             return 1
         fi
         echo "$active"
@@ -46,6 +47,11 @@ longshort_setup() {
     fi
     PATH="$(dirname "$python"):$PATH"
     export PATH
+}
+
+_longshort_fits() {
+    local rest=${1#"${LONGSHORT_VERL%.*}".}
+    [[ $rest != "$1" && $rest =~ ^[0-9]+ ]] && ((BASH_REMATCH[0] >= ${LONGSHORT_VERL##*.}))
 }
 
 # Where it is noted what has been installed: in .venv, which it must not outlive; an active environment may be the system's.
@@ -85,17 +91,21 @@ _longshort_make_venv() {
 _longshort_install_engine() {
     if nvidia-smi -L >/dev/null 2>&1; then
         # flash-attn is built against the torch that vLLM asks for, so that one has to be there before.
-        "$1" -m pip install "verl[verl-core,vllm]==$LONGSHORT_VERL" wheel ninja >&2 || return 1
+        "$1" -m pip install "verl[verl-core,vllm]~=$LONGSHORT_VERL" wheel ninja >&2 || return 1
         "$1" -m pip install --no-build-isolation flash-attn >&2 || return 1
         "$1" -m pip install -e "$LONGSHORT_ROOT/reward" -e "$LONGSHORT_ROOT[gpu]" >&2
     else
-        # PyPI's torch carries gigabytes of CUDA. The index may be out of reach: it is asked for this one file,
-        # briefly, and torch's dependencies come with the next step.
-        "$1" -m pip install --no-deps --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu \
-            "torch==$LONGSHORT_TORCH" >&2 || return 1
+        _longshort_install_torch "$1" || return 1
         "$1" -m pip install -e "$LONGSHORT_ROOT/reward" -e "$LONGSHORT_ROOT[cpu]" >&2 || return 1
         _longshort_drop_broken "$1"
     fi
+}
+
+# PyPI's torch carries gigabytes of CUDA. The index may be out of reach: it is asked for this one file, briefly, and
+# torch's dependencies come with the next step.
+_longshort_install_torch() {
+    "$1" -m pip install --no-deps --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu \
+        "torch==$LONGSHORT_TORCH" >&2
 }
 
 # pip takes the CUDA builds of these beside a CPU torch; they fail to import, and transformers imports them.

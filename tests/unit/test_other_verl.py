@@ -34,7 +34,7 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 
 def test_verls_own_runs_are_untouched_and_one_warning_says_so(environment: dict[str, str]) -> None:
     said, state = run(environment, "-c", LOOK).stdout.splitlines()
-    assert said == "['verl-longshort is made for verl==0.9.1 and stays off: verl 0.7.0 is installed']"
+    assert said == "['verl-longshort is made for verl~=0.9.1 and stays off: verl 0.7.0 is installed']"
     assert state == "None False"
     again = {**environment, "LONGSHORT_OTHER_VERL": "0.7.0"}
     assert run(again, "-c", LOOK).stdout.splitlines() == ["[]", "None False"]
@@ -46,4 +46,4 @@ def test_a_training_says_it_in_one_line(environment: dict[str, str], command: st
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.strip()]
     assert "verl = 0.7.0: verl-longshort" in line
-    assert "is made for verl==0.9.1: pip install 'verl==0.9.1'" in line
+    assert "is made for verl~=0.9.1: pip install 'verl~=0.9.1'" in line

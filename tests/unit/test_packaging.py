@@ -1,4 +1,4 @@
-"""What is in the wheel, and that recipes work from it without a checkout."""
+"""What is in the distributions, and that commands and recipes work from them without a checkout."""
 
 import os
 import subprocess
@@ -20,22 +20,62 @@ def test_every_package_is_listed() -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's content, as pip would put it into site-packages."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    # A copy: building leaves files beside the sources.
-    subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], check=True, stdout=(folder / "files").open("wb"))
-    needed = ("verl_longshort/", "recipes/", "pyproject", "README", "LICENSE")
-    for name in (folder / "files").read_text().split("\0")[:-1]:
-        if name.startswith(needed) and (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source]
-    subprocess.run(command, check=True, timeout=300)
-    (wheel,) = folder.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(folder / "site")
-    return folder / "site"
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what both distributions are built from: building leaves files beside the sources."""
+    folder = tmp_path_factory.mktemp("source")
+    needed = ("verl_longshort", "recipes", "reward", "pyproject.toml", "README.md", "LICENSE")
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", *needed], check=True, capture_output=True, text=True)
+    for name in listed.stdout.split("\0")[:-1]:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dist(tracked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An sdist of each distribution, and the wheel built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    for source in (tracked / "reward", tracked):
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
+        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both wheels, as pip puts them into site-packages."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run([*command, "--target", folder, *sorted(dist.glob("*.whl"))], check=True, timeout=300)
+    return folder
+
+
+def outside(installed: Path) -> dict[str, str]:
+    """The environment of a command that sees the wheels, not the checkout."""
+    return {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"}
+
+
+def test_the_wheels_hold_every_tracked_file_of_their_packages(tracked: Path, dist: Path) -> None:
+    contents = {
+        "verl_longshort/recipes/": ("verl_longshort", tracked / "recipes"),
+        "verl_longshort/": ("verl_longshort", tracked / "verl_longshort"),
+        "longshort_reward/": ("longshort_reward", tracked / "reward" / "longshort_reward"),
+    }
+    assert len(list(dist.iterdir())) == 4
+    for wheel in dist.glob("*.whl"):
+        package = wheel.name.split("-")[0]
+        assert all(name.startswith((f"{package}/", f"{package}-")) for name in zipfile.ZipFile(wheel).namelist())
+    for inside, (name, source) in contents.items():
+        (wheel,) = dist.glob(f"{name}-*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            found = {name: archive.read(name) for name in archive.namelist() if name.startswith(inside)}
+        if inside == "verl_longshort/":
+            found = {name: data for name, data in found.items() if not name.startswith("verl_longshort/recipes/")}
+        files = [file for file in source.rglob("*") if file.is_file()]
+        # The recipes' scripts are for a checkout; a wheel has `longshort recipe`.
+        expected = [file for file in files if source.name != "recipes" or file.suffix == ".yaml"]
+        assert found == {f"{inside}{file.relative_to(source)}": file.read_bytes() for file in expected}
 
 
 def test_the_wheel_has_what_is_read_at_run_time(installed: Path) -> None:
@@ -46,19 +86,33 @@ def test_the_wheel_has_what_is_read_at_run_time(installed: Path) -> None:
         *("recipes/tiny.yaml", "recipes/paper.yaml", "recipes/qwen7b.yaml", "recipes/llama8b_controls.yaml"),
     ):
         assert (package / name).is_file(), name
-    assert not (installed / "longshort_reward").exists()
 
 
 def test_both_distributions_have_the_license(installed: Path) -> None:
-    assert len(list(installed.glob("verl_longshort-*.dist-info/licenses/LICENSE"))) == 1
+    for name in ("verl_longshort", "longshort_reward"):
+        assert len(list(installed.glob(f"{name}-*.dist-info/licenses/LICENSE"))) == 1
     assert (ROOT / "LICENSE").read_bytes() == (ROOT / "reward" / "LICENSE").read_bytes()
 
 
+def test_the_installed_command_finds_nothing_off(installed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, installed / "bin" / "longshort", "doctor", "--no-ray"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=outside(installed), timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is off" in done.stdout
+
+
 def test_a_recipe_is_planned_without_a_checkout(installed: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{ROOT / 'reward'}", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "verl_longshort.cli", "recipe", "qwen7b", "--dry-run", "output=out"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=outside(installed), timeout=500)
     # No GPU and no Hub here: the plan names what is missing, stage by stage, and that is what it is for.
     assert "evaluate-L4S2" in done.stdout, done.stdout + done.stderr
     assert "no such file" not in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_both_distributions_work_in_a_bare_environment() -> None:
+    subprocess.run(["bash", ROOT / "tests" / "bare_install.sh"], check=True, timeout=1700)

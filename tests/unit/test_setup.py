@@ -72,19 +72,21 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_an_active_environment_with_verl_is_used(project: Project) -> None:
-    project.python("python", verl="0.9.1")
+@pytest.mark.parametrize("version", ["0.9.1", "0.9.2", "0.9.1.post1", "0.9.10"])
+def test_an_active_environment_with_verl_is_used(project: Project, version: str) -> None:
+    project.python("python", verl=version)
     code, out, _ = project.run("longshort_setup dev && command -v python")
     assert (code, out) == (0, str(project.bin / "python"))
     assert project.installs == [f"-m pip install -e {project.folder}/reward -e {project.folder}[dev]"]
     assert not (project.folder / ".venv").exists()
 
 
-def test_another_verl_is_refused(project: Project) -> None:
-    project.python("python", verl="0.7.0")
+@pytest.mark.parametrize("version", ["0.7.0", "0.9.0", "0.10.0", "0.10.0.dev0", "1.9.1"])
+def test_another_verl_is_refused(project: Project, version: str) -> None:
+    project.python("python", verl=version)
     code, _, err = project.run("longshort_setup")
     assert code == 1
-    assert "has verl 0.7.0, this project needs 0.9.1; deactivate it or run" in err
+    assert f"has verl {version}, this project needs ~=0.9.1; deactivate it or run" in err
 
 
 def test_without_verl_a_venv_is_made_once(project: Project) -> None:

@@ -2,23 +2,20 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.word_models import FOLLOWING, save_model
+from helpers.serving import save_word_models, word_pair
 from longshort_reward.protocol import TAGS, Closing, Role
 
-from verl_longshort.config.compose import compose_config
-from verl_longshort.config.pair import plain_dict
 from verl_longshort.core.environment import StopReason
 from verl_longshort.serve.channels import CONTENT, Channels
 from verl_longshort.serve.errors import BusyError, LateError, RequestError
 from verl_longshort.serve.events import Answered, Event, TextDelta, TurnEnded, TurnStarted
 from verl_longshort.serve.pair import AnswerOptions, PairService, open_pair
-from verl_longshort.serve.settings import ServeSettings
 
 QUESTION = [{"role": "user", "content": "start 2 ; a 2 ?"}]
 WATCHDOG_S = 60
@@ -26,19 +23,11 @@ WATCHDOG_S = 60
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    endless = {**FOLLOWING["long"], "so": "so"}
-    named = {**FOLLOWING, "endless": endless}
-    return {name: save_model(folder / name, following) for name, following in named.items()}
+    return save_word_models(tmp_path_factory.mktemp("models"))
 
 
-@asynccontextmanager
-async def opened(models: dict[str, Path], *more: str, long: str = "long", short: str = "short") -> AsyncIterator[Any]:
-    overrides = [f"longshort.models.long={models[long]}", f"longshort.models.short={models[short]}"]
-    overrides += ["longshort.environment.prompts={long:'',short:''}", "longshort.environment.token_budget=60"]
-    settings = ServeSettings.parse(plain_dict(compose_config("serve", [*overrides, *more]).longshort))
-    async with open_pair(settings) as pair:
-        yield pair
+def opened(models: dict[str, Path], *more: str, **names: str) -> AbstractAsyncContextManager[PairService]:
+    return open_pair(word_pair(models, *more, **names))
 
 
 async def all_events(pair: PairService, messages: Any = QUESTION, **options: Any) -> list[Event]:
@@ -97,9 +86,7 @@ def test_attempts_are_reasoning_unless_they_are_asked_for(models: dict[str, Path
 
 
 def test_an_answer_at_once_begins_with_the_short_role(models: dict[str, Path]) -> None:
-    asked = {"?": "<answer>", **FOLLOWING["short"]}
-    at_once = {**models, "short": save_model(models["short"].parent / "at_once", asked)}
-    events = answer(at_once, think_first=False)
+    events = answer(models, short="at_once", think_first=False)
     assert [event.role for event in events if isinstance(event, TurnStarted)] == [Role.SHORT]
     assert isinstance(events[-1], Answered)
     assert events[-1].stop_reason is StopReason.ANSWERED

@@ -30,7 +30,7 @@ COMMANDS = {
         "coldstart",
         "sft",
     ),
-    *("train", "train-single", "eval", "table", "report", "importance-report"),
+    *("train", "train-single", "eval", "table", "report", "importance-report", "serve"),
 }
 
 A_STAGE = '''

@@ -120,7 +120,9 @@ class CompletionEndpoint:
         def take(event: Any) -> None:
             usage.update(event.get("usage") or {})
             for choice in event["choices"]:
-                whole.update({key: value for key, value in choice.items() if key != "text" and value is not None})
+                # a stop_reason of null says that no stop string was hit: kept, unless another event says more
+                said = {key: value for key, value in choice.items() if value is not None or key not in whole}
+                whole.update({key: value for key, value in said.items() if key != "text"})
                 if text := choice.get("text"):
                     whole["text"] += text
                     on_piece(whole_characters(text))

@@ -1,13 +1,11 @@
 """Why a request is not answered. The HTTP server makes a status and OpenAI's error object of each."""
 
-from typing import ClassVar
-
 
 class ServeError(Exception):
     """A request that is not answered; the message is one sentence for whoever sent it."""
 
-    status: ClassVar[int] = 500
-    kind: ClassVar[str] = "server_error"
+    status = 500
+    kind = "server_error"
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)

@@ -1,0 +1,294 @@
+"""Answers of a pair as events: places for so many at once, limits, failures. Guide: `serve/pair.py`."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from longshort_reward.protocol import Role, RolePrompts, Turn
+
+from verl_longshort.base.errors import UnavailableError
+from verl_longshort.base.seeds import derived_seed
+from verl_longshort.core.environment import Environment, Limits, StopReason
+from verl_longshort.core.role_view import Message
+from verl_longshort.core.trajectory import Participant, Trajectory, run_trajectory
+from verl_longshort.core.watching import Watcher
+from verl_longshort.engines.sampling_params import TooLongError
+from verl_longshort.llm.client import RefusedError
+from verl_longshort.serve.conversation import Conversation, PromptGuard
+from verl_longshort.serve.errors import BusyError, EngineError, LateError, RequestError, ServeError
+from verl_longshort.serve.events import Answered, Event, TextDelta, TurnEnded, TurnStarted
+from verl_longshort.serve.reading import TurnReader
+
+_LOG = logging.getLogger(__name__)
+_LONG_TEXT = 16_384  # characters that are read on a thread, so that other answers go on
+
+# words that the vocabulary of the miniature world has, too
+_SAMPLE = ({"role": "user", "content": "2 + 3 ?"},)
+
+SEED_BITS = 53
+"""Of the seed of a request that brings none: JSON's numbers are exact up to there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """How one answer is made. None: as the settings say."""
+
+    max_turns: int | None = None
+    """Turns of both roles, at least 2 and at most as many as the settings allow."""
+    max_tokens: int | None = None
+    """Tokens of both roles together, at least 2 and at most as many as the settings allow."""
+    think_first: bool = True
+    """False: the short role begins ("answer at once"), which may still ask for a thought. Nothing is trained so."""
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    """None: a new one each time."""
+    stream: bool = True
+    """Whether the text of a turn comes in pieces, or as one delta at its end."""
+
+
+class PairService:
+    """Two participants and the limits of a request. Belongs to one event loop.
+
+    Args:
+        participants: the models.
+        limits: how far an answer may go.
+        prompts: the roles' system prompts.
+        sampling: temperature and top_p of requests that bring none.
+        at_once: answers under way; further ones wait.
+        may_wait: answers that may wait; further ones are refused.
+        timeout_s: seconds that an answer may take, waiting included.
+    """
+
+    def __init__(
+        self,
+        participants: Mapping[Role, Participant],
+        *,
+        limits: Limits,
+        prompts: RolePrompts,
+        sampling: Mapping[str, float],
+        at_once: int,
+        may_wait: int,
+        timeout_s: float,
+    ) -> None:
+        self.limits = limits
+        self.failure: str | None = None
+        """Why the engines failed when they were last asked; None: they did not."""
+        self._participants = participants
+        self._prompts = prompts
+        self._sampling = dict(sampling)
+        # those of requests that do not stream
+        self._whole = {role: replace(participant, stream=None) for role, participant in participants.items()}
+        self._guards = {role: PromptGuard(one.tokenizer, one.context_tokens) for role, one in participants.items()}
+        self._places = asyncio.Semaphore(at_once)
+        self._at_once, self._may_wait = at_once, may_wait
+        self._timeout_s = timeout_s
+        self._present = 0
+        self._mean_s = 1.0
+
+    @property
+    def running(self) -> int:
+        """Answers under way."""
+        return min(self._present, self._at_once)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait for a place."""
+        return self._present - self.running
+
+    async def answer(self, messages: Sequence[Message], options: AnswerOptions) -> AsyncGenerator[Event, None]:
+        """The events of one answer; see the module."""
+        async with aclosing(self.answers(messages, options, count=1)) as events:
+            async for _, event in events:
+                yield event
+
+    async def answers(
+        self, messages: Sequence[Message], options: AnswerOptions, *, count: int
+    ) -> AsyncGenerator[tuple[int, Event], None]:
+        """The events of `count` answers to the same messages, each with the number of its answer, from 0 on.
+
+        The first has the seed of the options, the others seeds derived from it.
+        """
+        limits = self._limits(options)
+        conversation = await self._checked(messages)
+        if self._present + count > self._at_once + self._may_wait:
+            rounds = (self._present + count) / self._at_once
+            raise BusyError(
+                f"{self.running} answers are under way and {self.waiting} wait, which is as many as may",
+                retry_after_s=max(1, round(self._mean_s * rounds)),
+            )
+        seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
+        seeds = [seed, *(derived_seed(seed, str(number)) for number in range(1, count))]
+        happened: asyncio.Queue[tuple[int, Event | BaseException]] = asyncio.Queue()
+        tasks = [
+            self._begun(self._one(number, conversation, limits, options, seeds[number], happened))
+            for number in range(count)
+        ]
+        try:
+            deadline = time.monotonic() + self._timeout_s
+            while count:
+                try:
+                    number, event = await asyncio.wait_for(happened.get(), deadline - time.monotonic())
+                except asyncio.TimeoutError:
+                    remedy = f"not answered within {self._timeout_s:g} s: ask for fewer tokens or turns"
+                    raise LateError(remedy, code="timeout") from None
+                if isinstance(event, BaseException):
+                    raise self._told(event)
+                count -= isinstance(event, Answered)
+                yield number, event
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def works(self, timeout_s: float) -> bool:
+        """Whether both models answer now: each is asked for two tokens."""
+        for think_first in (True, False):
+            options = AnswerOptions(max_turns=2, max_tokens=2, think_first=think_first, stream=False)
+            try:
+                async with aclosing(self.answer(_SAMPLE, options)) as events:
+                    while await asyncio.wait_for(anext(events, None), timeout_s) is not None:
+                        pass
+            except (ServeError, asyncio.TimeoutError):
+                return False
+        return True
+
+    def _begun(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task that counts as present until it is done, however it ends."""
+
+        def left(_: object) -> None:
+            self._present -= 1
+
+        task = asyncio.create_task(work)
+        self._present += 1
+        task.add_done_callback(left)
+        return task
+
+    async def _one(
+        self,
+        number: int,
+        conversation: Conversation,
+        limits: Limits,
+        options: AnswerOptions,
+        seed: int,
+        happened: "asyncio.Queue[tuple[int, Event | BaseException]]",
+    ) -> None:
+        """One answer, whose events and failure go to `happened`."""
+        started = time.monotonic()
+        narrator = _Narrator(lambda event: happened.put_nowait((number, event)), limits.max_turns)
+        sampling = {
+            "temperature": self._sampling["temperature"] if options.temperature is None else options.temperature,
+            "top_p": self._sampling["top_p"] if options.top_p is None else options.top_p,
+            "seed": seed,
+        }
+        try:
+            async with self._places:
+                begun = time.monotonic()
+                trajectory = await run_trajectory(
+                    conversation.problem,
+                    self._participants if options.stream else self._whole,
+                    Environment(limits),
+                    conversation.prompts(self._prompts),
+                    sampling,
+                    history=conversation.history,
+                    first=Role.LONG if options.think_first else Role.SHORT,
+                    watcher=narrator,
+                )
+                self._mean_s += 0.1 * (time.monotonic() - begun - self._mean_s)
+            if trajectory.state.stop_reason is StopReason.ABORTED:
+                raise UnavailableError("an engine gave up a turn")
+        except Exception as error:
+            happened.put_nowait((number, error))
+            return
+        self.failure = None
+        happened.put_nowait((number, narrator.answered(trajectory, seed, time.monotonic() - started)))
+
+    def _limits(self, options: AnswerOptions) -> Limits:
+        wanted = {"max_turns": options.max_turns, "token_budget": options.max_tokens}
+        given = {key: value for key, value in wanted.items() if value is not None}
+        for key, value in given.items():
+            most = getattr(self.limits, key)
+            if not 2 <= value <= most:
+                name = "max_tokens" if key == "token_budget" else key
+                raise RequestError(f"{name} is {value}: give a number from 2 (a turn each) to {most}", param=name)
+        return self.limits.model_copy(update=given)
+
+    async def _checked(self, messages: Sequence[Message]) -> Conversation:
+        """The conversation. Raises RequestError for one that cannot or must not be put to the models."""
+        conversation = Conversation.of(messages)
+
+        def check() -> None:
+            for role, guard in self._guards.items():
+                guard.check(role, conversation, self._prompts)
+
+        if sum(map(len, conversation.texts)) > _LONG_TEXT:
+            await asyncio.to_thread(check)
+        else:
+            check()
+        return conversation
+
+    def _told(self, error: BaseException) -> BaseException:
+        """What whoever asked is told of a failure; the log has the rest."""
+        if isinstance(error, TooLongError | RefusedError):
+            return RequestError(f"a model refused the request: {error}", param="messages")
+        _LOG.error("an answer failed", exc_info=error)
+        self.failure = f"{type(error).__name__}: {error}"
+        return EngineError("a model of the pair does not work at present; the server's log says why", code="engine")
+
+
+class _Narrator(Watcher):
+    """Tells one trajectory as events."""
+
+    def __init__(self, tell: Callable[[Event], None], max_turns: int) -> None:
+        self._tell = tell
+        self._max_turns = max_turns
+        self._turns: list[TurnEnded] = []
+        self._reader = TurnReader(Role.LONG)
+
+    def turn_begins(self, role: Role) -> None:
+        """See `Watcher`."""
+        number = len(self._turns) + 1
+        self._reader = TurnReader(role)
+        self._tell(TurnStarted(role=role, number=number, last=number >= self._max_turns))
+
+    def turn_grows(self, role: Role, text: str) -> None:
+        """See `Watcher`."""
+        if new := self._reader.feed(text):
+            self._tell(TextDelta(role=role, text=new))
+
+    def turn_ends(self, turn: Turn, tokens: int) -> None:
+        """See `Watcher`."""
+        if new := self._reader.finish(turn.text):
+            self._tell(TextDelta(role=turn.role, text=new))
+        self._turns.append(
+            TurnEnded(
+                role=turn.role,
+                number=len(self._turns) + 1,
+                text=self._reader.text,
+                tokens=tokens,
+                closing=turn.closing,
+                fault=turn.fault,
+            )
+        )
+        self._tell(self._turns[-1])
+
+    def answered(self, trajectory: Trajectory, seed: int, seconds: float) -> Answered:
+        """The end."""
+        state, last = trajectory.state, self._turns[-1]
+        assert state.stop_reason is not None, "the trajectory has ended"
+        return Answered(
+            answer=last.text if last.role is Role.SHORT else "",
+            stop_reason=state.stop_reason,
+            fault_role=state.fault_role,
+            turns=tuple(self._turns),
+            tokens=state.tokens,
+            prompt_tokens={role: len(view.prompt_ids) for role, view in trajectory.views.items()},
+            rethinks=state.rethinks,
+            seed=seed,
+            seconds=seconds,
+        )

@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from helpers.exported import LIMITS, PROMPTS, exported
 from helpers.serving import NO_PROMPTS, save_word_models
 from longshort_reward.errors import UserError
+from longshort_reward.protocol import ROLES, Role
 
 from verl_longshort.serve.settings import ServeSettings
 from verl_longshort.stages.serve import ServeStage
@@ -33,6 +35,20 @@ def test_options_are_keys(models: dict[str, Path]) -> None:
     made = settings(models, long_url="http://a/v1", short_url="http://a/v1", port=81, host=None)
     assert (made.endpoint.base_url.long, made.endpoint.base_url.short) == ("http://a/v1", "http://a/v1")
     assert (made.host, made.port, made.runs_here) == ("127.0.0.1", 81, False)
+
+
+def test_an_exported_pair_says_how_it_is_used(tmp_path: Path) -> None:
+    folder = exported(tmp_path)
+    made = ServeStage().settings(overrides=[f"longshort.pair={folder}", "longshort.environment.max_turns=2"])
+    assert made.model_paths == {role: str(folder / role) for role in ROLES}
+    assert made.limits.model_dump() == {**LIMITS, "max_turns": 2}
+    assert (made.prompts, made.template, made.temperature) == (PROMPTS, "{problem}", 0.0)
+    behind = ServeStage().settings(
+        overrides=[f"longshort.pair={folder}", "longshort.models={long: a, short: b}"],
+        long_url="http://a/v1",
+        short_url="http://a/v1",
+    )
+    assert (behind.model_paths[Role.LONG], behind.tokenizer_path(Role.LONG)) == ("a", str(folder / "long"))
 
 
 MISTAKES = {

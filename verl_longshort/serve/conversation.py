@@ -4,7 +4,7 @@ A pair is trained on one problem at a time: the role's own system prompt, one us
 is written with the same chat template, so that nothing but its earlier messages is new to the models:
 
 * The last user message is the problem.
-* Earlier user and assistant messages stand before it as they are. An assistant's is the earlier answer alone: the
+* Earlier user and assistant messages stand before it. An assistant's is the earlier answer alone: the
   thoughts behind it are not repeated. Neighbours of one role become one message.
 * System (or developer) messages stand at the beginning. They are appended to the system prompt of both roles, which
   tells a role what it is and is never replaced. The pair was not trained with such additions.
@@ -42,8 +42,10 @@ class Conversation:
     problem: str
 
     @classmethod
-    def of(cls, messages: Sequence[Message]) -> "Conversation":
-        """Raises RequestError for messages in an order that is no conversation, and for what none may hold."""
+    def of(cls, messages: Sequence[Message], template: str = "{problem}") -> "Conversation":
+        """What is asked; `template` is how a user's message is put to the models.
+
+        Raises RequestError for messages in an order that is no conversation, and for what none may hold."""
         for number, message in enumerate(messages):
             _check_text(message["content"], f"messages[{number}].content")
         start = next((n for n, message in enumerate(messages) if message["role"] not in _SYSTEM), len(messages))
@@ -61,6 +63,8 @@ class Conversation:
         if not chat[-1]["content"].strip():
             raise _refused("the last message says nothing", f"messages[{len(messages) - 1}].content")
         system = "\n\n".join(message["content"] for message in messages[:start])
+        for message in chat[::2]:
+            message["content"] = template.replace("{problem}", message["content"])
         return cls(system=system, history=tuple(chat[:-1]), problem=chat[-1]["content"])
 
     def prompts(self, own: RolePrompts) -> RolePrompts:

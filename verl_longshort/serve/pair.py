@@ -53,6 +53,7 @@ async def open_pair(settings: ServeSettings) -> AsyncIterator[PairService]:
             participants,
             limits=settings.limits,
             prompts=settings.prompts,
+            template=settings.template,
             sampling={"temperature": settings.temperature, "top_p": settings.top_p},
             at_once=settings.max_num_seqs * len(ROLES),
             may_wait=settings.max_waiting,

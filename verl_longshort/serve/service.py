@@ -59,6 +59,7 @@ class PairService:
         participants: the models.
         limits: how far an answer may go.
         prompts: the roles' system prompts.
+        template: how a user's message is put to the models; `{problem}` stands for it.
         sampling: temperature and top_p of requests that bring none.
         at_once: answers under way; further ones wait.
         may_wait: answers that may wait; further ones are refused.
@@ -71,6 +72,7 @@ class PairService:
         *,
         limits: Limits,
         prompts: RolePrompts,
+        template: str = "{problem}",
         sampling: Mapping[str, float],
         at_once: int,
         may_wait: int,
@@ -81,6 +83,7 @@ class PairService:
         """Why the engines failed when they were last asked; None: they did not."""
         self._participants = participants
         self._prompts = prompts
+        self._template = template
         self._sampling = dict(sampling)
         # those of requests that do not stream
         self._whole = {role: replace(participant, stream=None) for role, participant in participants.items()}
@@ -220,7 +223,7 @@ class PairService:
 
     async def _checked(self, messages: Sequence[Message]) -> Conversation:
         """The conversation. Raises RequestError for one that cannot or must not be put to the models."""
-        conversation = Conversation.of(messages)
+        conversation = Conversation.of(messages, self._template)
 
         def check() -> None:
             for role, guard in self._guards.items():

@@ -48,9 +48,11 @@ class ServeSettings(EngineSettings):
     """Everything a server depends on."""
 
     name: Annotated[str, Field(pattern=r"^[^:\s]+$"), Remedy("must be a word without a colon")]
+    pair: str | None
     models: OfPair
     endpoint: EndpointSettings
     environment: EnvironmentSettings
+    template: Annotated[str, Field(pattern=r"\{problem\}"), Remedy("must hold {problem}, for the user's message")]
     temperature: Annotated[float, Strict(), Ge(0), Remedy("must be 0 (greedy) or more")]
     top_p: Annotated[float, Strict(), Gt(0), Le(1), Remedy("must be above 0 and up to 1")]
     max_num_seqs: PositiveInt
@@ -96,7 +98,7 @@ class ServeSettings(EngineSettings):
         for role in ROLES:
             model, url = self.models.of(role), self.endpoint.base_url.of(role)
             if model is None:
-                remedy = "is needed: give a Hugging Face model folder, or the endpoint's name for the model"
+                remedy = "is needed: give longshort.pair, a model folder, or the endpoint's name for the model"
                 raise SettingError(f"models.{role}", None, remedy)
             if self.runs_here:
                 model_setting(model, f"models.{role}", adapters=self.engine_spec.merges_adapters)

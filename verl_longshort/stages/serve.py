@@ -1,11 +1,13 @@
 """`longshort serve`; settings: `config/serve.yaml`; guide: `docs/serve.md`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 from longshort_reward.protocol import ROLES
 from rich.console import Console
 
+from verl_longshort.base.pair_file import with_pair
 from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.base.requirements import EngineUse, GenerationWork, Requirements
 from verl_longshort.base.stage import OVERRIDES, ConfigStage
@@ -40,6 +42,10 @@ class ServeStage(ConfigStage[ServeSettings, None]):
         """The options are overrides like the others."""
         given = [f"{key}={arguments[name]}" for name, key in KEYS.items() if arguments.get(name) is not None]
         return super().settings(overrides=[*arguments["overrides"], *given])
+
+    def block(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """With what a `pair.json` says. Raises UserError."""
+        return with_pair(super().block(overrides), overrides)
 
     def requirements(self, settings: ServeSettings, inputs: None) -> Requirements:
         """Both models."""

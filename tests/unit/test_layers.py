@@ -25,6 +25,7 @@ ROOMS = (
     "report",
     "sharing",
     "serve",
+    "chat",
     "verl_plugin",
     "stages",
     "recipe",

@@ -87,7 +87,7 @@ def test_the_card(tmp_path: Path) -> None:
     assert metadata["pipeline_tag"] == "text-generation"
     assert "base_model" not in metadata  # a folder of this machine is none of the hub
     for part in (
-        *("# A: pair # one", "step 2 (L1S1), the best of those", "| seed | 7 |"),
+        *("# A: pair # one", "step 2 of 2 (rounds done: L1S1), the best of those", "| seed | 7 |"),
         *("accuracy 75.0 % [50.0, 90.0], 12.5 tokens", "9 problems (abc)", "## Cold start", "| chains | 7 |"),
         *("This pair is the row L1S1.", "AES relative to long-CoT", "| trained with |", "`max_turns` | 4"),
         *("longshort serve longshort.pair=", read_pair(tmp_path / "out").record.roles.long.weights[WEIGHTS].sha256),

@@ -37,6 +37,8 @@ class Stage(ABC, Generic[SettingsT, InputsT]):
     """As it is called: `weigh`, or `prepare chains` for a command of a group."""
     parameters: ClassVar[Sequence[click.Parameter]]
     """Arguments and options of the command line."""
+    talks: ClassVar[bool] = False
+    """It uses the terminal itself, where no progress may be shown."""
 
     @abstractmethod
     def settings(self, **arguments: Any) -> SettingsT:
@@ -161,7 +163,7 @@ def execute(
         if look is not None:
             look(stage.requirements(settings, inputs))
         if (log := stage.log(settings)) is None:
-            with shown(stage.name):
+            with nullcontext() if stage.talks else shown(stage.name):
                 return stage.run(settings, inputs, console or Console())
         with captured(log) as apart, shown(stage.name, apart.console, said=apart.said):
             return stage.run(settings, inputs, apart.console)

@@ -119,11 +119,12 @@ def _training(record: PairRecord) -> dict[str, str]:
         "latest": "the run's newest checkpoint",
         "step": "chosen by hand",
     }
+    done = schedule.label(origin.step)
     facts = {
         "recipe": origin.recipe,
         "seed": origin.seed,
         "rounds": f"{', '.join(origin.schedule)}; {origin.steps_per_round} steps each",
-        "checkpoint": f"step {origin.step} ({schedule.label(origin.step)}), {how[origin.chosen]}",
+        "checkpoint": f"step {origin.step} of {schedule.total_steps} (rounds done: {done}), {how[origin.chosen]}",
         "validation at the start": _validation(origin.start),
         "validation of this checkpoint": _validation(origin.validation),
         **{f"{split} data": "; ".join(map(str, known.values())) for split, known in _files(origin.data).items()},

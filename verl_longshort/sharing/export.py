@@ -13,6 +13,7 @@ from pathlib import Path
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, STOP_STRINGS, Role, RolePrompts
+from rich.filesize import decimal
 
 from verl_longshort.base.files import write_json, write_text
 from verl_longshort.base.folders import contents, replace_folder, work_folder, writing
@@ -184,6 +185,6 @@ def _clean(file: Path, *names: str) -> None:
 def told(record: PairRecord, target: Path) -> str:
     """The export in a line."""
     sizes = {role: sum(one.bytes for one in record.roles.of(role).weights.values()) for role in ROLES}
-    shown = " + ".join(f"{size / 1e9:.2f}" for size in sizes.values())
+    shown = " + ".join(decimal(size) for size in sizes.values())
     step = "" if record.origin is None else f", step {record.origin.step} ({record.origin.chosen})"
-    return f"{record.name}{step}: {shown} GB of weights in {target}"
+    return f"{record.name}{step}: {shown} of weights in {target}"

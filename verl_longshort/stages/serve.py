@@ -30,6 +30,7 @@ class ServeStage(ConfigStage[ServeSettings, None]):
     name = "serve"
     config = "serve"
     Settings = ServeSettings
+    talks = True
     parameters = (
         *OVERRIDES,
         click.Option(["--long-url"], help=f"Endpoint of the long model; the same as {KEYS['long_url']}=."),

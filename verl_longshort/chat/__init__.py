@@ -1,0 +1,1 @@
+"""Talking to a pair in a terminal, on top of `serve/pair.py`."""

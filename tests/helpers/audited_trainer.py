@@ -51,10 +51,10 @@ class AuditedPairTrainer(PairTrainer):
         super().on_init_end()
         note(start=self.global_steps, weights=self.weights())
 
-    def _learn(self, role: Role, *arguments: Any) -> Any:
-        self.activity.now(self.global_steps, f"{role} learns")
+    def _learn(self, policy: Any, *arguments: Any) -> Any:
+        self.activity.now(self.global_steps, f"{policy.name} learns")
         halt_at(f"learning-{self.global_steps}")
-        return super()._learn(role, *arguments)
+        return super()._learn(policy, *arguments)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> Any:
         batch = super().step(metrics, timing_raw)
@@ -79,9 +79,9 @@ class AuditedPairTrainer(PairTrainer):
         halt_at(f"synced-{self.global_steps}")
 
     def _save_checkpoint(self) -> None:
-        policies, store = self.policies, self.checkpoints.store
+        first, store = self.policy_of(Role.LONG), self.checkpoints.store
         commit = store.commit
-        save_long = policies[Role.LONG].save
+        save_long = first.save
 
         def save_and_halt(step: int) -> None:
             save_long(step)
@@ -91,12 +91,12 @@ class AuditedPairTrainer(PairTrainer):
             halt_at(f"policies-saved-{state.step}")
             commit(state)
 
-        policies[Role.LONG].save = save_and_halt  # type: ignore[method-assign]
+        first.save = save_and_halt  # type: ignore[method-assign]
         store.commit = halt_and_commit  # type: ignore[method-assign]
         try:
             super()._save_checkpoint()
         finally:
-            policies[Role.LONG].save = save_long  # type: ignore[method-assign]
+            first.save = save_long  # type: ignore[method-assign]
             store.commit = commit  # type: ignore[method-assign]
 
     def note_processes(self) -> None:
@@ -108,9 +108,9 @@ class AuditedPairTrainer(PairTrainer):
     def weights(self) -> dict[str, list[str]]:
         """Fingerprints of the weights in every engine."""
         found = {}
-        for role, policy in self.policies.items():
+        for name, policy in self.policies.items():
             servers = [s for replica in policy.llm_server_manager.get_replicas() for s in replica.servers]
-            found[str(role)] = [fingerprint(server) for server in servers]
+            found[name] = [fingerprint(server) for server in servers]
         return found
 
     def look_at(self, role: Role, rows: Any) -> dict[str, Any]:
@@ -120,10 +120,11 @@ class AuditedPairTrainer(PairTrainer):
         data = tq.kv_batch_get(keys=keys, partition_id=rows.partition_id, select_fields=FIELDS)
         extra = tq.kv_batch_get(keys=keys, partition_id=rows.partition_id, select_fields=["extra_fields"])
         facts = [getattr(x, "data", x) for x in extra["extra_fields"]]
-        tokenizer = tokenizer_of(self.policies[role].config.actor_rollout_ref.model)
+        policy = self.policy_of(role)
+        tokenizer = tokenizer_of(policy.config.actor_rollout_ref.model)
         seen = [self.look_at_row(role, tokenizer, data, facts, i) for i in range(len(keys))]
         broken = {name: sum(not row[name] for row in seen) for name in seen[0]}
-        learned = self._learned[role][0].keys if role in self._learned else []
+        learned = self._learned[policy.name][0].keys if policy.name in self._learned else []
         difference = self.logprob_difference(role, rows, [key for key in learned if key in set(keys)])
         own = sum(int(mask.sum()) for mask in data["response_mask"])
         return {"rows": len(keys), "broken": broken, "logprob_difference": difference, "own_tokens": own}

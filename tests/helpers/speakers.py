@@ -1,10 +1,11 @@
-"""Two tiny models that speak the protocol: different sizes, different tokenizers, right now and then.
+"""Tiny models that speak the protocol, right now and then: two of different sizes and tokenizers, one for both roles.
 
 Trained for some seconds on one-step sums, so that most trajectories are well formed and groups disagree,
 which is what a learning step needs.
 """
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,23 @@ def write_speakers(folder: Path) -> dict[Role, Path]:
     hidden = {Role.LONG: 32, Role.SHORT: 64}
     for role in ROLES:
         torch.manual_seed(len(role))
-        model = _model(tokenizers[role], hidden[role])
-        _teach(model, tokenizers[role], role)
-        model.save_pretrained(folder / role)
-        tokenizers[role].save_pretrained(folder / role)
+        _write_speaker(folder / role, tokenizers[role], [role], hidden[role])
     return {role: folder / role for role in ROLES}
+
+
+def write_tied_speaker(folder: Path) -> dict[Role, Path]:
+    """Train and save one model that plays both roles."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    _write_speaker(folder, build_tokenizer(), ROLES, hidden=64)
+    return dict.fromkeys(ROLES, folder)
+
+
+def _write_speaker(folder: Path, tokenizer: PreTrainedTokenizerFast, roles: Sequence[Role], hidden: int) -> None:
+    model = _model(tokenizer, hidden)
+    _teach(model, tokenizer, roles)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _model(tokenizer: PreTrainedTokenizerFast, hidden: int) -> LlamaForCausalLM:
@@ -74,11 +87,11 @@ def _model(tokenizer: PreTrainedTokenizerFast, hidden: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def _teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, role: Role) -> None:
+def _teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, roles: Sequence[Role]) -> None:
     rng = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(STEPS):
-        views = [_view(tokenizer, role, rng) for _ in range(BATCH)]
+        views = [_view(tokenizer, roles[number % len(roles)], rng) for number in range(BATCH)]
         ids, labels = _padded(views, tokenizer.pad_token_id)
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from helpers.harness import sums, write_model, write_rows
-from helpers.speakers import write_speakers
+from helpers.speakers import write_speakers, write_tied_speaker
 from longshort_reward.protocol import Role
 
 
@@ -18,6 +18,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def speakers(tmp_path_factory: pytest.TempPathFactory) -> dict[Role, Path]:
     """Folders of two tiny models, of different size and tokenizer, that speak the protocol."""
     return write_speakers(tmp_path_factory.mktemp("speakers"))
+
+
+@pytest.fixture(scope="session")
+def tied_speaker(tmp_path_factory: pytest.TempPathFactory) -> dict[Role, Path]:
+    """Folder of one tiny model that speaks for both roles, by role."""
+    return write_tied_speaker(tmp_path_factory.mktemp("tied_speaker"))
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from verl_longshort.base.model_files import stored_dtype
 from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.config.pair import Pools
+from verl_longshort.core.policies import players
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.engines.loading import load_model
 from verl_longshort.engines.stopping import end_tokens
@@ -220,7 +221,9 @@ def test_train_says_so_and_refuses_missing_weights(
     started: list[object] = []
     monkeypatch.setattr(launch, "run_verl", lambda config, **_: started.append(config))
     prompts = RolePrompts(long="other", short="answer")
-    settings = SimpleNamespace(prompts=prompts, pools=Pools.SHARED, schedule=Schedule.parse(["both"], 1))
+    settings = SimpleNamespace(
+        prompts=prompts, pools=Pools.SHARED, schedule=Schedule.parse(["both"], 1), players=players(tied=False)
+    )
     monkeypatch.setattr(launch, "settings_of", lambda _: settings)
     rollout = {"name": "transformers"}
     models = {role: model_config(Path(pair[role])) for role in Role}

@@ -232,7 +232,7 @@ def learn(monkeypatch):
         """Keys handed to the policy (None: it was not asked), keys of all rows returned, metrics, update's number."""
         seen = []
         policy = object.__new__(PolicyTrainer)
-        policy.config = composed()
+        policy.name, policy.roles, policy.config = "short", (Role.SHORT,), composed()
 
         def note(rows, step, *, update, credit):
             seen.append((rows.keys, step, update))
@@ -244,14 +244,14 @@ def learn(monkeypatch):
         trainer.checkpoints = SimpleNamespace(written={Role.SHORT: 3})
         trainer.settings = settings_of(composed("longshort.schedule=[long,short]", "longshort.steps_per_round=2"))
         trainer.schedule, trainer.global_steps = trainer.settings.schedule, 4
-        trainer.policies, trainer._learned = {Role.SHORT: policy}, {}
+        trainer._learned = {}
         trainer.activity = SimpleNamespace(now=lambda *_: None)
         keys = [f"u_{number}_1" for number in range(len(neutral))]
         rewards = {key: RoleReward(total=1.0, terms={}, neutral=out) for key, out in zip(keys, neutral, strict=True)}
         monkeypatch.setattr(pair_trainer, "own_tokens", lambda rows: dict.fromkeys(rows.keys, 3))
         metrics = {}
         rows = KVBatchMeta(partition_id="train", keys=keys, tags=[{} for _ in keys])
-        returned = trainer._learn(Role.SHORT, rows, rewards, metrics)
+        returned = trainer._learn(policy, [rows], rewards, metrics)
         return (seen[0] if seen else None), returned.keys, metrics
 
     return go

@@ -31,13 +31,13 @@ class Policy(PolicyTrainer):
     """Writes the number of its updates."""
 
     def __init__(self, store: CheckpointStore, role: Role) -> None:
-        self.store, self.role = store, role
+        self.store, self.name, self.roles = store, role.value, (role,)
         self.config = OmegaConf.create({"actor_rollout_ref": {"model": {}}})
         self.updates, self.saves = 0, []
         self.error: Exception | None = None
 
     def save(self, step: int) -> None:
-        folder = self.store.policy_folder(self.role, step) / "actor"
+        folder = self.store.policy_folder(self.name, step) / "actor"
         folder.mkdir(parents=True)
         torch.save(self.updates, folder / "model_world_size_1_rank_0.pt")
         if self.error:
@@ -45,7 +45,7 @@ class Policy(PolicyTrainer):
         self.saves.append(step)
 
     def exported(self, step: int) -> str:
-        return f"{self.role}/{step}"
+        return f"{self.name}/{step}"
 
 
 class Loader:
@@ -114,7 +114,7 @@ def test_a_run_that_is_asked_to_end_saves_its_last_step(tmp_path):
     run(trainer, range(1, 4))
     asleep = []
     for policy in trainer.policies.values():
-        policy.sleep = lambda role=policy.role: asleep.append(role)
+        policy.sleep = lambda name=policy.name: asleep.append(name)
     trainer._stop, trainer.train_dataloader_it = StopFile(tmp_path), iter(())
     trainer._stop.ask()
     trainer.global_steps = 4

@@ -50,7 +50,7 @@ def test_good_settings_pass(good: list[str]) -> None:
 
 
 MISTAKES = {
-    "longshort.role=both": "longshort.role = both: must be long or short",
+    "longshort.role=all": "longshort.role = all: must be long, short or both",
     "model.path=./nowhere": "model.path = ./nowhere: no such folder",
     "data.train_files=nowhere.jsonl": "data.train_files = nowhere.jsonl: no such file",
     "data.train_batch_size=5": "data.train_batch_size = 5: must be from 1 to the number of trajectories, 4",
@@ -174,7 +174,7 @@ def test_every_trajectory_is_rendered(good: list[str], tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             checked(override)
     data.write_text((json.dumps({**SO, "problem": "unknown"}) + "\n") * 2)
-    with pytest.raises(UserError, match=r"train_files = trajectory 1 of the role: cannot be rendered"):
+    with pytest.raises(UserError, match=r"train_files = trajectory 1 of the role (long|short): cannot be rendered"):
         checked()
     data.write_text((json.dumps(SO) + "\n") * 2)
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -216,10 +216,10 @@ def test_the_model_folder_needs_a_config(good: list[str], tmp_path: Path) -> Non
 def test_the_command_exits_with_two_and_imports_nothing_heavy(good: list[str]) -> None:
     program = "import sys; import verl_longshort.verl_plugin.sft.__main__ as s; code = s.main(); "
     program += "assert not {'torch', 'verl', 'transformers'} & set(sys.modules); sys.exit(code)"
-    command = [sys.executable, "-c", program, *good, "longshort.role=both"]
+    command = [sys.executable, "-c", program, *good, "longshort.role=all"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2, result.stderr
-    assert result.stderr == "error: longshort.role = both: must be long or short\n"
+    assert result.stderr == "error: longshort.role = all: must be long, short or both\n"
 
 
 RUN = "from verl_longshort.verl_plugin.sft.fine_tune import run_and_wait as r; import sys; sys.exit(r(sys.argv[1:]))"

@@ -1,7 +1,7 @@
 """Checkpoints of a pair: where they lie, which one counts, which one is best. Nothing here knows verl.
 
     {root}/long/global_step_8/actor/…            what verl saves for a policy
-    {root}/short/global_step_8/actor/…
+    {root}/short/global_step_8/actor/…           with longshort.tied one policy, in {root}/tied
     {root}/global_step_8/pair.json, data.pt      the pair's own state: schedule, place, data position, file sizes
     {root}/latest_checkpointed_iteration.txt     written last, by an atomic rename
     {root}/best.json                             the best validated checkpoint so far
@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role
+from longshort_reward.protocol import Role
 
 from verl_longshort.base.files import sync_to_disk, write_text
+from verl_longshort.core.policies import POLICIES
 from verl_longshort.core.schedule import Schedule
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -46,7 +47,7 @@ class PairState:
     data: Mapping[str, Any] = field(default_factory=dict)
     """What the run trains and validates on, by split."""
     policies: Mapping[str, Any] = field(default_factory=dict)
-    """What each policy began with, by role."""
+    """What each policy began with, by its name."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """Limits of a trajectory and the system prompts. A resumed run may have others; nothing compares them."""
     best: Mapping[str, Any] | None = None
@@ -96,9 +97,9 @@ class CheckpointStore:
         """The folder of the pair's own state."""
         return self.root / _STEP.format(step)
 
-    def policy_folder(self, role: Role, step: int) -> Path:
+    def policy_folder(self, name: str, step: int) -> Path:
         """The folder that verl writes for a policy."""
-        return self.root / role.value / _STEP.format(step)
+        return self.root / name / _STEP.format(step)
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints that were ever declared complete and not deleted, in order."""
@@ -186,14 +187,14 @@ class CheckpointStore:
         """Whether a complete checkpoint of `step` is there."""
         return (self.pair_folder(step) / STATE).exists()
 
-    def share(self, role: Role, step: int, *, written: int) -> None:
+    def share(self, name: str, step: int, *, written: int) -> None:
         """Let the checkpoint of `step` have the policy's files of the checkpoint of `written`.
 
         Raises OSError where the file system has no hard links; nothing is left behind.
         """
-        target = self.policy_folder(role, step)
+        target = self.policy_folder(name, step)
         try:
-            shutil.copytree(self.policy_folder(role, written), target, copy_function=os.link)
+            shutil.copytree(self.policy_folder(name, written), target, copy_function=os.link)
         except OSError as error:
             shutil.rmtree(target, ignore_errors=True)
             raise OSError(str(error)) from error
@@ -201,7 +202,7 @@ class CheckpointStore:
     def discard(self, step: int) -> None:
         """Delete a checkpoint, or what was written of one."""
         # the pair's own folder first: without it the rest is no checkpoint
-        for folder in (self.pair_folder(step), *(self.policy_folder(role, step) for role in ROLES)):
+        for folder in (self.pair_folder(step), *(self.policy_folder(name, step) for name in POLICIES)):
             shutil.rmtree(folder, ignore_errors=not folder.exists())
 
     def prune(self, keep: int, *, spare: Collection[int] = ()) -> None:
@@ -262,7 +263,7 @@ class CheckpointStore:
         return Validation(**best["start"]) if best and best["start"] else None
 
     def write_best(self, start: Validation | None, best: Validation, models: Mapping[Role, str], **more: Any) -> None:
-        """Record the best validated checkpoint, where its two Hugging Face models lie, and what it is compared with.
+        """Record the best validated checkpoint, the Hugging Face model of each role, and what it is compared with.
 
         `start` is None for a run that did not validate before its first step. `more` is recorded with it.
         """
@@ -285,7 +286,7 @@ class CheckpointStore:
 
     def _files(self, step: int) -> Iterator[Path]:
         """All files of a checkpoint but its state."""
-        for folder in (self.pair_folder(step), *(self.policy_folder(role, step) for role in ROLES)):
+        for folder in (self.pair_folder(step), *(self.policy_folder(name, step) for name in POLICIES)):
             yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != STATE)
 
     def _defect_without_sizes(self, step: int) -> str | None:
@@ -296,12 +297,12 @@ class CheckpointStore:
         for path in self._files(step):
             if path.suffix == ".pt" and not zipfile.is_zipfile(path):
                 return f"{path} is truncated"
-        for role in ROLES:
-            shards = {path.name for path in self.policy_folder(role, step).glob("actor/*_world_size_*_rank_*.pt")}
+        for policy in POLICIES:
+            shards = {path.name for path in self.policy_folder(policy, step).glob("actor/*_world_size_*_rank_*.pt")}
             for name in sorted(shards):
                 kind, _, rest = name.partition("_world_size_")
                 world = int(rest.partition("_")[0])
                 lacking = {f"{kind}_world_size_{world}_rank_{rank}.pt" for rank in range(world)} - shards
                 if lacking:
-                    return f"{self.policy_folder(role, step) / 'actor' / min(lacking)} is missing"
+                    return f"{self.policy_folder(policy, step) / 'actor' / min(lacking)} is missing"
         return None

@@ -7,12 +7,14 @@ from typing import Any
 
 from longshort_reward.protocol import Role, RolePrompts
 
+from verl_longshort.core.policies import roles_of
+
 POLICY_FILE = "longshort_policy.json"
 
 
-def policy_record(role: Role, prompts: RolePrompts, *, base: str) -> dict[str, Any]:
-    """The file's content: the role, the system prompts of both roles, and the model that the training began with."""
-    return {"role": role.value, "prompts": {"long": prompts.long, "short": prompts.short}, "base": base}
+def policy_record(role: str, prompts: RolePrompts, *, base: str) -> dict[str, Any]:
+    """The file's content: the role (long, short or both), both system prompts, the model that training began with."""
+    return {"role": str(role), "prompts": {"long": prompts.long, "short": prompts.short}, "base": base}
 
 
 def prompt_warnings(models: Mapping[Role, str], prompts: RolePrompts) -> list[str]:
@@ -27,12 +29,12 @@ def prompt_warnings(models: Mapping[Role, str], prompts: RolePrompts) -> list[st
             continue
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            trained_for, trained = record["role"], str(record["prompts"][role.value])
+            trained_for, trained = roles_of(record["role"]), str(record["prompts"][role.value])
         except (ValueError, KeyError, TypeError):
             lines.append(f"{file} cannot be read: whether the prompts are those of the training is not known")
             continue
-        if trained_for != role:
-            lines.append(f"{model} was trained for the {trained_for} role and is used for the {role} role")
+        if role not in trained_for:
+            lines.append(f"{model} was trained for the {record['role']} role and is used for the {role} role")
         elif trained != prompts.for_role(role):
             lines.append(
                 f"{model} was trained with another system prompt: set longshort.environment.prompts.{role} to that in "

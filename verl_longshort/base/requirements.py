@@ -156,6 +156,8 @@ class ReinforcementWork:
     """Per step."""
     samples: int
     """Trajectories per prompt."""
+    rows: int = 1
+    """Of a trajectory, that a policy learns from: one for each role that it plays."""
     prompt_tokens: int
     """Of one prompt, at most."""
     new_tokens: int

@@ -3,20 +3,22 @@
 Each key is documented in `config/longshort_trainer.yaml`; this module is the only place that reads them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any
 
 from longshort_reward import RewardWeights
 from longshort_reward.compat import StrEnum
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import DEFAULT_PROMPTS, RolePrompts
+from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, Role, RolePrompts
 from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings, Share
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
+from typing_extensions import Self
 
 from verl_longshort.core.environment import Limits
-from verl_longshort.core.schedule import Schedule
+from verl_longshort.core.policies import TIED, players
+from verl_longshort.core.schedule import Round, Schedule
 
 
 class Pools(StrEnum):
@@ -73,6 +75,7 @@ class PairSettings(Settings):
 
     rounds: Any = Field(alias="schedule")
     steps_per_round: Any
+    tied: Annotated[bool, Strict(), Remedy("must be true or false")] = False
     environment: EnvironmentSettings
     reward: RewardSettings
     pools: Annotated[Pools, Remedy("use shared or separate")]
@@ -94,10 +97,35 @@ class PairSettings(Settings):
         schedule = Schedule.parse(block["schedule"], block["steps_per_round"])
         return {**block, "reward": with_ramp_ends(block.get("reward"), schedule.total_steps)}
 
+    @model_validator(mode="after")
+    def _one_policy_is_one(self) -> Self:
+        if not self.tied:
+            return self
+        alone = [one.value for one in self.schedule.rounds if one is not Round.BOTH]
+        if alone:
+            remedy = f"with longshort.tied one policy learns from both roles in every round: {alone[0]} must be both"
+            raise SettingError("schedule", [one.value for one in self.schedule.rounds], remedy)
+        if self.pools is Pools.SEPARATE:
+            raise SettingError("pools", self.pools, "with longshort.tied there is one policy, and one pool: set shared")
+        long, short = (dict(leaves((self.policies or {}).get(role.value) or {})) for role in ROLES)
+        for key in sorted(long.keys() | short.keys()):
+            if long.get(key) != short.get(key):
+                remedy = (
+                    f"longshort.policies.{Role.LONG}.{key} is {long.get(key)}, and with longshort.tied one policy "
+                    f"plays both roles: give both the same, or set {key} for the run"
+                )
+                raise SettingError(f"policies.{Role.SHORT}.{key}", short.get(key), remedy)
+        return self
+
     @cached_property
     def schedule(self) -> Schedule:
         """Rounds and steps."""
         return Schedule.parse(self.rounds, self.steps_per_round)
+
+    @property
+    def players(self) -> dict[str, tuple[Role, ...]]:
+        """The policies by name, with the roles that each plays."""
+        return players(tied=self.tied)
 
     @property
     def limits(self) -> Limits:
@@ -134,11 +162,25 @@ def settings_of(config: DictConfig) -> PairSettings:
     return PairSettings.parse(plain_dict(chosen))
 
 
+def policy_key(name: str) -> str:
+    """Where the settings of one policy are; of one that plays both roles, both roles' say the same."""
+    return f"longshort.policies.{Role.LONG if name == TIED else name}"
+
+
 def plain_dict(config: DictConfig) -> dict[str, Any]:
     """A configuration as plain containers, interpolations resolved."""
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Key and value of everything in a container that is not one itself."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def with_ramp_ends(reward: Any, total_steps: int) -> Any:

@@ -1,8 +1,8 @@
-"""Supervised fine-tuning rows of one role, tokenised as the rollout tokenises them.
+"""Supervised fine-tuning rows of one role, or of both, tokenised as the rollout tokenises them.
 
 `TrajectoryDataset` is verl's `data.custom_cls` for SFT. It reads joint trajectories and gives one row per
-trajectory: the sequence that the role sees, with the loss on the role's own turns. `load_trajectories`
-reads and checks the file without torch, `sft_rows.py` says which trajectories become rows.
+trajectory and role: the sequence that the role sees, with the loss on the role's own turns. `sft_rows.py` reads and
+checks the file without torch, and says which trajectories become rows.
 
 A trajectory is a record of a `.jsonl` or `.parquet` file:
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from longshort_reward.protocol import Role, RolePrompts
+from longshort_reward.protocol import RolePrompts
 from torch.utils.data import Dataset, Subset
 
+from verl_longshort.core.policies import roles_of
 from verl_longshort.core.role_view import check_tokenizer
-from verl_longshort.data.records import load_trajectories
-from verl_longshort.data.sft_rows import fitting, held_out_problems, role_row
+from verl_longshort.data.sft_rows import fitting, held_out_problems, load_role_trajectories, role_row
 
 Row = dict[str, torch.Tensor]
 
 
 class TrajectoryDataset(Dataset[Row]):
-    """Rows of one role for verl's `SFTTrainer` in `no_padding` mode.
+    """Rows of one role, or of both, for verl's `SFTTrainer` in `no_padding` mode.
 
     A row is `input_ids`, `position_ids` and `loss_mask`, each int64 of shape [length of the sequence]; the
     mask is 1 on the tokens of the role's own turns. The constructor's signature is verl's; `config` is the
@@ -43,16 +43,15 @@ class TrajectoryDataset(Dataset[Row]):
         max_samples: int = -1,
     ) -> None:
         check_tokenizer(tokenizer)
-        role = Role(config["role"])
         prompts = RolePrompts(**config["prompts"])
-        records = load_trajectories(parquet_files, role)
+        records = load_role_trajectories(parquet_files, roles_of(config["role"]))
         selected = records[:max_samples] if max_samples > 0 else records
-        rows = [role_row(tokenizer, role, prompts, record) for record in selected]
+        rows = [role_row(tokenizer, role, prompts, record) for role, record in selected]
         kept = fitting(rows, int(config["max_length"]))
-        self.problems = [selected[index].problem for index in kept]
+        self.problems = [selected[index].record.problem for index in kept]
         self.rows = [_tensors(*rows[index]) for index in kept]
         self.left_out = len(rows) - len(kept)
-        """Trajectories that were too long."""
+        """Rows that were too long."""
 
     def __len__(self) -> int:
         return len(self.rows)

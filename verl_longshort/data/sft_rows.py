@@ -1,4 +1,4 @@
-"""Which trajectories a role is fine-tuned on, and what it sees of each. No torch.
+"""Which trajectories a policy is fine-tuned on, and what each of its roles sees of them. No torch.
 
 Trajectories longer than `data.max_length` are left out: cutting one would teach a turn without its closing tag. More
 than `MOST_LEFT_OUT` of them are taken for a mistake in the settings. The trajectories of some problems may be held out
@@ -7,14 +7,17 @@ from training, to measure the loss on them.
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import Role, RolePrompts
 
+from verl_longshort.base.files import Records
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.core.role_view import RoleView
-from verl_longshort.data.records import Trajectory
+from verl_longshort.data.records import FILES_KEY, Trajectory, load_trajectories
 
 MOST_LEFT_OUT = 0.05
 """Share of the trajectories that may be longer than `data.max_length`."""
@@ -27,6 +30,27 @@ class RoleRow(NamedTuple):
     """Tokens of the prompt and of all turns."""
     mask: list[int]
     """1 on the tokens of the role's own turns; as long as `ids`."""
+
+
+class RoleTrajectory(NamedTuple):
+    """A trajectory in which a role has a turn."""
+
+    role: Role
+    record: Trajectory
+
+
+def load_role_trajectories(
+    paths: str | Path | Sequence[str | Path], roles: Sequence[Role], *, key: str = FILES_KEY
+) -> Records[RoleTrajectory]:
+    """The trajectories of all files, once for each of the roles that has a turn in them, in turn.
+
+    Raises UserError as `load_trajectories`.
+    """
+    found = [load_trajectories(paths, role, key=key) for role in roles]
+    expected = Records.joined(found).expected
+    tagged = [[RoleTrajectory(role, one) for one in part] for role, part in zip(roles, found, strict=True)]
+    # the first so many of them then have about as many of each role
+    return Records([one for some in zip_longest(*tagged) for one in some if one is not None], expected=expected)
 
 
 def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Trajectory) -> RoleRow:

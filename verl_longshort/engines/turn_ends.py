@@ -5,18 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longshort_reward.protocol import STOP_STRINGS, Role
+from longshort_reward.protocol import STOP_STRINGS
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.generation.stopping_criteria import StopStringCriteria
 
 from verl_longshort.base.files import write_json
+from verl_longshort.core.policies import roles_of
 from verl_longshort.engines.stopping import end_tokens
 
 FILE = "generation_config.json"
 
 
-def stop_at_turns(folder: Path, role: Role, *, trust_remote_code: bool) -> None:
-    """Write the role's closing tags into the generation config of the model in `folder`.
+def stop_at_turns(folder: Path, role: str, *, trust_remote_code: bool) -> None:
+    """Write the closing tags of a role (long, short or both) into the generation config of the model in `folder`.
 
     They are not made ends of sequence (`eos_token_id`), although some are one token: a policy that is asked alone, as a
     single model, writes on after its first thought. Only where transformers cannot take stop strings, as it needs a
@@ -31,13 +32,13 @@ def stop_at_turns(folder: Path, role: Role, *, trust_remote_code: bool) -> None:
         known = GenerationConfig.from_model_config(config).to_diff_dict()
     # with this mark transformers would make the config anew from the model's
     known.pop("_from_model_config", None)
-    tags = STOP_STRINGS[role]
+    tags = [tag for one in roles_of(role) for tag in STOP_STRINGS[one]]
     spelt = [tokenizer.encode(tag, add_special_tokens=False) for tag in tags]
     if all(len(ids) == 1 for ids in spelt) and not _takes_stop_strings(tokenizer, tags):
         ends = end_tokens(tokenizer, known.get("eos_token_id"), tokenizer.eos_token_id)
         write_json(file, {**known, "eos_token_id": [*ends, *(ids[0] for ids in spelt)]})
     else:
-        write_json(file, {**known, "stop_strings": list(tags)})
+        write_json(file, {**known, "stop_strings": tags})
 
 
 def _takes_stop_strings(tokenizer: Any, strings: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from longshort_reward.protocol import ROLES, Role
 from verl_longshort import __version__
 from verl_longshort.base.concurrency import run_bounded
 from verl_longshort.base.errors import UnavailableError
-from verl_longshort.base.files import Record, write_json
+from verl_longshort.base.files import Record, absolute_model, write_json
 from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.seeds import derived_seed
@@ -128,7 +128,7 @@ def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile)
                 lambda task: _answer(task, solver, settings.mode.model_roles, settings.answer_timeout_s),
                 keep,
                 # Both engines of a pair are kept busy while the other one speaks.
-                limit=settings.max_num_seqs * len(settings.mode.model_roles),
+                limit=settings.max_num_seqs * len(settings.base_urls or settings.engine_models),
                 timeout_s=settings.rollout_timeout_s,
             )
 
@@ -197,18 +197,20 @@ def _tokenizer(settings: EvaluationSettings, role: str, path: str) -> Any:
 
 def _load(settings: EvaluationSettings, engines: ExitStack) -> dict[str, Model]:
     """The models in this process, loaded before the event loop runs; none when they are behind endpoints."""
-    models = {}
-    for role, path in ({} if settings.base_urls else settings.model_paths).items():
+    if settings.base_urls:
+        return {}
+    loaded = {}
+    for path in settings.engine_models:
         tokenizer, engine = open_engine(
             path,
             settings,
             max_num_seqs=settings.max_num_seqs,
             seed=settings.seed,
             engines=engines,
-            engines_of_command=len(settings.mode.model_roles),
+            engines_of_command=len(settings.engine_models),
         )
-        models[role] = Model(tokenizer, engine.generate, engine.max_model_len)
-    return models
+        loaded[path] = Model(tokenizer, engine.generate, engine.max_model_len)
+    return {role: loaded[absolute_model(path)] for role, path in settings.model_paths.items()}
 
 
 def _solver(settings: EvaluationSettings, models: Mapping[str, Model], connections: AsyncExitStack) -> Solver:

@@ -119,6 +119,11 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
         return self.models.given(self.mode.model_roles)
 
     @property
+    def engine_models(self) -> tuple[str, ...]:
+        """The models that are loaded, in order: one that plays both roles only once."""
+        return tuple(dict.fromkeys(map(absolute_model, self.model_paths.values())))
+
+    @property
     def limits(self) -> Limits:
         """How far a trajectory may go."""
         return self.environment.limits

@@ -125,7 +125,7 @@ def warn_of_memory(needs: Requirements) -> None:
 
 def _largest(work: ReinforcementWork, shape_of: ShapeOf) -> dict[str, float]:
     """Parts of the phase that needs most: one policy learns, the others and all engines keep what they hold."""
-    rows = work.prompts * work.samples * (work.prompt_tokens + work.new_tokens)
+    rows = work.prompts * work.samples * work.rows * (work.prompt_tokens + work.new_tokens)
     held = {f"engine {role}".strip(): _engine(policy, shape_of) for role, policy in work.policies.items()}
     phases = []
     for learner, policy in work.policies.items():

@@ -76,7 +76,7 @@ class WorkMaker:
         trained = 0.0
         for policy in work.policies.values():
             if policy.trained is not None:
-                tokens = policy.updates * rows * row
+                tokens = policy.updates * rows * work.rows * row
                 seconds += self._learning(tokens, policy.trained)
                 trained += tokens
         saved = work.checkpoints * sum(

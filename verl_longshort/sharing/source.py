@@ -22,6 +22,7 @@ from verl_longshort.base.run_record import FILE as RUN_FILE
 from verl_longshort.base.run_record import read_record
 from verl_longshort.config.pair import EnvironmentSettings
 from verl_longshort.core.environment import Limits
+from verl_longshort.core.policies import TIED
 from verl_longshort.report.evaluations import Evaluation, find_evaluations
 from verl_longshort.sharing.settings import ExportSettings, GivenEnvironment
 
@@ -169,14 +170,15 @@ def _step(store: CheckpointStore, chosen: int | str) -> tuple[int, str]:
 
 def _policy(store: CheckpointStore, role: Role, step: int, state: PairState) -> Policy:
     """The model of a role after `step`: what it began with for step 0, and where the role never learned."""
-    actor = store.policy_folder(role, step) / "actor"
+    name = TIED if TIED in state.policies else role.value
+    actor = store.policy_folder(name, step) / "actor"
     folder, adapter = actor / "huggingface", actor / "adapter"
     if actor.is_dir():
         if not list(folder.glob("*.safetensors")):
             remedy = f"has no exported weights ({folder}): hf_model was not in actor.checkpoint.save_contents"
             raise UserError(RUN_KEY, store.root, remedy)
         return Policy(model=str(folder), adapter=adapter if adapter.is_dir() else None)
-    began = state.policies.get(role.value, {}).get("path")
+    began = state.policies.get(name, {}).get("path")
     if began is None:
         raise UserError(RUN_KEY, store.root, f"does not record what the {role} policy began with: give both models")
     check_model(began, key=RUN_KEY)

@@ -39,9 +39,10 @@ class EvalStage(ConfigStage[EvaluationSettings, None]):
     def requirements(self, settings: EvaluationSettings, inputs: None) -> Requirements:
         """The models, and an answer to each sample of each problem. Raises UserError for unusable problems."""
         count = settings.expected_problems()
-        models, at_once = settings.model_paths.values(), settings.max_num_seqs
+        models, at_once = settings.engine_models, settings.max_num_seqs
         if settings.base_urls:
-            engines = [EngineUse(model=model, name=ENDPOINT, max_num_seqs=at_once) for model in models]
+            names = settings.model_paths.values()
+            engines = [EngineUse(model=model, name=ENDPOINT, max_num_seqs=at_once) for model in names]
         else:
             tokens = settings.limits.token_budget
             engines = [

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import psutil
-from longshort_reward.protocol import ROLES, Role
+from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig, open_dict
 
 from verl_longshort.base.checkpoint import CheckpointStore
@@ -16,7 +16,7 @@ from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.metrics_files import metrics_file
 from verl_longshort.base.policy_record import prompt_warnings
 from verl_longshort.config.compose import compose_config, default_config
-from verl_longshort.config.pair import Pools, settings_of
+from verl_longshort.config.pair import Pools, policy_key, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.verl_plugin.checks import preflight
 from verl_longshort.verl_plugin.checks.buckets import size_bucket
@@ -61,14 +61,15 @@ def checked_config(overrides: Sequence[str]) -> DictConfig:
     with open_dict(config):
         config.longshort.policy_configs = checked.policies
     _settle(config, checked)
-    schedule = settings_of(config).schedule
-    for role, policy in config.longshort.policy_configs.items():
-        check_by_verl(policy, f"longshort.policies.{role}")
-        updates = schedule.updates(Role(role))
-        check_ppo(policy, f"longshort.policies.{role}.", learns=updates > 0)
+    settings = settings_of(config)
+    for name, roles in settings.players.items():
+        policy, where = config.longshort.policy_configs[name], policy_key(name)
+        check_by_verl(policy, where)
+        updates = settings.schedule.updates(roles[0])
+        check_ppo(policy, f"{where}.", learns=updates > 0)
         if updates:
-            check_estimator(policy, f"longshort.policies.{role}.")
-            check_warmup(policy, f"longshort.policies.{role}.", updates=updates)
+            check_estimator(policy, f"{where}.")
+            check_warmup(policy, f"{where}.", updates=updates)
     return config
 
 
@@ -129,17 +130,18 @@ def train(config: DictConfig, overrides: Sequence[str]) -> None:
     """
     from verl_longshort.engines.loading import check_weights
 
-    described = {role: config.longshort.policy_configs[role.value].actor_rollout_ref.model for role in ROLES}
-    models = {f"longshort.policies.{role}.actor_rollout_ref.model.path": m.path for role, m in described.items()}
-    for (key, path), model in zip(models.items(), described.values(), strict=True):
+    settings, models = settings_of(config), dict[str, str]()
+    for name, roles in settings.players.items():
+        policy, where = config.longshort.policy_configs[name], policy_key(name)
+        key, model = f"{where}.actor_rollout_ref.model.path", policy.actor_rollout_ref.model
+        models[key] = model.path
         # verl would fill missing weights in at random
-        check_weights(path, key=key, trust_remote_code=model.trust_remote_code)
-    schedule = settings_of(config).schedule
-    for role in filter(schedule.updates, ROLES):
-        _add_note(config, size_bucket(config.longshort.policy_configs[role.value], where=f"longshort.policies.{role}."))
-    for line in prompt_warnings({role: model.path for role, model in described.items()}, settings_of(config).prompts):
-        say(f"warning: {line}")
-    pools = 2 if settings_of(config).pools is Pools.SEPARATE else 1
+        check_weights(model.path, key=key, trust_remote_code=model.trust_remote_code)
+        if settings.schedule.updates(roles[0]):
+            _add_note(config, size_bucket(policy, where=f"{where}."))
+        for line in prompt_warnings(dict.fromkeys(roles, model.path), settings.prompts):
+            say(f"warning: {line}")
+    pools = 2 if settings.pools is Pools.SEPARATE else 1
     run_verl(config, pools=pools, models=models, command=("longshort", "train", *overrides))
     best = CheckpointStore(config.trainer.default_local_dir).read_best()
     if best:

@@ -20,6 +20,7 @@ from verl_longshort.base.requirements import (
 )
 from verl_longshort.config.pair import Pools, settings_of
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.core.policies import TIED
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.engines.registry import spec_of
 from verl_longshort.verl_plugin.checks.data_checks import read_all
@@ -43,11 +44,11 @@ def pair_requirements(config: DictConfig) -> Requirements:
     configs = config.longshort.policy_configs
     saved = saved_steps(schedule, config.trainer.save_freq)
     policies = {
-        role.value: dataclasses.replace(
-            _policy(configs[role.value], updates=schedule.updates(role)),
-            checkpoints=kept_copies(schedule, role, saved, settings.keep_checkpoints),
+        name: dataclasses.replace(
+            _policy(configs[name], updates=schedule.updates(roles[0])),
+            checkpoints=kept_copies(schedule, roles[0], saved, settings.keep_checkpoints),
         )
-        for role in ROLES
+        for name, roles in settings.players.items()
     }
     served = [policy.engine.gpus for policy in policies.values() if policy.trained is None]
     pools = 1 if shared or served else 2
@@ -141,6 +142,7 @@ def _requirements(
         shared_pool=shared,
         steps=steps,
         prompts=data.train_batch_size,
+        rows=len(ROLES) if TIED in policies else 1,
         samples=config.actor_rollout_ref.rollout.n,
         prompt_tokens=data.max_prompt_length,
         new_tokens=data.max_response_length,

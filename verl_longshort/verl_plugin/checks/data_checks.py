@@ -63,7 +63,8 @@ def check_data(config: DictConfig, makers: Sequence[PromptMaker], *, agent_loop:
         kept = None if split.expected is None else split.expected - len(long[split.key])
         counts[split.key] = kept if kept is None or most <= 0 else min(kept, most)
     _check_counts(config, counts)
-    return notes
+    # one policy may play both roles
+    return list(dict.fromkeys(notes))
 
 
 def read_all(files: str | Sequence[str], *, key: str, columns: Sequence[str]) -> Records[Record]:

@@ -5,35 +5,38 @@ verl resolves a run's configuration before its trainer sees it, so the launcher 
 under `longshort.policy_configs`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError
 
-from verl_longshort.config.pair import plain_dict
+from verl_longshort.config.pair import leaves, plain_dict, policy_key
+from verl_longshort.core.policies import TIED, players
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 
 _DERIVED = ("reward.num_workers", "trainer.default_local_dir", "trainer.resume_mode", "trainer.resume_from_path")
 
 
-def build_policy_configs(config: DictConfig, schedule: Schedule) -> dict[str, Any]:
-    """Resolved plain containers, one per role, of the composed, unresolved configuration of a run.
+def build_policy_configs(config: DictConfig, schedule: Schedule, *, tied: bool = False) -> dict[str, Any]:
+    """Resolved plain containers, one per policy, of the composed, unresolved configuration of a run.
 
     A policy that `schedule` never trains is a server on devices of its own. Raises UserError for an override of a key
     that verl does not have, or of one that the pair decides.
     """
-    return {role.value: _build(config, role, serves_only=not schedule.updates(role)) for role in ROLES}
+    return {
+        name: _build(config, name, serves_only=not schedule.updates(roles[0]))
+        for name, roles in players(tied=tied).items()
+    }
 
 
-def _build(config: DictConfig, role: Role, *, serves_only: bool) -> Any:
-    where = f"longshort.policies.{role}"
-    overrides = plain_dict(config.longshort.policies[role.value])
+def _build(config: DictConfig, name: str, *, serves_only: bool) -> Any:
+    where = policy_key(name)
+    overrides = plain_dict(OmegaConf.select(config, where))
     base = config.copy()
     _check_keys(overrides, base, where)
     OmegaConf.set_struct(base, True)
@@ -44,19 +47,32 @@ def _build(config: DictConfig, role: Role, *, serves_only: bool) -> Any:
     assert isinstance(merged, DictConfig)
     OmegaConf.set_struct(merged, False)
     rollout, trainer = merged.actor_rollout_ref.rollout, merged.trainer
-    # the engine's actors are named after the role: both policies number their replicas from 0
-    rollout.custom = {**(rollout.get("custom") or {}), "role": role.value}
+    # the engine's actors are named after the policy: both number their replicas from 0
+    rollout.custom = {**(rollout.get("custom") or {}), "role": name}
     # the agent loop grades; verl's reward workers have fixed names and would clash
     merged.reward.num_workers = 0
     trainer.v1.trainer_mode = "sync"
     trainer.checkpoint_callback_class = None
-    trainer.default_local_dir = str(Path(trainer.default_local_dir).absolute() / role.value)
+    trainer.default_local_dir = str(Path(trainer.default_local_dir).absolute() / name)
     if serves_only:
         _place_server(merged, where)
     place_engine(merged)
     resolved = plain_dict(merged)
     del resolved["longshort"]
+    if name == TIED:
+        _count_both_rows(resolved)
     return resolved
+
+
+def _count_both_rows(policy: dict[str, Any]) -> None:
+    """Let verl count every problem twice, as the two prompts that it is to a policy that plays both roles.
+
+    A batch, and a mini batch, then has the rows of both roles of as many problems as the run says.
+    """
+    for block in (policy["data"], policy["actor_rollout_ref"]["actor"], policy["critic"]):
+        for size in ("train_batch_size", "ppo_mini_batch_size"):
+            if size in block:
+                block[size] *= 2
 
 
 def _place_server(config: DictConfig, where: str) -> None:
@@ -99,7 +115,7 @@ def has_critic(policy: Mapping[str, Any]) -> bool:
 
 
 def _check_keys(overrides: Mapping[str, Any], base: DictConfig, where: str) -> None:
-    for key, value in _leaves(overrides):
+    for key, value in leaves(overrides):
         if key in _DERIVED:
             raise UserError(f"{where}.{key}", value, f"the pair decides this; set {key} for the run")
         parent, _, leaf = key.rpartition(".")
@@ -110,11 +126,3 @@ def _check_keys(overrides: Mapping[str, Any], base: DictConfig, where: str) -> N
             near = get_close_matches(leaf, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "look it up in verl's ppo_trainer config"
             raise UserError(f"{where}.{key}", value, f"verl has no such key; {hint}")
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig
 
 from verl_longshort.base.dry_run import gpus_per_node, planning
 from verl_longshort.base.files import check_model
-from verl_longshort.config.pair import Pools, plain_dict, settings_of
+from verl_longshort.config.pair import Pools, plain_dict, policy_key, settings_of
 from verl_longshort.config.single_model import single_settings_of
 from verl_longshort.engines.registry import DEFAULT, spec_of
 from verl_longshort.verl_plugin.checks.data_checks import check_data
@@ -53,15 +52,15 @@ def check(config: DictConfig) -> Checked:
     """
     settings = settings_of(config)
     check_loggers(config.trainer.logger)
-    policies = build_policy_configs(config, settings.schedule)
+    policies = build_policy_configs(config, settings.schedule, tied=settings.tied)
     makers = []
-    for role in ROLES:
-        key = f"longshort.policies.{role}.actor_rollout_ref.model.path"
-        model = policies[role.value]["actor_rollout_ref"]["model"]
+    for name, roles in settings.players.items():
+        key = f"{policy_key(name)}.actor_rollout_ref.model.path"
+        model = policies[name]["actor_rollout_ref"]["model"]
         check_model(str(model["path"]), key=key)
-        learns = settings.schedule.updates(role) > 0
-        check_policy(policies[role.value], f"longshort.policies.{role}.", model_key=key, learns=learns)
-        makers.append(_maker(role.value, key, model, system=settings.prompts.for_role(role)))
+        learns = settings.schedule.updates(roles[0]) > 0
+        check_policy(policies[name], f"{policy_key(name)}.", model_key=key, learns=learns)
+        makers += [_maker(role.value, key, model, system=settings.prompts.for_role(role)) for role in roles]
     check_subsets(config)
     shared = settings.pools is Pools.SHARED
     check_rollouts(policies, shared=shared, device=config.trainer.device)
@@ -140,9 +139,9 @@ def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:
 
     verl's FSDP checkpoints are a file per rank, and each rank reads its own.
     """
-    for role, policy in policies.items():
+    for name, policy in policies.items():
         ranks = policy["trainer"]["nnodes"] * policy["trainer"]["n_gpus_per_node"]
-        folder = root / role / f"global_step_{step}" / "actor"
+        folder = root / name / f"global_step_{step}" / "actor"
         there = {path.name for path in folder.glob("model_world_size_*_rank_*.pt")}
         missing = {f"model_world_size_{ranks}_rank_{rank}.pt" for rank in range(ranks)} - there
         if there and missing:
@@ -154,17 +153,17 @@ def _check_shards(policies: Mapping[str, Any], root: Path, step: int) -> None:
 
 
 def check_rollouts(policies: Mapping[str, Any], *, shared: bool, device: str) -> None:
-    """Check the rollout engines in the resolved configurations of the policies, by role.
+    """Check the rollout engines in the resolved configurations of the policies, by name.
 
     Engines on one device share its memory (`shared` pools, and `device` is `trainer.device`), and servers of
     verl's other engines have names that two policies of one run would share. Raises UserError for what cannot work.
     """
-    for role in ROLES:
-        _check_rollout(role, policies[role.value])
-    rollouts = [policies[role.value]["actor_rollout_ref"]["rollout"] for role in ROLES]
+    for name, policy in policies.items():
+        _check_rollout(name, policy)
+    rollouts = [policy["actor_rollout_ref"]["rollout"] for policy in policies.values()]
     if shared and device != "cpu" and not any(rollout["nnodes"] for rollout in rollouts):
         shares = [r["gpu_memory_utilization"] for r in rollouts if spec_of(r["name"]).reserves_memory]
-        if len(shares) == len(ROLES) and sum(shares) > _MOST_MEMORY:
+        if len(shares) > 1 and sum(shares) > _MOST_MEMORY:
             remedy = (
                 f"both engines are awake together on the same GPUs: their shares may be {_MOST_MEMORY} in all; "
                 "give 0.4 each, or longshort.pools=separate"
@@ -172,9 +171,9 @@ def check_rollouts(policies: Mapping[str, Any], *, shared: bool, device: str) ->
             raise UserError(f"{_ROLLOUT}.gpu_memory_utilization", " + ".join(map(str, shares)), remedy)
 
 
-def _check_rollout(role: Role, policy: Mapping[str, Any]) -> None:
+def _check_rollout(name: str, policy: Mapping[str, Any]) -> None:
     rollout = policy["actor_rollout_ref"]["rollout"]
-    where = f"longshort.policies.{role}.{_ROLLOUT}"
+    where = f"{policy_key(name)}.{_ROLLOUT}"
     if (known := ROLLOUTS.get(rollout["name"])) is None:
         raise UserError(f"{where}.name", rollout["name"], f"a pair's engines are {' or '.join(ROLLOUTS)}")
     for key, value, remedy in known.refused(rollout):
@@ -184,14 +183,14 @@ def _check_rollout(role: Role, policy: Mapping[str, Any]) -> None:
     path = Path(policy["actor_rollout_ref"]["model"]["path"]).expanduser() / "config.json"
     positions = json.loads(path.read_text()).get("max_position_embeddings") if path.is_file() else None
     if positions is not None and positions < needed:
-        remedy = f"the model of the {role} role has {positions} positions; lower one or take another model"
+        remedy = f"the model of the {name} policy has {positions} positions; lower one or take another model"
         raise UserError("data.max_prompt_length + data.max_response_length", needed, remedy)
 
 
 def check_installed(policies: Mapping[str, Any]) -> None:
     """Raise UserError when a policy asks for an engine that this machine lacks, unless it only plans."""
-    for role in ROLES:
-        engine = spec_of(policies[role.value]["actor_rollout_ref"]["rollout"]["name"])
+    for policy in policies.values():
+        engine = spec_of(policy["actor_rollout_ref"]["rollout"]["name"])
         if not planning() and not engine.installed:
             remedy = f"{engine.title} is not installed: {engine.install}, or set {DEFAULT.name}"
             raise UserError(f"{_ROLLOUT}.name", engine.name, remedy)

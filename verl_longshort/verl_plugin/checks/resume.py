@@ -14,11 +14,11 @@ from typing import Any
 from zipfile import is_zipfile
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig, OmegaConf
 
 from verl_longshort.base.checkpoint import DATA, STATE, TRACKER, CheckpointStore, PairState
-from verl_longshort.config.pair import PairSettings, plain_dict
+from verl_longshort.config.pair import PairSettings, plain_dict, policy_key
+from verl_longshort.core.policies import players
 from verl_longshort.verl_plugin.checks.data_checks import read_all
 from verl_longshort.verl_plugin.checks.policy_config import has_critic
 
@@ -114,7 +114,7 @@ def checked_resume(config: DictConfig, settings: PairSettings, policies: Mapping
     Args:
         config: composed, not resolved.
         settings: its `longshort` block.
-        policies: the resolved configurations by role.
+        policies: the resolved configurations by name.
 
     Raises:
         UserError: the run cannot go on like this, or would go on as another one.
@@ -125,8 +125,9 @@ def checked_resume(config: DictConfig, settings: PairSettings, policies: Mapping
     if resume.step is None:
         return resume
     state = resume.source.load(resume.step, settings.schedule)
+    _check_players(settings, state)
     if resume.is_fork:
-        learners = [role for role in ROLES if settings.schedule.updates(role)]
+        learners = [name for name, roles in settings.players.items() if settings.schedule.updates(roles[0])]
         _check_fork(config.trainer, resume, learners)
     elif defect := resume.store.best_defect(resume.step):
         resume.notes.append(f"{defect}: it is written again as it was at step {resume.step}")
@@ -136,10 +137,19 @@ def checked_resume(config: DictConfig, settings: PairSettings, policies: Mapping
     return resume
 
 
-def _check_fork(trainer: DictConfig, resume: Resume, learners: Sequence[Role]) -> None:
+def _check_players(settings: PairSettings, state: PairState) -> None:
+    """Raise UserError when the checkpoint is of two policies and the run of one that plays both roles, or reversed."""
+    was_tied = set(state.policies) == set(players(tied=True))
+    if was_tied != settings.tied:
+        trained = "one policy for both roles" if was_tied else "a policy for each role"
+        remedy = f"step {state.step} was trained with {trained}: set {str(was_tied).lower()}, or begin in a new folder"
+        raise UserError("longshort.tied", str(settings.tied).lower(), remedy)
+
+
+def _check_fork(trainer: DictConfig, resume: Resume, learners: Sequence[str]) -> None:
     """Raise UserError for a fork of an incomplete checkpoint, or one that would damage either run."""
     assert resume.step is not None
-    needed = [resume.source.policy_folder(role, resume.step) / "actor" for role in learners]
+    needed = [resume.source.policy_folder(name, resume.step) / "actor" for name in learners]
     needed.append(resume.source.pair_folder(resume.step) / DATA)
     lacking = [path for path in needed if not path.exists()]
     if lacking:
@@ -157,17 +167,17 @@ def _check_fork(trainer: DictConfig, resume: Resume, learners: Sequence[Role]) -
 
 
 def _check_policies(policies: Mapping[str, Any], state: PairState) -> None:
-    for role, was in state.policies.items():
-        now = policy_identity(policies[role])
+    for name, was in state.policies.items():
+        now = policy_identity(policies[name])
         for key, value in was.items():
             if now.get(key, value) == value or key in ("path", "saved"):
                 continue
             if key == "model":
                 key, value = "actor_rollout_ref.model.path", was["path"]
                 remedy = f"is another model than step {state.step} was trained from: give {value}, or"
-                raise UserError(f"longshort.policies.{role}.{key}", now["path"], f"{remedy} begin anew in a new folder")
+                raise UserError(f"{policy_key(name)}.{key}", now["path"], f"{remedy} begin anew in a new folder")
             remedy = f"step {state.step} was trained with {value}: give that, or begin anew in a new folder"
-            raise UserError(f"longshort.policies.{role}.{key}", now[key], remedy)
+            raise UserError(f"{policy_key(name)}.{key}", now[key], remedy)
 
 
 def _check_data(config: DictConfig, state: PairState, resume: Resume) -> None:
@@ -206,13 +216,13 @@ def _check_plan(
 def plan_of(settings: PairSettings, policies: Mapping[str, Any]) -> dict[str, int]:
     """Where the reward's ramps (step) and the learning rates' schedules (updates) of a run end, by configuration key.
 
-    What stays the same throughout has no end. `policies` are the resolved configurations by role.
+    What stays the same throughout has no end. `policies` are the resolved configurations by name.
     """
     ramps = {"mu": settings.weights.mu, **{f"terms.{name}": ramp for name, ramp in settings.weights.terms.items()}}
     plan = {f"longshort.reward.{key}.end_step": ramp.end_step for key, ramp in ramps.items() if ramp.start != ramp.end}
-    for role in ROLES:
-        updates = settings.schedule.updates(role)
-        for key, optimizer in _optimizers(role.value, policies[role.value]) if updates else ():
+    for name, roles in settings.players.items():
+        updates = settings.schedule.updates(roles[0])
+        for key, optimizer in _optimizers(name, policies[name]) if updates else ():
             kind = optimizer.get("warmup_style") or optimizer["lr_scheduler_type"]
             if kind != "constant" or optimizer["lr_warmup_steps_ratio"]:
                 plan[key] = optimizer_horizon(optimizer, updates)
@@ -225,8 +235,8 @@ def optimizer_horizon(optimizer: Mapping[str, Any], updates: int) -> int:
     return given if given > 0 else updates
 
 
-def _optimizers(role: str, policy: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    where = f"longshort.policies.{role}"
+def _optimizers(name: str, policy: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    where = policy_key(name)
     yield f"{where}.actor_rollout_ref.actor.optim.total_training_steps", policy["actor_rollout_ref"]["actor"]["optim"]
     if has_critic(policy):
         yield f"{where}.critic.optim.total_training_steps", policy["critic"]["optim"]
@@ -234,8 +244,8 @@ def _optimizers(role: str, policy: Mapping[str, Any]) -> Iterator[tuple[str, Map
 
 def _is_given(key: str, config: DictConfig, policies: Mapping[str, Any]) -> bool:
     """Whether the user gave the end, which otherwise follows from the schedule."""
-    for role in ROLES:
-        for name, optimizer in _optimizers(role.value, policies[role.value]):
+    for policy in policies:
+        for name, optimizer in _optimizers(policy, policies[policy]):
             if name == key:
                 return optimizer_horizon(optimizer, 0) > 0
     reward = plain_dict(config.longshort.reward)
@@ -261,9 +271,9 @@ def data_identity(config: DictConfig) -> dict[str, dict[str, Any]]:
 def _check_rotation(config: DictConfig, policies: Mapping[str, Any]) -> None:
     """Raise UserError for verl's own deletion of checkpoints, which would take a policy's and leave its partner's."""
     for key in ("max_actor_ckpt_to_keep", "max_critic_ckpt_to_keep", "remove_previous_ckpt_in_save"):
-        for role, policy in policies.items():
+        for name, policy in policies.items():
             if value := policy["trainer"].get(key):
-                where = "" if config.trainer.get(key) else f"longshort.policies.{role}."
+                where = "" if config.trainer.get(key) else f"{policy_key(name)}."
                 remedy = (
                     "would delete one policy's checkpoints alone; give longshort.keep_checkpoints, and leave it out"
                 )

@@ -1,7 +1,7 @@
 """Names of a policy's servers and sockets, which are visible to all processes of a node.
 
 Both policies of a run number their replicas from 0, so the role is part of each name. It is
-`rollout.custom.role`; without one, names are verl's own.
+`rollout.custom.role`, which is `tied` for a policy that plays both roles; without one, names are verl's own.
 """
 
 import os

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from longshort_reward.protocol import Role
-
 from verl_longshort.base.files import write_json
 from verl_longshort.base.progress import report
 
@@ -29,15 +27,15 @@ class Activity:
     total: int
     doing: str
     ranks: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The Ray node of each worker rank, per role."""
+    """The Ray node of each worker rank, per policy."""
     workers: Mapping[str, str] = field(default_factory=dict)
     """Ray's id of a worker's actor -> what it is."""
 
     def on_node(self, node: str) -> list[str]:
         """The worker ranks on a node, as "long rank 1"."""
         return [
-            f"{role} rank {rank}"
-            for role, nodes in self.ranks.items()
+            f"{name} rank {rank}"
+            for name, nodes in self.ranks.items()
             for rank, held in enumerate(nodes)
             if held == node
         ]
@@ -56,9 +54,9 @@ class ActivityFile:
         """Remember what the actors of workers are; written with the next `now`."""
         self._workers = dict(workers)
 
-    def set_ranks(self, ranks: Mapping[Role, list[str]]) -> None:
+    def set_ranks(self, ranks: Mapping[str, list[str]]) -> None:
         """Remember the Ray node of each worker rank; written with the next `now`."""
-        self._ranks = {role.value: list(nodes) for role, nodes in ranks.items()}
+        self._ranks = {name: list(nodes) for name, nodes in ranks.items()}
 
     def now(self, step: int, doing: str) -> None:
         """Say what begins."""

@@ -1,4 +1,4 @@
-"""Fine-tunes one role on joint trajectories with verl's own SFT trainer.
+"""Fine-tunes a policy for one role, or both, on joint trajectories with verl's own SFT trainer.
 
 `checked_config` checks what was given in seconds, `fine_tune` trains: in this process for one device, through
 torchrun for several. What torchrun starts is the package (`__main__.py`), so a multi-node run is

@@ -7,14 +7,21 @@ from textwrap import shorten
 from typing import Any
 
 from longshort_reward.errors import UserError
-from longshort_reward.protocol import ROLES, Role, RolePrompts
+from longshort_reward.protocol import ROLES, RolePrompts
 from omegaconf import DictConfig
 
 from verl_longshort.base.files import check_model
 from verl_longshort.base.folders import contents, real_folder, work_folder
 from verl_longshort.config.pair import PromptSettings, plain_dict
-from verl_longshort.data.records import Trajectory, load_trajectories
-from verl_longshort.data.sft_rows import RoleRow, fitting, held_out_problems, role_row
+from verl_longshort.core.policies import BOTH, roles_of
+from verl_longshort.data.sft_rows import (
+    RoleRow,
+    RoleTrajectory,
+    fitting,
+    held_out_problems,
+    load_role_trajectories,
+    role_row,
+)
 
 SUMMARY_FILE = "longshort_sft.json"
 """In the trained policy's folder: what it was trained on, and the losses."""
@@ -26,8 +33,8 @@ _MODEL_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py", "
 def check(config: DictConfig) -> None:
     """Raise UserError for a role, file, model path, folder or number that cannot be used. Light."""
     role = config.longshort.role
-    if role not in tuple(ROLES):
-        raise UserError("longshort.role", role, "must be long or short")
+    if role not in (*ROLES, BOTH):
+        raise UserError("longshort.role", role, "must be long, short or both")
     check_model(str(config.model.path), key="model.path")
     _check_output(config)
     _check_settings(config)
@@ -51,15 +58,18 @@ def check(config: DictConfig) -> None:
 
 
 def count_trajectories(config: DictConfig) -> int | None:
-    """How many trajectories are trained on; None when that is not known before the run. Raises UserError."""
-    role, limit = Role(config.longshort.role), config.data.train_max_samples
-    records = load_trajectories(config.data.train_files, role)
+    """How many trajectories are trained on, for both roles each twice; None when that is not known before the run.
+
+    Raises UserError.
+    """
+    roles, limit = roles_of(config.longshort.role), config.data.train_max_samples
+    records = load_role_trajectories(config.data.train_files, roles)
     if config.data.val_files:
-        load_trajectories(config.data.val_files, role, key="data.val_files")
+        load_role_trajectories(config.data.val_files, roles, key="data.val_files")
     if not records:
         rows = records.expected
         return rows if rows is None or limit <= 0 else min(rows, limit)
-    problems = [record.problem for record in (records[:limit] if limit > 0 else records)]
+    problems = [one.record.problem for one in (records[:limit] if limit > 0 else records)]
     held_out = held_out_problems(problems, config.longshort.held_out)
     return sum(problem not in held_out for problem in problems)
 
@@ -72,7 +82,7 @@ def check_rows(config: DictConfig) -> None:
     from verl_longshort.engines.loading import check_weights
     from verl_longshort.engines.tokenizers import check_chat, check_generation_config, load_tokenizer
 
-    model, data, role = config.model, config.data, Role(config.longshort.role)
+    model, data, roles = config.model, config.data, roles_of(config.longshort.role)
     prompts = prompts_of(config)
     check_weights(str(model.path), key="model.path", trust_remote_code=model.trust_remote_code)
     check_generation_config(str(model.path), key="model.path")
@@ -83,19 +93,20 @@ def check_rows(config: DictConfig) -> None:
         chat_template=model.custom_chat_template,
         files_key="model.trust_remote_code",
     )
-    check_chat(
-        tokenizer,
-        str(model.path),
-        key="model.path",
-        system=prompts.for_role(role),
-        prompt_key=f"longshort.environment.prompts.{role}",
-        template_key="model.custom_chat_template",
-    )
+    for role in roles:
+        check_chat(
+            tokenizer,
+            str(model.path),
+            key="model.path",
+            system=prompts.for_role(role),
+            prompt_key=f"longshort.environment.prompts.{role}",
+            template_key="model.custom_chat_template",
+        )
     room = data.max_token_len_per_gpu * config.engine.ulysses_sequence_parallel_size
     for key, limit in (("train", data.train_max_samples), ("val", data.val_max_samples)):
         files = data[f"{key}_files"]
-        records = load_trajectories(files, role, key=f"data.{key}_files") if files else []
-        rows = _rows(records[:limit] if limit > 0 else records, tokenizer, role, prompts, key=f"data.{key}_files")
+        records = load_role_trajectories(files, roles, key=f"data.{key}_files") if files else []
+        rows = _rows(records[:limit] if limit > 0 else records, tokenizer, prompts, key=f"data.{key}_files")
         kept = fitting(rows, data.max_length)
         longest = max((len(rows[index].ids) for index in kept), default=0)
         if (data.use_dynamic_bsz or measures(config)) and longest > room:
@@ -106,17 +117,16 @@ def check_rows(config: DictConfig) -> None:
             raise UserError("data.train_batch_size", data.train_batch_size, remedy)
 
 
-def _rows(
-    records: Sequence[Trajectory], tokenizer: Any, role: Role, prompts: RolePrompts, *, key: str
-) -> list[RoleRow]:
+def _rows(records: Sequence[RoleTrajectory], tokenizer: Any, prompts: RolePrompts, *, key: str) -> list[RoleRow]:
     rows = []
-    for number, record in enumerate(records, start=1):
+    for number, (role, record) in enumerate(records, start=1):
         try:
             rows.append(role_row(tokenizer, role, prompts, record))
         # a word that the tokenizer does not know is a plain exception of its library
         except Exception as error:
             remedy = f"cannot be rendered by the model's tokenizer and chat template ({shorten(str(error), 200)})"
-            raise UserError(key, f"trajectory {number} of the role", f"{remedy}: change it, or the prompts") from error
+            where = f"trajectory {number} of the role {role}"
+            raise UserError(key, where, f"{remedy}: change it, or the prompts") from error
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from longshort_reward.protocol import ROLES, Role
+from longshort_reward.protocol import ROLES
 from omegaconf import DictConfig
 from torch.utils.data import DistributedSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -232,10 +232,10 @@ def export(config: DictConfig, trainer: ReportingSFTTrainer, work: Path, output:
     model = work / f"global_step_{trainer.saved}" / "huggingface"
     if not (model / "config.json").is_file():
         raise RuntimeError(f"the trainer saved no model under {work}; see the messages above")
-    role = Role(config.longshort.role)
+    role = str(config.longshort.role)
     finish_export(model, config.model, role=role, prompts=prompts_of(config))
     prompts = dict(config.longshort.environment.prompts)
-    summary = {"role": str(role), "base": str(config.model.path), "prompts": prompts, **trainer.summary()}
+    summary = {"role": role, "base": str(config.model.path), "prompts": prompts, **trainer.summary()}
     write_json(model / SUMMARY_FILE, summary)
     replace_folder(model, output)
     shutil.rmtree(work, ignore_errors=True)

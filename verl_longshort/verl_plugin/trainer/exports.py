@@ -5,7 +5,7 @@ weights under peft's names; and a generation config that does not know where a t
 
 * with LoRA, the adapter beside it (`adapter`), as peft, vLLM and this package load it;
 * whole weights, adapters merged, in the dtype of the model that the training began with, which `config.json` names;
-* `generation_config.json` with the role's closing tags as `stop_strings`;
+* `generation_config.json` with the closing tags of its role, or of both, as `stop_strings`;
 * `longshort_policy.json` with role and system prompts (`base/policy_record.py`).
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from longshort_reward.protocol import Role, RolePrompts
+from longshort_reward.protocol import RolePrompts
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
@@ -38,7 +38,7 @@ def finish_export(
     folder: Path,
     model: DictConfig,
     *,
-    role: Role | None,
+    role: str | None,
     prompts: RolePrompts | None = None,
     adapter: Path | None = None,
 ) -> None:
@@ -47,7 +47,7 @@ def finish_export(
     Args:
         folder: as verl wrote it.
         model: verl's model configuration of the run.
-        role: of the policy; None for a model that writes whole answers alone.
+        role: long, short, or both for a policy that plays both; None for a model that writes whole answers alone.
         prompts: the system prompts that it was trained with.
         adapter: where the adapter of a LoRA run goes, with the files of `folder` that are not weights.
 

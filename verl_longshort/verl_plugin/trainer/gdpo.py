@@ -1,4 +1,6 @@
-"""`algorithm.adv_estimator=gdpo` (arXiv 2601.05242): each term of the reward is normalised by itself.
+"""Advantages of a batch's rows: of which rows they are computed together, and from which parts of the reward.
+
+`algorithm.adv_estimator=gdpo` (arXiv 2601.05242): each term of the reward is normalised by itself.
 
 A term's values are normalised within each group, multiplied by the term's weight of the step, added up, and whitened
 over the batch. The size of a weight then counts wherever several groups differ in what varies in them.
@@ -20,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import compute_gdpo_outcome_advantage, register_adv_est
 from verl.trainer.ppo.v1 import PPOTrainerSync
+from verl.trainer.ppo.v1.utils import MetricsAggregator
 
-from verl_longshort.verl_plugin.trainer.rows import on_grid
+from verl_longshort.verl_plugin.trainer.rows import joined, on_grid
 
 NAME = "gdpo"
 _OWN = "longshort_gdpo"
@@ -65,7 +68,7 @@ def gdpo_advantage(
 
 
 class TermTrainer(PPOTrainerSync):
-    """A verl trainer whose advantages can be made from the terms of the reward."""
+    """A verl trainer that says which rows are compared, and whose advantages can be made from the reward's terms."""
 
     def __init__(self, config: DictConfig) -> None:
         if config.algorithm.adv_estimator == NAME:
@@ -77,7 +80,23 @@ class TermTrainer(PPOTrainerSync):
     def credit(self) -> Credit:
         """Of the rows that the step learns from."""
 
+    def compared(self, batch: KVBatchMeta) -> list[KVBatchMeta]:
+        """The parts of a batch whose advantages are computed apart from each other: all of it, unless overridden."""
+        return [batch]
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        parts = self.compared(batch)
+        if len(parts) == 1:
+            return self._advantages_of(batch, metrics)
+        found, done = MetricsAggregator(), []
+        for part in parts:
+            own: dict[str, Any] = {}
+            done.append(self._advantages_of(part, own))
+            found.add_step_metrics(own, sample_count=len(part))
+        metrics.update(found.get_aggregated_metrics())
+        return joined(done).select_keys(batch.keys)
+
+    def _advantages_of(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         credit = self.credit()
         # verl's synthetic rows have no terms
         rows = [credit.rewards[key].terms if key in credit.rewards else {} for key in batch.keys]

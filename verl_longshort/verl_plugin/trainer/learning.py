@@ -12,19 +12,19 @@ def compares_group(config: DictConfig) -> bool:
     return compares(config.algorithm.adv_estimator) and config.actor_rollout_ref.rollout.n > 1
 
 
-def spread(synthetic: Sequence[bool], *, ranks: int, updates: int) -> list[int]:
-    """An order of a batch's rows in which each of its updates has as many real rows as any other, or one more.
+def spread(kinds: Sequence[int], *, ranks: int, updates: int) -> list[int]:
+    """An order of a batch's rows in which each of its updates has as many rows of a kind as any other, or one more.
 
     verl puts its synthetic rows behind the real ones, so that a step's last update could be made from a single row.
 
     Args:
-        synthetic: of each row, in verl's order: a part for each rank, each cut into `updates` mini batches.
+        kinds: of each row, in verl's order: a part for each rank, each cut into `updates` mini batches.
         ranks, updates: both divide the rows.
     """
-    part = len(synthetic) // ranks
+    part = len(kinds) // ranks
     order: list[int] = []
-    for begin in range(0, len(synthetic), part):
-        rows = sorted(range(begin, begin + part), key=lambda row: synthetic[row])
+    for begin in range(0, len(kinds), part):
+        rows = sorted(range(begin, begin + part), key=lambda row: kinds[row])
         order += [row for pile in range(updates) for row in rows[pile::updates]]
     return order
 

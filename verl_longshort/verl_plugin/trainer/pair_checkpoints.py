@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from longshort_reward.protocol import ROLES, Role
 from omegaconf import DictConfig
 
 from verl_longshort.base.checkpoint import DATA, PairState, Validation
 from verl_longshort.base.console import say
 from verl_longshort.config.pair import PairSettings, plain_dict
+from verl_longshort.core.policies import said_roles
 from verl_longshort.verl_plugin.checks.resume import (
     Resume,
     data_identity,
@@ -39,7 +39,7 @@ class PairCheckpoints:
         """The step after which the run begins."""
         self.saved: int | None = None
         """The step of the last checkpoint."""
-        self.written: dict[Role, int] = {}
+        self.written: dict[str, int] = {}
         """The step of the checkpoint that holds a policy's present weights."""
         self._settings = settings
         self._identity = identity
@@ -51,7 +51,7 @@ class PairCheckpoints:
         identity = {
             "plan": plan_of(settings, policies),
             "data": data_identity(config),
-            "policies": {role: policy_identity(policy) for role, policy in policies.items()},
+            "policies": {name: policy_identity(policy) for name, policy in policies.items()},
         }
         return cls(resume_point(config.trainer), settings, identity)
 
@@ -75,16 +75,15 @@ class PairCheckpoints:
         if is_fork:
             return start
         self.saved = self.first
-        saved = {role: policy.get("saved") for role, policy in state.policies.items()}
-        for role in ROLES:
-            folder = self.store.policy_folder(role, self.first)
-            if folder.is_dir() and saved.get(role) == self._identity["policies"][role]["saved"]:
-                self.written[role] = self.first
+        saved = {name: policy.get("saved") for name, policy in state.policies.items()}
+        for name, policy in self._identity["policies"].items():
+            if self.store.policy_folder(name, self.first).is_dir() and saved.get(name) == policy["saved"]:
+                self.written[name] = self.first
         if self.store.best_defect(self.first):
             self.store.restore_best(state)
         return start
 
-    def save(self, step: int, position: Mapping[str, Any], policies: Mapping[Role, Policy]) -> None:
+    def save(self, step: int, position: Mapping[str, Any], policies: Mapping[str, Policy]) -> None:
         """Save the pair after `step`, with the place in the training data.
 
         Raises UnwrittenError when the files cannot be written; what was written of the checkpoint is gone then.
@@ -93,8 +92,8 @@ class PairCheckpoints:
         try:
             # what a killed run left of this step may share files with whole checkpoints: never write into it
             self.store.discard(step)
-            for role, policy in policies.items():
-                self._save_policy(role, policy, step)
+            for policy in policies.values():
+                self._save_policy(policy, step)
             folder = self.store.pair_folder(step)
             folder.mkdir(parents=True, exist_ok=True)
             torch.save(position, folder / DATA)
@@ -111,22 +110,22 @@ class PairCheckpoints:
         self.saved = step
         self.prune()
 
-    def _save_policy(self, role: Role, policy: Policy, step: int) -> None:
-        written = self.written.get(role)
+    def _save_policy(self, policy: Policy, step: int) -> None:
+        written = self.written.get(policy.name)
         if written is not None:
             try:
-                self.store.share(role, step, written=written)
+                self.store.share(policy.name, step, written=written)
             except OSError as error:
-                say(f"{role}'s files of step {written} cannot be linked and are written again: {error}")
+                say(f"{policy.name}'s files of step {written} cannot be linked and are written again: {error}")
             else:
-                self.written[role] = step
+                self.written[policy.name] = step
                 return
         policy.save(step)
         if isinstance(policy, PolicyTrainer):
             folder, model = Path(policy.exported(step)), policy.config.actor_rollout_ref.model
             adapter = folder.with_name(ADAPTER)
-            finish_export(folder, model, role=role, prompts=self._settings.prompts, adapter=adapter)
-            self.written[role] = step
+            finish_export(folder, model, role=said_roles(policy.roles), prompts=self._settings.prompts, adapter=adapter)
+            self.written[policy.name] = step
 
     def prune(self) -> None:
         """Delete the checkpoints that need not be kept."""

@@ -2,7 +2,8 @@
 
 The pair owns the data, the replay buffer, the schedule and the checkpoints; each policy owns its weights
 (`PolicyTrainer`). A step: submit prompts, wait for joint trajectories, split the rows by role, reward each
-row, let the round's learners learn from their rows, give every engine its weights.
+row, let the round's learners learn from their rows, give every engine its weights. With `longshort.tied` one policy
+plays both roles and has the rows of both.
 """
 
 import copy
@@ -21,7 +22,7 @@ from verl.utils.debug import marked_timer
 
 from verl_longshort.base.console import say
 from verl_longshort.base.errors import RunStoppedError
-from verl_longshort.config.pair import Pools, plain_dict, settings_of
+from verl_longshort.config.pair import Pools, plain_dict, policy_key, settings_of
 from verl_longshort.verl_plugin.checks.policy_config import point_at_checkpoint
 from verl_longshort.verl_plugin.checks.verl_checks import check_by_verl
 from verl_longshort.verl_plugin.rollout.clients import PairClient, tokenizer_of
@@ -73,7 +74,7 @@ class PairTrainer(PPOTrainerSync):
         self.activity = ActivityFile(config.trainer.default_local_dir, self.schedule.total_steps)
         self._lines = StepLines(self.schedule.total_steps)
         self._texts: dict[str, tuple[str, str]] = {}
-        self._learned: dict[Role, tuple[KVBatchMeta, dict[str, float]]] = {}
+        self._learned: dict[str, tuple[KVBatchMeta, dict[str, float]]] = {}
         self._stop = StopFile(config.trainer.default_local_dir)
         self._draws = Draws()
         super().__init__(config)
@@ -126,12 +127,13 @@ class PairTrainer(PPOTrainerSync):
             manager = ResourcePoolManager(resource_pool_spec={"global_pool": nodes}, mapping={})
             manager.create_resource_pool()
             pools = manager.resource_pool_dict
-        self.policies: dict[Role, Policy] = {role: self._make_policy(role, pools) for role in ROLES}
+        players = self.settings.players
+        self.policies: dict[str, Policy] = {name: self._make_policy(name, players[name], pools) for name in players}
         for policy in self.policies.values():
             policy.init()
             if policy.global_steps != self.global_steps and isinstance(policy, PolicyTrainer):
-                raise RuntimeError(f"{policy.role} resumed at step {policy.global_steps}, not {self.global_steps}")
-        self.activity.set_ranks({role: policy.nodes() for role, policy in self.policies.items()})
+                raise RuntimeError(f"{policy.name} resumed at step {policy.global_steps}, not {self.global_steps}")
+        self.activity.set_ranks({name: policy.nodes() for name, policy in self.policies.items()})
         self.activity.set_workers({i: what for p in self.policies.values() for i, what in p.workers().items()})
         # verl's validation and task runner ask the trainer for these
         trained = next(policy for policy in self.policies.values() if isinstance(policy, PolicyTrainer))
@@ -141,24 +143,28 @@ class PairTrainer(PPOTrainerSync):
     def on_init_end(self) -> None:
         """The policies gave their engines their weights in their own `init`."""
 
-    def _make_policy(self, role: Role, pools: dict[str, Any] | None) -> Policy:
+    def policy_of(self, role: Role) -> Policy:
+        """The policy that plays a role."""
+        return next(policy for policy in self.policies.values() if role in policy.roles)
+
+    def _make_policy(self, name: str, roles: Sequence[Role], pools: dict[str, Any] | None) -> Policy:
         built = self.config.longshort.get("policy_configs")
         if not built:
             remedy = "start the run with `longshort train`: overrides per policy are merged before verl resolves"
             raise UserError("longshort.policy_configs", built, remedy)
-        config = DictConfig(plain_dict(built[role.value]))
-        resumed = self.checkpoints.source.policy_folder(role, self.global_steps) if self.global_steps else None
+        config = DictConfig(plain_dict(built[name]))
+        resumed = self.checkpoints.source.policy_folder(name, self.global_steps) if self.global_steps else None
         point_at_checkpoint(config, resumed)
-        check_by_verl(config, f"longshort.policies.{role}")
-        updates = self.schedule.updates(role)
+        check_by_verl(config, policy_key(name))
+        updates, total = self.schedule.updates(roles[0]), self.schedule.total_steps
         if updates == 0:
-            return FrozenPolicy(role, config)
-        return PolicyTrainer(role, config, updates=updates, total_steps=self.schedule.total_steps, pools=pools)
+            return FrozenPolicy(name, roles, config)
+        return PolicyTrainer(name, roles, config, updates=updates, total_steps=total, pools=pools)
 
     def get_llm_client(self) -> PairClient:
-        """The clients of both policies, as one object that verl hands to the agent loops."""
-        configs = {role: policy.config.actor_rollout_ref.model for role, policy in self.policies.items()}
-        clients = {role: policy.get_llm_client() for role, policy in self.policies.items()}
+        """The clients of both roles' policies, as one object that verl hands to the agent loops."""
+        configs = {role: self.policy_of(role).config.actor_rollout_ref.model for role in ROLES}
+        clients = {role: self.policy_of(role).get_llm_client() for role in ROLES}
         return PairClient(clients=clients, model_configs=configs)
 
     def get_teacher_client(self) -> None:
@@ -193,19 +199,22 @@ class PairTrainer(PPOTrainerSync):
             self._save_before_end(self.global_steps - 1, position)
             raise
         metrics.update(sampled)
-        learners = self.schedule.learners(self.global_steps)
-        for role, policy in self.policies.items():
+        roles = self.schedule.learners(self.global_steps)
+        learners = [policy for policy in self.policies.values() if policy.roles[0] in roles]
+        for policy in self.policies.values():
             # a pool of its own has room for engine and training; only learners' weights are about to change
-            if self.settings.pools is Pools.SHARED or role in learners:
+            if self.settings.pools is Pools.SHARED or policy in learners:
                 policy.sleep()
         rows = split_by_role(batch)
         with marked_timer("reward", timing_raw, color="yellow"):
             rewards = self._reward(rows, metrics)
         self._learned = {}
-        for role in learners:
-            with marked_timer(f"learn_{role}", timing_raw, color="blue"):
-                rows[role] = self._learn(role, rows[role], rewards, metrics)
-        batch = joined(list(rows.values()))
+        done = [rows[role] for role in ROLES if role not in roles]
+        for policy in learners:
+            assert isinstance(policy, PolicyTrainer)
+            with marked_timer(f"learn_{policy.name}", timing_raw, color="blue"):
+                done.append(self._learn(policy, [rows[role] for role in policy.roles], rewards, metrics))
+        batch = joined(done)
         # before the checkpoint: a run that is resumed from it has the step's trajectories, too
         with marked_timer("log_trajectories", timing_raw, color="green"):
             log_step(
@@ -232,30 +241,35 @@ class PairTrainer(PPOTrainerSync):
         return rewards
 
     def _learn(
-        self, role: Role, rows: KVBatchMeta, rewards: Mapping[str, RoleReward], metrics: dict[str, Any]
+        self,
+        policy: PolicyTrainer,
+        by_role: Sequence[KVBatchMeta],
+        rewards: Mapping[str, RoleReward],
+        metrics: dict[str, Any],
     ) -> KVBatchMeta:
-        """Let a policy learn from the rows that teach it; returns all rows, with padding."""
-        policy = self.policies[role]
-        assert isinstance(policy, PolicyTrainer)
-        tokens = own_tokens(rows)
-        teaching = teaching_rows({key: rewards[key] for key in rows.keys}, tokens, compares=policy.compares)
-        taught = sum(tokens[key] for key in teaching.keys)
-        learns = taught >= FEWEST_TOKENS
-        metrics.update(teaching.metrics(role))
-        metrics.update({f"{role}/own_tokens": taught, f"{role}/updated": float(learns)})
-        if not learns:
+        """Let a policy learn from the rows of its roles that teach it; returns all of them, with padding."""
+        rows, chosen = joined(list(by_role)), list[str]()
+        for role, own in zip(policy.roles, by_role, strict=True):
+            tokens = own_tokens(own)
+            teaching = teaching_rows({key: rewards[key] for key in own.keys}, tokens, compares=policy.compares)
+            taught = sum(tokens[key] for key in teaching.keys)
+            learns = taught >= FEWEST_TOKENS
+            metrics.update(teaching.metrics(role))
+            metrics.update({f"{role}/own_tokens": taught, f"{role}/updated": float(learns)})
+            chosen += teaching.keys if learns else ()
+        if not chosen:
             return rows
-        self.activity.now(self.global_steps, f"{role} learns")
-        self.checkpoints.written.pop(role, None)
-        left_out = rows.select_keys([key for key in rows.keys if key not in set(teaching.keys)])
+        self.activity.now(self.global_steps, f"{policy.name} learns")
+        self.checkpoints.written.pop(policy.name, None)
+        left_out = rows.select_keys([key for key in rows.keys if key not in set(chosen)])
         batch, learned, timing = policy.learn(
-            rows.select_keys(list(teaching.keys)),
+            rows.select_keys(chosen),
             self.global_steps,
-            update=self.schedule.updates(role, until=self.global_steps),
+            update=self.schedule.updates(policy.roles[0], until=self.global_steps),
             credit=Credit.of(rewards, self.settings.weights, self.global_steps),
         )
-        self._learned[role] = (batch, timing)
-        metrics.update({f"{role}/{name}": value for name, value in learned.items()})
+        self._learned[policy.name] = (batch, timing)
+        metrics.update({f"{policy.name}/{name}": value for name, value in learned.items()})
         return joined([batch, left_out])
 
     def on_step_end(self) -> None:
@@ -275,13 +289,13 @@ class PairTrainer(PPOTrainerSync):
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         metrics["training/round"] = self.schedule.round_of(global_steps)
         metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
-        for role, (rows, timing) in self._learned.items():
-            policy = self.policies[role]
+        for policy_name, (rows, timing) in self._learned.items():
+            policy = self.policies[policy_name]
             assert isinstance(policy, PolicyTrainer)
             own: dict[str, Any] = {}
             times = {**timing, "gen": timing_raw["gen"], "step": timing_raw["step"]}
             policy._compute_metrics(rows, own, times, global_steps=global_steps, epoch=epoch)
-            metrics.update({f"{role}/{name}": value for name, value in own.items()})
+            metrics.update({f"{policy_name}/{name}": value for name, value in own.items()})
         self._say(metrics, timing_raw)
 
     # ---- the console -------------------------------------------------------------------------------
@@ -314,7 +328,7 @@ class PairTrainer(PPOTrainerSync):
 
     def _read_texts(self, batch: KVBatchMeta) -> None:
         for role, rows in split_by_role(batch).items():
-            self._texts.update(read_texts(rows, tokenizer_of(self.policies[role].config.actor_rollout_ref.model)))
+            self._texts.update(read_texts(rows, tokenizer_of(self.policy_of(role).config.actor_rollout_ref.model)))
 
     def _dump_generations(
         self,
@@ -361,7 +375,7 @@ class PairTrainer(PPOTrainerSync):
     def on_validate_end(self) -> None:
         """Keep the checkpoint whose pair has the best accuracy-efficiency score against the starting pair."""
         self.best_pair.choose(
-            lambda step: {role: policy.exported(step) for role, policy in self.policies.items()},
+            lambda step: {role: self.policy_of(role).exported(step) for role in ROLES},
         )
         self.checkpoints.prune()
         if self.config.trainer.get("val_only"):

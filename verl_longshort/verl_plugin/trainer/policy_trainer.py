@@ -1,11 +1,12 @@
 """One policy of the pair: a complete verl trainer that is given its rows instead of sampling them.
 
 `PolicyTrainer` owns what one verl policy owns (actor, reference, critic, rollout servers, weight sync,
-optimizer, checkpoint); verl's public `step()` does all the learning. `FrozenPolicy` is a policy that learns in no
-round: only a server.
+optimizer, checkpoint); verl's public `step()` does all the learning. It plays one role, or both (tied).
+`FrozenPolicy` is a policy that learns in no round: only a server.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from verl_longshort.verl_plugin.run.activity import node_of_worker
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon, spread
 from verl_longshort.verl_plugin.trainer.replay import PresetBatch
+from verl_longshort.verl_plugin.trainer.rows import kinds_of, parts_by_role
 
 
 class ExistingPools(ResourcePoolManager):
@@ -44,7 +46,8 @@ class PolicyTrainer(TermTrainer):
     """A policy that learns in some rounds.
 
     Args:
-        role: the role it plays.
+        name: its name in the run.
+        roles: those that it plays; it learns from the rows of all of them.
         config: its own resolved verl configuration.
         updates: steps of the run in which it learns, the horizon of its learning rate.
         total_steps: steps of the whole run.
@@ -52,9 +55,17 @@ class PolicyTrainer(TermTrainer):
     """
 
     def __init__(
-        self, role: Role, config: DictConfig, *, updates: int, total_steps: int, pools: dict[str, Any] | None
+        self,
+        name: str,
+        roles: Sequence[Role],
+        config: DictConfig,
+        *,
+        updates: int,
+        total_steps: int,
+        pools: dict[str, Any] | None,
     ) -> None:
-        self.role = role
+        self.name = name
+        self.roles = tuple(roles)
         self._updates = updates
         self._total_steps = total_steps
         self._pools = pools
@@ -83,7 +94,7 @@ class PolicyTrainer(TermTrainer):
             )
             return
         # placement groups are named after their pool: two pools of one name would be one
-        own = f"{self.role}_pool"
+        own = f"{self.name}_pool"
         self.resource_pool_manager = ResourcePoolManager(
             resource_pool_spec={own: made.resource_pool_spec["global_pool"]},
             mapping=dict.fromkeys(made.mapping, own),
@@ -104,18 +115,22 @@ class PolicyTrainer(TermTrainer):
         self, batch: KVBatchMeta, metrics: dict[str, Any], logging_prefix: str = "global_seqlen", **more: Any
     ) -> KVBatchMeta:
         batch = super()._balance_batch(batch, metrics, logging_prefix, **more)
-        synthetic = [tag.get("is_padding", False) for tag in batch.tags]
+        kinds = kinds_of(batch)
         actor, trainer = self.config.actor_rollout_ref.actor, self.config.trainer
         mini = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
-        if any(synthetic) and len(batch) % mini == 0:
+        if len(set(kinds)) > 1 and len(batch) % mini == 0:
             ranks = trainer.nnodes * trainer.n_gpus_per_node // sequence_parallel(actor)
-            batch.reorder(spread(synthetic, ranks=ranks, updates=len(batch) // mini))
+            batch.reorder(spread(kinds, ranks=ranks, updates=len(batch) // mini))
         return batch
+
+    def compared(self, batch: KVBatchMeta) -> list[KVBatchMeta]:
+        """Rows of different roles have different rewards: each role's are compared as if it had a policy of its own."""
+        return parts_by_role(batch) if len(self.roles) > 1 else [batch]
 
     def workers(self) -> dict[str, str]:
         """Ray's id of each worker's actor -> what it is."""
         workers = enumerate(self.actor_rollout_wg.workers)
-        return {worker._actor_id.hex(): f"worker rank {rank} of the {self.role} policy" for rank, worker in workers}
+        return {worker._actor_id.hex(): f"worker rank {rank} of the {self.name} policy" for rank, worker in workers}
 
     def credit(self) -> Credit:
         """See `TermTrainer`."""
@@ -173,8 +188,9 @@ class PolicyTrainer(TermTrainer):
 class FrozenPolicy:
     """A policy that serves only: no worker group, no optimizer, nothing to save."""
 
-    def __init__(self, role: Role, config: DictConfig) -> None:
-        self.role = role
+    def __init__(self, name: str, roles: Sequence[Role], config: DictConfig) -> None:
+        self.name = name
+        self.roles = tuple(roles)
         self.config = config
         self.global_steps = 0
 

@@ -19,6 +19,24 @@ def split_by_role(batch: KVBatchMeta) -> dict[Role, KVBatchMeta]:
     return {role: batch.select_keys(own) for role, own in keys.items()}
 
 
+def kinds_of(batch: KVBatchMeta) -> list[int]:
+    """What each row is: the place of its role in `ROLES`, behind them verl's synthetic rows."""
+    return [
+        len(ROLES) if tag.get("is_padding", False) else ROLES.index(ReplayKey.of(key).role)
+        for key, tag in zip(batch.keys, batch.tags, strict=True)
+    ]
+
+
+def parts_by_role(batch: KVBatchMeta) -> list[KVBatchMeta]:
+    """The rows of each role, as far as there are any; verl's synthetic rows, which are of no role, with the first."""
+    kinds = dict(zip(batch.keys, kinds_of(batch), strict=True))
+    there = sorted({kind for kind in kinds.values() if kind < len(ROLES)}) or [len(ROLES)]
+    parts: dict[int, list[str]] = {kind: [] for kind in there}
+    for key, kind in kinds.items():
+        parts[kind if kind in parts else there[0]].append(key)
+    return [batch.select_keys(keys) for keys in parts.values()]
+
+
 def joined(batches: list[KVBatchMeta]) -> KVBatchMeta:
     """All rows of several batches of one partition."""
     return KVBatchMeta(

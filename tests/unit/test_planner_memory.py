@@ -216,10 +216,11 @@ def test_twice_the_shards_take_half_the_memory(one):
     assert half.host == pytest.approx(state_memory(one, QWEN).host / 2)
 
 
-def pair(shared=True, **changes):
-    policies = {role: PolicyUse(engine=engine(), trained=trained(**changes), updates=10) for role in ("long", "short")}
+def pair(shared=True, names=("long", "short"), **changes):
+    policies = {name: PolicyUse(engine=engine(), trained=trained(**changes), updates=10) for name in names}
     return ReinforcementWork(
         policies=policies,
+        rows=3 - len(names),
         shared_pool=shared,
         steps=20,
         prompts=96,
@@ -247,6 +248,16 @@ def test_a_shared_pool_holds_both_policies():
     assert set(table.parts["short: KV cache"]) == {GENERATING}
     assert set(table.parts["long: engine asleep"]) == {"long learns", "short learns"}
     assert table.total(GENERATING) == pytest.approx(0.8 * GPU + 2 * 12 * QWEN.parameters / 8 + 4 * GIB)
+
+
+def test_one_policy_for_both_roles_takes_half():
+    (two,), (one,) = MAKER.reinforce(pair()), MAKER.reinforce(pair(names=("tied",)))
+    assert one.phases == [GENERATING, SENDING, "tied learns"]
+    assert one.total(GENERATING) - 4 * GIB == pytest.approx((two.total(GENERATING) - 4 * GIB) / 2)
+    # the partner's state and its sleeping engine are not there
+    absent = sum(two.parts[f"short: {part}"]["long learns"] for part in ("weights, fp32", "optimizer", "engine asleep"))
+    assert one.total("tied learns") == pytest.approx(two.total("long learns") - absent)
+    assert one.host == pytest.approx(two.host / 2)
 
 
 def test_offloaded_policies_are_on_the_gpu_for_their_update_and_to_send():

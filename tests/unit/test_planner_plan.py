@@ -211,6 +211,12 @@ def test_hours_of_fine_tuning():
     assert made.hours == pytest.approx(0.1 + seconds / 3600)
 
 
+def test_one_policy_for_both_roles_learns_from_two_rows_of_each_trajectory():
+    one, two = maker().reinforce(reinforce()), maker().reinforce(reinforce(rows=2))
+    assert two.trained == 2 * one.trained > 0
+    assert two.generated == one.generated
+
+
 def test_twice_the_gpus_take_half_the_time_of_learning_and_generation():
     once, twice = (
         maker(assume__startup_minutes=1e-9, assume__step_overhead_s=1e-9, assume__disk_gb_per_s=1e9).reinforce(

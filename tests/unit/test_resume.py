@@ -86,12 +86,12 @@ def saved(run, *steps):
     """The checkpoints that a run with these overrides writes."""
     config = config_of(run)
     settings = settings_of(config)
-    policies = build_policy_configs(config, settings.schedule)
+    policies = build_policy_configs(config, settings.schedule, tied=settings.tied)
     store = CheckpointStore(config.trainer.default_local_dir)
     for step in steps:
-        for role in ROLES:
-            (store.policy_folder(role, step) / "actor").mkdir(parents=True)
-            torch.save({}, store.policy_folder(role, step) / "actor" / "model_world_size_1_rank_0.pt")
+        for name in policies:
+            (store.policy_folder(name, step) / "actor").mkdir(parents=True)
+            torch.save({}, store.policy_folder(name, step) / "actor" / "model_world_size_1_rank_0.pt")
         store.pair_folder(step).mkdir(parents=True)
         torch.save({}, store.pair_folder(step) / "data.pt")
         state = PairState(
@@ -110,7 +110,8 @@ def goes_on(run, changes=()):
     """The lines that are said when a run goes on."""
     config = config_of(run, changes)
     settings = settings_of(config)
-    return checked_resume(config, settings, build_policy_configs(config, settings.schedule)).notes
+    policies = build_policy_configs(config, settings.schedule, tied=settings.tied)
+    return checked_resume(config, settings, policies).notes
 
 
 def refused(run, changes, *words):
@@ -120,6 +121,25 @@ def refused(run, changes, *words):
     assert "\n" not in text
     for word in words:
         assert str(word) in text, text
+
+
+def test_one_policy_goes_on_from_one_and_two_from_two(run, tmp_path):
+    both = {**run, "longshort.schedule": "[both,both]"}
+    tied = {**both, "longshort.tied": "true"}
+    saved(both, 2)
+    trained = "longshort.tied = true: step 2 was trained with a policy for each role: set false"
+    refused(both, {"longshort.tied": "true"}, trained)
+    elsewhere = {**tied, "trainer.default_local_dir": tmp_path / "tied"}
+    store = saved(elsewhere, 2)
+    assert goes_on(elsewhere) == []
+    trained = "longshort.tied = false: step 2 was trained with one policy for both roles: set true"
+    refused(elsewhere, {"longshort.tied": "false"}, trained)
+    assert goes_on(tied, fork(store, 2, tmp_path)) == []
+    rank = {"actor_rollout_ref.model.lora_rank": 4}
+    refused(elsewhere, rank, "longshort.policies.long.actor_rollout_ref.model.lora_rank = 4: step 2 was trained with 0")
+    missing = store.policy_folder("tied", 2) / "actor"
+    (missing / "model_world_size_1_rank_0.pt").unlink()
+    refused(elsewhere, {}, "is gone or incomplete", missing)
 
 
 def fork(store, step, tmp_path):

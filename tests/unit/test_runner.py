@@ -85,6 +85,25 @@ def test_a_pair_is_evaluated(data: Path, models: dict[str, Path]) -> None:
     assert json.loads((data.parent / "L0S0.json").read_text())["accuracy"]["value"] == pytest.approx(1 / 6)
 
 
+def test_a_model_that_plays_both_roles_is_loaded_once(
+    data: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, int]] = []
+    open_engine = runner.open_engine
+
+    def opening(path: str, *arguments: Any, engines_of_command: int, **options: Any) -> Any:
+        opened.append((path, engines_of_command))
+        return open_engine(path, *arguments, engines_of_command=engines_of_command, **options)
+
+    monkeypatch.setattr(runner, "open_engine", opening)
+    summary = evaluate(overrides("tied", data, long=models["single"], short=models["single"]))
+    assert opened == [(str(models["single"]), 1)]
+    assert summary.stop_reasons == {"answered": 6}
+    assert summary.tokens_by_role == {"long": 3.0, "short": 5.0}
+    evaluate(pair("two", data, models))
+    assert opened[1:] == [(str(models[role]), 2) for role in ("long", "short")]
+
+
 def test_rethinks_and_stop_reasons_are_counted(data: Path, models: dict[str, Path]) -> None:
     more = ["longshort.environment.max_turns=4", "longshort.limit=2"]
     summary = evaluate(pair("asking", data, models, *more, short="asking"))

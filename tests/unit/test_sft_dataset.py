@@ -41,10 +41,13 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
-def dataset(path: Path, role: str, **config: Any) -> TrajectoryDataset:
+def _settings(role: str, **config: Any) -> dict[str, Any]:
     prompts = {"long": PROMPTS.long, "short": PROMPTS.short}
-    settings = {"role": role, "prompts": prompts, "max_length": 200, **config}
-    return TrajectoryDataset(str(path), build_tokenizer(), settings)
+    return {"role": role, "prompts": prompts, "max_length": 200, **config}
+
+
+def dataset(path: Path, role: str, **config: Any) -> TrajectoryDataset:
+    return TrajectoryDataset(str(path), build_tokenizer(), _settings(role, **config))
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -55,6 +58,25 @@ def test_the_loss_is_on_the_own_turns(tmp_path: Path, kind: str) -> None:
         learnt = build_tokenizer().decode(row["input_ids"][row["loss_mask"] == 1])
         assert learnt == " ".join(text for speaker, text in TURNS if speaker == role)
         assert row["position_ids"].tolist() == list(range(len(row["input_ids"])))
+
+
+def test_one_model_for_both_roles_has_the_rows_of_both(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [RECORD, RECORD, {**RECORD, "turns": RECORD["turns"][:1]}])
+    rows = dataset(path, "both").rows
+    alone = {role: dataset(path, role).rows for role in ROLES}
+    assert [len(alone[role]) for role in ROLES] == [3, 2]
+    expected = [
+        alone[Role.LONG][0],
+        alone[Role.SHORT][0],
+        alone[Role.LONG][1],
+        alone[Role.SHORT][1],
+        alone[Role.LONG][2],
+    ]
+    for row, other in zip(rows, expected, strict=True):
+        assert all(torch.equal(row[name], other[name]) for name in row)
+    # a share of the rows has both roles
+    some = TrajectoryDataset(str(path), build_tokenizer(), _settings("both"), max_samples=2)
+    assert [len(row["input_ids"]) for row in some.rows] == [len(row["input_ids"]) for row in rows[:2]]
 
 
 def test_rows_equal_the_views_of_a_rollout(tmp_path: Path) -> None:

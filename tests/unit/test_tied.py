@@ -17,6 +17,7 @@ from verl_longshort.config.compose import compose_config
 from verl_longshort.config.pair import settings_of
 from verl_longshort.core.policies import POLICIES, players, roles_of, said_roles
 from verl_longshort.core.schedule import Schedule
+from verl_longshort.recipe.recipe import load_recipe, recipe_folder
 from verl_longshort.verl_plugin.checks.policy_config import build_policy_configs
 from verl_longshort.verl_plugin.trainer.learning import spread
 
@@ -205,3 +206,24 @@ def test_the_record_of_an_exported_policy(tmp_path: Any) -> None:
     assert prompt_warnings(dict.fromkeys(ROLES, str(tmp_path)), prompts) == []
     (line,) = prompt_warnings(dict.fromkeys(ROLES, str(tmp_path)), RolePrompts(long="think", short="other"))
     assert "prompts.short" in line
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "small_cpu", "qwen7b", "llama8b"])
+def test_every_recipe_runs_tied(name: str) -> None:
+    path = recipe_folder() / f"{name}.yaml"
+    recipe = load_recipe(path, ["tied=true", "output=runs/x"])
+    stages = {stage.name: list(stage.command) for stage in recipe.stages}
+    assert "longshort.role=both" in stages["sft-tied"]
+    assert not {"sft-long", "sft-short"} & stages.keys()
+    assert set(recipe.settings["schedule"]) == {"both"}
+    assert "longshort.tied=true" in stages["train"]
+    models = {word.partition("=")[2] for word in stages["train"] if word.endswith("sft/tied")}
+    assert models == {"runs/x/sft/tied"}
+    step = recipe.settings["steps_per_round"]
+    folder = f"runs/x/pair/tied/global_step_{step}/actor/huggingface"
+    assert {word for word in stages["evaluate-L1S1"] if "models." in word} == {
+        f"longshort.models.{role}={folder}" for role in ROLES
+    }
+    untied = {stage.name: list(stage.command) for stage in load_recipe(path, []).stages}
+    assert {"sft-long", "sft-short"} <= untied.keys()
+    assert not any("tied" in word for command in untied.values() for word in command)

@@ -25,8 +25,8 @@ A command is a list of arguments; a list within it (`${limits}`) is spliced in, 
 argument: ...}`. Several commands of one stage, run one after the other, are `commands`, a list of such lists. A plain
 string is a script for bash. Null is written `null` in arguments. `round` has `number` (from 1), `label` (`L2S1`: the
 pair after that round) and `step`; `last_round` is the last one, `rounds` the schedule in one word, for an argument.
-`${at_most:4,${gpu.count}}` is the smaller of two numbers, `${either:${tied},a,b}` is a where the key tied is true, else b;
-a and b may be keys of whole lists (`${more}`). `device: cpu` keeps all stages off the machine's GPUs.
+`${at_most:4,${gpu.count}}` is the smaller of two numbers, `${either:${tied},a,b}` is a where the key `tied` is true,
+else b; either may be a key of more (`${more}`). `device: cpu` keeps all stages off the machine's GPUs.
 """
 
 import hashlib

@@ -15,6 +15,7 @@ from longshort_reward.protocol import ROLES, Role
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from verl_longshort.core.policies import TIED
 from verl_longshort.report.page import Section, fragment
 from verl_longshort.report.run_dir import Run
 from verl_longshort.report.svg import Ink, captioned, legend_below, plot
@@ -57,7 +58,13 @@ class Panel:
 
 
 def _of_both(key: str) -> list[Curve]:
+    """Of the rows of each role."""
     return [Curve(f"long/{key}", "long", Ink.LONG), Curve(f"short/{key}", "short", Ink.SHORT)]
+
+
+def _of_policies(key: str) -> list[Curve]:
+    """Of each policy: one for each role, or one for both."""
+    return [*_of_both(key), Curve(f"{TIED}/{key}", TIED, Ink.PAIR)]
 
 
 PANELS = (
@@ -93,26 +100,27 @@ PANELS = (
             Curve("pair/stop/token_budget", "token limit", Ink.MUTED),
         ],
     ),
-    Panel("KL to the SFT model", "The penalty in the loss, before its coefficient.", _of_both("actor/kl_loss")),
-    Panel("KL of an update", "Policy after the update against the one that sampled.", _of_both("actor/ppo_kl")),
+    Panel("KL to the SFT model", "The penalty in the loss, before its coefficient.", _of_policies("actor/kl_loss")),
+    Panel("KL of an update", "Policy after the update against the one that sampled.", _of_policies("actor/ppo_kl")),
     Panel(
         "KL of engine and actor",
         "Between the probabilities that the engine sampled with and the actor's, for the same weights (k3, in nats).",
-        _of_both("rollout_corr/k3_kl"),
+        _of_policies("rollout_corr/k3_kl"),
     ),
     Panel(
         "Importance weights",
         "Rollout correction: mean weight of a learner's own tokens, and the share that was truncated.",
         [
-            *_of_both("rollout_corr/rollout_is_mean"),
+            *_of_policies("rollout_corr/rollout_is_mean"),
             Curve("long/rollout_corr/rollout_is_ratio_fraction_high", "long, truncated", Ink.LONG, dashed=True),
             Curve("short/rollout_corr/rollout_is_ratio_fraction_high", "short, truncated", Ink.SHORT, dashed=True),
+            Curve(f"{TIED}/rollout_corr/rollout_is_ratio_fraction_high", "tied, truncated", Ink.PAIR, dashed=True),
         ],
         from_zero=True,
     ),
-    Panel("Learning rate", "Of the policy that learns.", _of_both("actor/lr"), from_zero=True),
-    Panel("Entropy", "Of the learner's own tokens, in nats.", _of_both("actor/entropy")),
-    Panel("Gradient norm", "Before clipping.", _of_both("actor/grad_norm")),
+    Panel("Learning rate", "Of the policy that learns.", _of_policies("actor/lr"), from_zero=True),
+    Panel("Entropy", "Of the learner's own tokens, in nats.", _of_policies("actor/entropy")),
+    Panel("Gradient norm", "Before clipping.", _of_policies("actor/grad_norm")),
     Panel(
         "Seconds per step",
         "Whole step and the trajectories' part of it.",

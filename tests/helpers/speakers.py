@@ -91,7 +91,7 @@ def _teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, roles: S
     rng = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(STEPS):
-        views = [_view(tokenizer, roles[number % len(roles)], rng) for number in range(BATCH)]
+        views = [_view(tokenizer, roles[number % len(roles)], rng) for number in range(BATCH * len(roles))]
         ids, labels = _padded(views, tokenizer.pad_token_id)
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()

@@ -200,7 +200,7 @@ def test_the_record_of_an_exported_policy(tmp_path: Any) -> None:
     import json
 
     prompts = RolePrompts(long="think", short="answer")
-    record = policy_record(ROLES, prompts, base="somewhere")
+    record = policy_record(said_roles(ROLES), prompts, base="somewhere")
     assert record == {"role": "both", "prompts": {"long": "think", "short": "answer"}, "base": "somewhere"}
     (tmp_path / "longshort_policy.json").write_text(json.dumps(record))
     assert prompt_warnings(dict.fromkeys(ROLES, str(tmp_path)), prompts) == []

@@ -145,7 +145,8 @@ def train(config: DictConfig, overrides: Sequence[str]) -> None:
     run_verl(config, pools=pools, models=models, command=("longshort", "train", *overrides))
     best = CheckpointStore(config.trainer.default_local_dir).read_best()
     if best:
-        say(f"best pair: step {best['best']['step']}, {best['models']['long']} and {best['models']['short']}")
+        models_of_best = " and ".join(dict.fromkeys(best["models"][role] for role in ROLES))
+        say(f"best pair: step {best['best']['step']}, {models_of_best}")
 
 
 def train_single(config: DictConfig, overrides: Sequence[str]) -> None:

@@ -162,6 +162,8 @@ TOUCHES: dict[str, list[Touch]] = {
     "trainer/gdpo.py": [
         *overridden(TRAINER, "PPOTrainer", _compute_advantage="batch metrics"),
         called("verl.trainer.ppo.core_algos", "register_adv_est", "name_or_enum"),
+        called("verl.trainer.ppo.v1.utils", "MetricsAggregator.add_step_metrics", "metrics sample_count"),
+        called("verl.trainer.ppo.v1.utils", "MetricsAggregator.get_aggregated_metrics"),
         called(
             "verl.trainer.ppo.core_algos",
             "compute_gdpo_outcome_advantage",

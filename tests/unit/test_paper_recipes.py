@@ -36,11 +36,14 @@ CONFIGS = {
     **{name: name for name in ("chunk", "weigh", "coldstart", "sft", "eval")},
 }
 # What the launcher and the dry run read, beside what stands in commands.
+ONE_OF = {"two_policies": "policies", "one_policy": "policies"}
+"""Keys of which one takes the place of another."""
 READ_ELSEWHERE = {
     "output",
     "seed",
     "show",
     "schedule",
+    "policies",
     "environment",
     "stall_minutes",
     "stages",
@@ -110,7 +113,7 @@ def test_every_key_is_used(name):
     text = "".join((RECIPES / file).read_text() for file in ("paper.yaml", f"{name}.yaml"))
     settings = yaml.safe_load((RECIPES / "paper.yaml").read_text())
     keys = [
-        f"{key}.{part}" if isinstance(value, dict) else key
+        f"{ONE_OF.get(key, key)}.{part}" if isinstance(value, dict) else key
         for key, value in settings.items()
         for part in (value if isinstance(value, dict) else [""])
         if key not in READ_ELSEWHERE

@@ -26,7 +26,8 @@ def weighed(
     rng = np.random.default_rng(0)
     flip = flip or [0.0] * len(metric)
     surprises = [(e + spread * rng.standard_normal(8)).tolist() for e in entropy or [0.0] * (len(metric) + 1)]
-    counts = {"right": 0, "samples": 8, "p": 0.0, "p_low": 0.0, "p_high": 1.0}
+    start = {"right": 0, "samples": 8, "answers": ["1"] * 8, "forced": {"right": 0, "samples": 8, "surprises": [0.0]}}
+    counts = {**start, "p": 0.0, "p_low": 0.0, "p_high": 1.0}
     thoughts = [
         {"text": "t", "kind": "", "tokens": 1, **counts, "m": m, "delta": 0.0, "bound": 0.0, "flip": f, "surprises": s}
         for m, f, s in zip(metric, flip, surprises[1:], strict=True)
@@ -35,7 +36,7 @@ def weighed(
         {
             **{"id": name, "problem": "p", "ground_truth": 1, "chain": "t" * len(thoughts), "separator": ""},
             "thoughts": thoughts,
-            "p_start": {"right": 0, "samples": 8, "surprises": surprises[0]},
+            "p_start": {**start, "surprises": surprises[0]},
             **{"tokenizer": "t", "model": "m"},
         }
     )
@@ -132,3 +133,37 @@ def test_surprise_needs_surprises() -> None:
     record = Weighed.model_validate(content)
     with pytest.raises(UserError, match="has no surprises"):
         select(record, rule="surprise")
+
+
+def with_answers(answers: list[list[str]], forced: list[float]) -> Weighed:
+    """A record whose rollouts surprise alike everywhere; `answers` and the forced entropy are of all prefixes."""
+    record = weighed([0.0] * (len(answers) - 1), entropy=[30.0] * len(answers), spread=10.0).to_record()
+    rng = np.random.default_rng(1)
+    for counts, named, entropy in zip([record["p_start"], *record["thoughts"]], answers, forced, strict=True):
+        surprises = (entropy + 0.1 * rng.standard_normal(8)).tolist()
+        counts |= {"answers": named, "forced": {"right": 0, "samples": 8, "surprises": surprises}}
+    return Weighed.model_validate(record)
+
+
+def test_forced_answers_decide_where_wording_hides_it() -> None:
+    record = with_answers([["1"]] * 4, [LN10, LN10, 0, 0])
+    assert select(record, rule="answer") == [True, True, False]
+    assert select(record, rule="surprise") == [True, False, False]
+
+
+def test_answers_that_agree_decide() -> None:
+    scattered, two, agreed = list("12345678"), list("11112222"), ["2"] * 8
+    record = with_answers([scattered, scattered, two, two, agreed], [0.0] * 5)
+    assert select(record, rule="entropy") == [True, True, False, True]
+    assert select(record, rule="entropy", nats=2.0) == [True, False, False, False]
+    silent = with_answers([scattered, [""] * 8, agreed], [0.0] * 3)
+    assert select(silent, rule="entropy") == [True, True]
+
+
+@pytest.mark.parametrize(("rule", "remedy"), [("answer", "longshort.forced.samples=8"), ("entropy", "no answers")])
+def test_records_without_answers_are_refused(rule: str, remedy: str) -> None:
+    record = weighed([0.1, 0.2]).to_record()
+    for counts in (record["p_start"], *record["thoughts"]):
+        del counts["answers"], counts["forced"]
+    with pytest.raises(UserError, match=remedy):
+        select(Weighed.model_validate(record), rule=rule)

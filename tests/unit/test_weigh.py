@@ -340,8 +340,11 @@ def test_summary_without_any_record() -> None:
 
 def test_rollouts_are_counted() -> None:
     rollouts = [
-        Rollout(correct=True, surprisal=0.1, ended=True, text="4"),
+        Rollout(correct=True, surprisal=0.1, ended=True, text="4", answer="4"),
         Rollout(correct=False, surprisal=2.0, ended=False, text="7 , or"),
     ]
     expected = {"right": 1, "samples": 2, "surprises": [0.1, 2.0], "ended": 1, "example": "4"}
-    assert rollout_counts(rollouts).to_record() == expected
+    assert rollout_counts(rollouts).to_record() == {**expected, "answers": ["4", ""]}
+    forced = rollout_counts(rollouts[:1], rollouts).forced
+    assert forced is not None
+    assert forced.to_record() == expected

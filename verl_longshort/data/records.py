@@ -105,8 +105,8 @@ class Chunked(Chain):
         return self
 
 
-class RolloutCounts(StageRecord):
-    """Rollouts from one prefix: how many there were and how many reached the correct answer."""
+class AnswerCounts(StageRecord):
+    """Answers behind one prefix: how many there were and how many were correct."""
 
     correct: Annotated[Count, Field(alias="right")]
     samples: Count
@@ -121,6 +121,15 @@ class RolloutCounts(StageRecord):
     def rate(self) -> float:
         """The observed accuracy."""
         return self.correct / self.samples
+
+
+class RolloutCounts(AnswerCounts):
+    """Rollouts from one prefix: solutions in the model's own words."""
+
+    answers: Sequence[str] = ()
+    """The final answer of each, empty where there is none; none in records that another program wrote."""
+    forced: AnswerCounts | None = None
+    """Answers that had to be named at once; their surprisal is of the answer's tokens alone."""
 
 
 class WeighedThought(Thought, RolloutCounts):
@@ -145,6 +154,8 @@ class Weighed(Chunked):
     p_start: RolloutCounts
     tokenizer: Filled
     model: Filled
+    joining: Mapping[str, str] | None = None
+    """The words between problem, thoughts and answer. None in records that another program wrote."""
 
 
 class SelectedThought(WeighedThought):

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longshort_reward import match_answer
+from longshort_reward import final_answer, match_answer
 from longshort_reward.protocol import ANSWER_OPEN
 from longshort_reward.settings import Settings
 
 from verl_longshort.base.concurrency import PrioritySemaphore
+from verl_longshort.base.files import Record
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.core.role_view import Tokenizer, decode_turn, render_prompt
 from verl_longshort.core.trajectory import Generate
@@ -52,19 +53,25 @@ class Rollout:
     """By the stop string or an end token; not cut off."""
     text: str
     """What the model wrote."""
+    answer: str = ""
+    """The final answer in it; empty: none."""
 
 
-def rollout_counts(rollouts: Sequence[Rollout]) -> RolloutCounts:
-    """What a record says of the rollouts from one prefix."""
-    return RolloutCounts.model_validate(
-        {
-            "right": sum(rollout.correct for rollout in rollouts),
-            "samples": len(rollouts),
-            "surprises": [round(rollout.surprisal, 4) for rollout in rollouts],
-            "ended": sum(rollout.ended for rollout in rollouts),
-            "example": rollouts[0].text,
-        }
-    )
+def rollout_counts(rollouts: Sequence[Rollout], forced: Sequence[Rollout] = ()) -> RolloutCounts:
+    """What a record says of the rollouts from one prefix, and of the forced answers behind it."""
+    answers = [rollout.answer for rollout in rollouts]
+    counts = {**_counts(rollouts), "answers": answers}
+    return RolloutCounts.model_validate({**counts, "forced": _counts(forced)} if forced else counts)
+
+
+def _counts(rollouts: Sequence[Rollout]) -> Record:
+    return {
+        "right": sum(rollout.correct for rollout in rollouts),
+        "samples": len(rollouts),
+        "surprises": [round(rollout.surprisal, 4) for rollout in rollouts],
+        "ended": sum(rollout.ended for rollout in rollouts),
+        "example": rollouts[0].text,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,4 +126,5 @@ class Prober:
         correct = ended and await asyncio.to_thread(
             match_answer, opening + text, record.ground_truth, timeout_s=self.answer_timeout_s
         )
-        return Rollout(correct=correct, surprisal=-sum(made.logprobs), ended=ended, text=text)
+        answer = (final_answer(opening + text) if ended else None) or ""
+        return Rollout(correct=correct, surprisal=-sum(made.logprobs), ended=ended, text=text, answer=answer)

@@ -5,6 +5,8 @@
 | `m` | the paper's running maximum of M | |
 | `confident-m` | of those, the ones that stay with a probability of at least `confidence` | `confidence` |
 | `surprise` | thoughts after which the model hesitates less than ever before | `confidence`, `nats` |
+| `answer` | the same, of answers that the model had to name at once | `confidence`, `nats` |
+| `entropy` | thoughts after which the rollouts' final answers agree more than ever before | `nats` |
 | `random` | as many as `m`, chosen at random | `count`, `seed` |
 | `prefix-k` | the first `k` | `k` |
 
@@ -22,7 +24,10 @@ derailed rollout does not count), and a one-sided Mann-Whitney test has to agree
 no rollouts beyond those of M and needs no text in place of a thought.
 
 What it does not see: a step at which the model is wrong and sure. What it sees in excess: wording that is
-open, which in prose is entropy too; rollouts at a temperature below 1 have less of it.
+open, which in prose is entropy too; rollouts at a temperature below 1 have less of it. `answer` and `entropy` see no
+wording, the one because a forced answer has none (`forced.py`), the other because it looks at nothing but the final
+answers. Both pay for it: what is left to be guessed of two open steps is one number, whose entropy is less than the
+sum of the steps'.
 
 Why not leave one thought out and give the others? The later thoughts of a chain name the results of the
 earlier ones, and re-checks repeat them: without any single thought the answer is as easy as with it. It would
@@ -31,6 +36,7 @@ also cost n more sets of rollouts, none of which shares its context beyond the g
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
@@ -40,7 +46,7 @@ from longshort_reward.errors import UserError
 
 from verl_longshort.base.seeds import derived_bytes
 from verl_longshort.data.importance import Floats, running_maximum
-from verl_longshort.data.records import RolloutCounts, Weighed
+from verl_longshort.data.records import Weighed
 
 _CONFIDENCE = 0.9
 
@@ -79,16 +85,30 @@ def by_surprisal(record: Weighed, confidence: float = _CONFIDENCE, nats: float =
 
     `nats`: the least that has to be settled; log 2 is the toss of a coin.
     """
-    _check("confidence", confidence, 0 < confidence < 1, "must lie between 0 and 1")
+    prefixes = [record.p_start, *record.thoughts]
+    if not all(counts.surprisals for counts in prefixes):
+        raise UserError("rule", "surprise", f"the record {record.id} has no surprises: weigh it with longshort weigh")
+    return _falling([_floats(counts.surprisals) for counts in prefixes], confidence, nats)
+
+
+def by_forced_answer(record: Weighed, confidence: float = _CONFIDENCE, nats: float = math.log(2)) -> Sequence[bool]:
+    """Thoughts that make the answer less surprising when it has to be named at once; options as of `surprise`."""
+    forced = [counts.forced for counts in (record.p_start, *record.thoughts)]
+    found = [_floats(counts.surprisals) for counts in forced if counts is not None and counts.surprisals]
+    if len(found) < len(forced):
+        remedy = f"the record {record.id} has no forced answers: weigh it with longshort.forced.samples=8"
+        raise UserError("rule", "answer", remedy)
+    return _falling(found, confidence, nats)
+
+
+def by_answer_entropy(record: Weighed, nats: float = math.log(2)) -> Sequence[bool]:
+    """Thoughts after which the final answers of the rollouts have an entropy at least `nats` below any before."""
     _check("nats", nats, nats >= 0, "must be 0 or more")
-    keep = []
-    lowest = _surprisals(record.p_start, record)
-    for thought in record.thoughts:
-        surprisals = _surprisals(thought, record)
-        keep.append(_falls(lowest, surprisals, nats, confidence))
-        if np.median(surprisals) < np.median(lowest):
-            lowest = surprisals
-    return keep
+    prefixes = [record.p_start, *record.thoughts]
+    if not all(counts.answers for counts in prefixes):
+        raise UserError("rule", "entropy", f"the record {record.id} has no answers: weigh it with longshort weigh")
+    entropies = [_entropy(counts.answers) for counts in prefixes]
+    return [now <= min(entropies[: place + 1]) - nats for place, now in enumerate(entropies[1:])]
 
 
 def random_subset(record: Weighed, count: int | None = None, seed: int = 0) -> Sequence[bool]:
@@ -115,16 +135,35 @@ RULES: dict[str, Callable[..., Sequence[bool]]] = {
     "m": by_metric,
     "confident-m": by_confident_metric,
     "surprise": by_surprisal,
+    "answer": by_forced_answer,
+    "entropy": by_answer_entropy,
     "random": random_subset,
     "prefix-k": first_k,
 }
 
 
-def _surprisals(counts: RolloutCounts, record: Weighed) -> Floats:
-    if not counts.surprisals:
-        remedy = f"the record {record.id} has no surprises: weigh it with longshort weigh"
-        raise UserError("rule", "surprise", remedy)
-    return np.array(counts.surprisals, dtype=float)
+def _falling(surprisals: Sequence[Floats], confidence: float, nats: float) -> list[bool]:
+    """Of each prefix but the first: whether its surprisals lie below those of every prefix before it."""
+    _check("confidence", confidence, 0 < confidence < 1, "must lie between 0 and 1")
+    _check("nats", nats, nats >= 0, "must be 0 or more")
+    lowest, *following = surprisals
+    keep = []
+    for after in following:
+        keep.append(_falls(lowest, after, nats, confidence))
+        if np.median(after) < np.median(lowest):
+            lowest = after
+    return keep
+
+
+def _floats(values: Sequence[float]) -> Floats:
+    return np.array(values, dtype=float)
+
+
+def _entropy(answers: Sequence[str]) -> float:
+    """In nats, of the observed shares; a rollout without an answer agrees with no other."""
+    named = Counter(answer for answer in answers if answer)
+    sizes = [*named.values(), *[1] * answers.count("")]
+    return -sum(size / len(answers) * math.log(size / len(answers)) for size in sizes)
 
 
 def _falls(before: Floats, after: Floats, nats: float, confidence: float) -> bool:

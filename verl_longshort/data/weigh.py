@@ -6,10 +6,9 @@ what is sampled for a rollout depends on the seed, its record and its number alo
 """
 
 import asyncio
-import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,6 @@ from verl_longshort.base.concurrency import PrioritySemaphore, run_bounded
 from verl_longshort.base.dry_run import absolute
 from verl_longshort.base.files import (
     ModelPath,
-    Record,
     absolute_model,
     check_positions,
     model_identity,
@@ -35,21 +33,15 @@ from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.data.card import summary_table
-from verl_longshort.data.importance import PassCount, more_rollouts, running_maximum, thought_importances
+from verl_longshort.data.forced import ForcedSettings, Forcer
+from verl_longshort.data.importance import PassCount, more_rollouts, thought_importances
+from verl_longshort.data.joinings import AUTO, shipped, try_joinings
 from verl_longshort.data.records import Chunked, Weighed
 from verl_longshort.data.rollouts import AnswerPrompt, Prober, Rollout, rollout_counts
+from verl_longshort.data.weigh_summary import summary, warnings
 from verl_longshort.engines.factory import EngineSettings, open_engine
 
 _QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once
-_NOTHING_CORRECT = (
-    "No rollout is correct, so the accuracies tell no thought from another. Does the model (longshort.model) solve "
-    "such problems, end within longshort.max_tokens, and answer in the form of longshort.joining?"
-)
-_FEW_END = 0.5  # of the rollouts: below it, accuracies mostly say where max_tokens cuts
-_CUT_OFF = (
-    "Only {share:.0%} of the rollouts ended; those that were cut off count as incorrect. Is longshort.max_tokens large "
-    "enough, and does the model (longshort.model) end its answers in the form of longshort.joining?"
-)
 _DECIDES = (
     *("input", "model", "tokenizer", "limit", "samples", "mode", "confidence", "budget"),
     *("temperature", "top_p", "max_tokens", "seed", "system_prompt"),
@@ -74,7 +66,8 @@ class WeighSettings(EngineSettings):
     max_tokens: PositiveInt
     seed: NonNegativeInt
     max_num_seqs: PositiveInt
-    joining: AnswerPrompt
+    joining: AnswerPrompt | Literal["auto"]
+    forced: ForcedSettings
     system_prompt: str
     answer_timeout_s: Seconds
     rollout_timeout_s: Seconds
@@ -102,7 +95,8 @@ class WeighSettings(EngineSettings):
             "input": absolute(self.input),
             "model": model_identity(absolute_model(self.model)),
             "tokenizer": absolute_model(self.tokenizer),
-            "joining": self.joining.model_dump(),
+            "joining": self.joining if isinstance(self.joining, str) else self.joining.model_dump(),
+            **({"forced": self.forced.model_dump()} if self.forced.samples else {}),
         }
 
     @model_validator(mode="before")
@@ -134,7 +128,7 @@ def weigh(settings: WeighSettings, records: Sequence[Chunked], console: Console)
         done = journal.done
         waiting = [(rank, record) for rank, record in enumerate(records) if record.id not in done]
         if waiting:
-            _work(settings, waiting, journal)
+            _work(settings, waiting, journal, console)
         outcomes = {outcome["id"]: outcome for outcome in journal.records}
     ordered = [outcomes[record.id] for record in records]
     weighed = [Weighed.model_validate(outcome) for outcome in ordered if "reason" not in outcome]
@@ -151,29 +145,9 @@ def weigh(settings: WeighSettings, records: Sequence[Chunked], console: Console)
     return weighed
 
 
-def warnings(weighed: Sequence[Weighed]) -> list[str]:
-    """What says that the accuracies mean little, and what one rollout wrote."""
-    all_counts = [counts for record in weighed for counts in [record.p_start, *record.thoughts]]
-    share, lines = _ended_share(weighed), []
-    if share is not None and share < _FEW_END:
-        lines.append(_CUT_OFF.format(share=share))
-    if not any(counts.correct for counts in all_counts):
-        lines.append(_NOTHING_CORRECT)
-    # behind a whole chain the answer is said already: who is wrong there shows why
-    example = next((record.thoughts[-1].example for record in weighed if record.thoughts[-1].correct == 0), None)
-    if lines and example is not None:
-        lines.append(f"A rollout behind all thoughts of a chain: {example!r}")
-    return lines
-
-
-def _ended_share(weighed: Sequence[Weighed]) -> float | None:
-    """Of all rollouts, those that ended; None where records do not say."""
-    counts = [counts for record in weighed for counts in [record.p_start, *record.thoughts]]
-    ended = [each.ended for each in counts if each.ended is not None]
-    return sum(ended) / sum(each.samples for each in counts) if len(ended) == len(counts) and counts else None
-
-
-def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Chunked]], journal: RecordFile) -> None:
+def _work(
+    settings: WeighSettings, waiting: Sequence[tuple[int, Chunked]], journal: RecordFile, console: Console
+) -> None:
     from transformers import AutoTokenizer
 
     try:
@@ -198,31 +172,50 @@ def _work(settings: WeighSettings, waiting: Sequence[tuple[int, Chunked]], journ
             engines=stack,
             shared_prefixes=True,
         )
-        weigher = Weigher(
-            settings=settings,
-            prober=Prober(
-                tokenizer=tokenizer,
-                generate=engine.generate,
-                queue=PrioritySemaphore(_QUEUE * settings.max_num_seqs),
-                answer_prompt=settings.joining,
-                system_prompt=settings.system_prompt,
-                sampling=settings.sampling,
-                seed=settings.seed,
-                answer_timeout_s=settings.answer_timeout_s,
-            ),
-            counter=counter,
-            room=engine.max_model_len - settings.max_tokens,
+        room = engine.max_model_len - settings.max_tokens
+        prober = Prober(
+            tokenizer=tokenizer,
+            generate=engine.generate,
+            queue=PrioritySemaphore(_QUEUE * settings.max_num_seqs),
+            answer_prompt=shipped()["tags"] if isinstance(settings.joining, str) else settings.joining,
+            system_prompt=settings.system_prompt,
+            sampling=settings.sampling,
+            seed=settings.seed,
+            answer_timeout_s=settings.answer_timeout_s,
         )
-        # as many records as places: enough to fill the engine when each has but one request left
-        asyncio.run(
-            run_bounded(
+
+        async def work() -> None:
+            own = prober
+            if settings.joining == AUTO:
+                joining = await _chosen_joining(prober, waiting, journal, room, console)
+                own = replace(prober, answer_prompt=joining)
+            weigher = Weigher(settings=settings, prober=own, counter=counter, room=room)
+            # as many records as places: enough to fill the engine when each has but one request left
+            await run_bounded(
                 waiting,
                 lambda item: weigher.weigh(*item),
                 keep,
                 limit=settings.max_num_seqs,
                 timeout_s=settings.rollout_timeout_s,
             )
-        )
+
+        asyncio.run(work())
+
+
+async def _chosen_joining(
+    prober: Prober, waiting: Sequence[tuple[int, Chunked]], journal: RecordFile, room: int, console: Console
+) -> AnswerPrompt:
+    """That of the records in the journal; without any the one that a trial finds best."""
+    for record in journal.records:
+        if words := record.get("joining"):
+            return AnswerPrompt.model_validate(words)
+    trials = await try_joinings(prober, [record for _, record in waiting], room, shipped())
+    console.print(
+        f"joining {trials[0].name}, by rollouts behind whole chains; {'; '.join(map(str, trials))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return trials[0].joining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +241,10 @@ class Weigher:
             return Rejected(id=record.id, reason="too long for the model", detail=detail)
         lengths = [len(self.counter.encode(text, add_special_tokens=False)) for text in record.texts]
         await self.prober.prepare(rank, record, contexts)
+        forcer = Forcer(prober=self.prober, settings=self.settings.forced)
+        forced = await asyncio.gather(
+            *(forcer.sample(rank, record, prefix, context) for prefix, context in enumerate(forcer.contexts(record)))
+        )
         rollouts: list[list[Rollout]] = [[] for _ in contexts]
 
         async def add(prefix: int, count: int) -> None:
@@ -267,10 +264,16 @@ class Weigher:
                     budget=self.settings.budget * len(rollouts),
                     step=self.settings.samples,
                 )
-        return self._weighed(record, lengths, rollouts)
+        return self._weighed(record, lengths, rollouts, forced)
 
-    def _weighed(self, record: Chunked, lengths: Sequence[int], rollouts: Sequence[Sequence[Rollout]]) -> Weighed:
-        start, *after = map(rollout_counts, rollouts)
+    def _weighed(
+        self,
+        record: Chunked,
+        lengths: Sequence[int],
+        rollouts: Sequence[Sequence[Rollout]],
+        forced: Sequence[Sequence[Rollout]],
+    ) -> Weighed:
+        start, *after = map(rollout_counts, rollouts, forced or [()] * len(rollouts))
         importances = thought_importances(lengths, _pass_counts(rollouts))
         thoughts = [
             {
@@ -295,35 +298,9 @@ class Weigher:
                 "p_start": start,
                 "tokenizer": absolute_model(self.settings.tokenizer),
                 "model": absolute_model(self.settings.model),
+                "joining": self.prober.answer_prompt.model_dump(),
             }
         )
-
-
-def summary(weighed: Sequence[Weighed], rejects: Sequence[Record], confidence: float) -> dict[str, str]:
-    """What the table shows, by name. "Within noise": the decision flips with probability > 1 - confidence."""
-    rows = {"chains weighed": str(len(weighed)), "chains set aside": str(len(rejects))}
-    if not weighed:
-        return rows
-    thoughts = [thought for record in weighed for thought in record.thoughts]
-    # the first thought is always kept: nothing is decided there
-    decided = [thought for record in weighed for thought in record.thoughts[1:]] or thoughts
-    starts = [record.p_start for record in weighed]
-    rollouts = sum(counts.samples for counts in [*thoughts, *starts])
-    kept = sum(int(running_maximum([thought.m for thought in record.thoughts]).sum()) for record in weighed)
-    noisy = sum(thought.flip > 1 - confidence for thought in decided)
-    ended = _ended_share(weighed)
-    wrong_side = statistics.mean(thought.delta_flip for thought in thoughts if thought.delta_flip is not None)
-    return rows | {
-        "thoughts": f"{len(thoughts)} ({len(thoughts) / len(weighed):.1f} per chain)",
-        "rollouts": f"{rollouts} ({rollouts / (len(thoughts) + len(weighed)):.1f} per prefix)",
-        "rollouts that ended": "not recorded" if ended is None else f"{ended:.1%}",
-        "accuracy without thoughts": f"{statistics.mean(start.rate for start in starts):.3f}",
-        "accuracy with all": f"{statistics.mean(record.thoughts[-1].p for record in weighed):.3f}",
-        "kept by the running maximum": f"{kept / len(weighed):.2f} per chain",
-        "bound on |M - M_opt| (mean)": f"{statistics.mean(thought.bound for thought in thoughts):.2f}",
-        f"decisions within noise ({confidence:.0%})": f"{noisy / len(decided):.1%}",
-        "delta on the wrong side (expected)": f"{wrong_side:.1%}",
-    }
 
 
 def _pass_counts(rollouts: Sequence[Sequence[Rollout]]) -> list[PassCount]:

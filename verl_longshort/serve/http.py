@@ -1,14 +1,13 @@
-"""The HTTP interface: OpenAI's `/v1/chat/completions` and `/v1/models`, `/health` and `/metrics`.
+"""The HTTP interface: OpenAI's `/v1/chat/completions` and `/v1/models`, `/health`, `/metrics` and the page.
 
 Every error has OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`, with one sentence. In a stream that
-has begun, it is the last event. A client that leaves cancels its answers. With a key, nothing but `/health` is answered
-without it.
+has begun, it is the last event. A client that leaves cancels its answers. With a key, nothing but `/health` and the
+file of the page (`serve/page.py`) is answered without it.
 """
 
-import asyncio
 import hmac
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -23,6 +22,8 @@ from verl_longshort.serve.chat_request import ChatRequest, parse
 from verl_longshort.serve.errors import BusyError, RequestError, ServeError
 from verl_longshort.serve.events import Answered, Event
 from verl_longshort.serve.metrics import Metrics
+from verl_longshort.serve.page import PATH, Page
+from verl_longshort.serve.reception import GONE, body_of, unless_gone
 from verl_longshort.serve.replies import DONE, Choice, Reply, StopStrings, server_sent, told
 from verl_longshort.serve.service import PairService
 from verl_longshort.serve.settings import ServeSettings
@@ -30,20 +31,8 @@ from verl_longshort.serve.settings import ServeSettings
 Result = TypeVar("Result")
 Events = AsyncGenerator[tuple[int, Event], None]
 _LOG = logging.getLogger(__name__)
-_GONE = 499
-"""Status, for the metrics alone, of a request whose client left."""
 _HEALTH = "/health"
 _CHECK_S = 10.0
-
-
-class PayloadError(ServeError):
-    """The request is too large, or is no JSON by its header."""
-
-    kind = "invalid_request_error"
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def build_app(pair: PairService, settings: ServeSettings, *, fingerprint: str = "") -> FastAPI:
@@ -55,6 +44,7 @@ def build_app(pair: PairService, settings: ServeSettings, *, fingerprint: str = 
     app.get("/v1/models")(server.models)
     app.get("/v1/models/{name}")(server.model)
     app.post("/v1/chat/completions")(server.complete)
+    Page(settings, pair.limits).add_to(app)
     app.exception_handler(ServeError)(_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(Exception)(_unexpected)
@@ -113,7 +103,7 @@ class _Server:
         return response
 
     async def _complete(self, request: Request) -> Response:
-        chat = parse(await _body(request, self._settings.max_body_bytes))
+        chat = parse(await body_of(request, self._settings.max_body_bytes))
         events = self._pair.answers(chat.chat, chat.options(self._settings.name), count=chat.count)
         reply = Reply(chat.model, self._fingerprint)
         choices = [
@@ -125,15 +115,15 @@ class _Server:
             for index in range(chat.count)
         ]
         if not chat.stream:
-            done = await _unless_gone(request.receive, self._finish(events, choices))
-            self._metrics.requested(200 if done else _GONE)
-            return JSONResponse(reply.whole(choices)) if done else Response(status_code=_GONE)
+            done = await unless_gone(request.receive, self._finish(events, choices))
+            self._metrics.requested(200 if done else GONE)
+            return JSONResponse(reply.whole(choices)) if done else Response(status_code=GONE)
         # what is refused has a status of its own: only then the stream begins
-        first = await _unless_gone(request.receive, anext(events))
+        first = await unless_gone(request.receive, anext(events))
         if first is None:
             await events.aclose()
-            self._metrics.requested(_GONE)
-            return Response(status_code=_GONE)
+            self._metrics.requested(GONE)
+            return Response(status_code=GONE)
         return _EventStream(self._stream(first, events, chat, choices, reply), events, self._metrics)
 
     async def _finish(self, events: Events, choices: list[Choice]) -> bool:
@@ -188,8 +178,8 @@ class _EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            done = await _unless_gone(receive, self._send(send))
-            self._metrics.requested(200 if done else _GONE)
+            done = await unless_gone(receive, self._send(send))
+            self._metrics.requested(200 if done else GONE)
         finally:
             # a client that left before the first part
             await self._events.aclose()
@@ -204,7 +194,7 @@ class _EventStream(Response):
 
 
 class KeyCheck:
-    """Answers nothing but `/health` without the key."""
+    """Answers nothing but `/health`, and the empty page, without the key."""
 
     def __init__(self, app: ASGIApp, *, key: str) -> None:
         self._app = app
@@ -212,7 +202,7 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and scope["path"] != _HEALTH:
+        if scope["type"] == "http" and not (scope["path"] == _HEALTH or _asks_for_page(scope)):
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(given, self._expected):
                 error = _content(_KeyError("a key is needed: send it as Authorization: Bearer <key>"))
@@ -222,6 +212,10 @@ class KeyCheck:
         await self._app(scope, receive, send)
 
 
+def _asks_for_page(scope: Scope) -> bool:
+    return bool(scope["path"] == PATH and scope["method"] == "GET")
+
+
 class _KeyError(RequestError):
     status = 401
     kind = "authentication_error"
@@ -229,38 +223,6 @@ class _KeyError(RequestError):
 
 class _NotFoundError(RequestError):
     status = 404
-
-
-async def _unless_gone(receive: Receive, work: Awaitable[Result]) -> Result | None:
-    """The result of `work`, or None if the client left first, which cancels it. The request's body has been read."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """The request's body. Raises PayloadError when it is larger than `most` bytes, as soon as that is known."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise PayloadError(415, "the header Content-Type must be application/json")
-    size = 0
-    pieces = []
-    async for piece in request.stream():
-        size += len(piece)
-        if size > most:
-            raise PayloadError(413, f"the request has more than {most} bytes, which is the most that this server takes")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _content(error: ServeError) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from longshort_reward.protocol import ROLES, Role, RolePrompts
 from longshort_reward.settings import NonNegativeInt, PositiveInt, Remedy, Seconds, SettingError, Settings
-from pydantic import Field, Strict, model_validator
+from pydantic import AllowInfNan, Field, Strict, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.files import model_setting
@@ -14,6 +14,8 @@ from verl_longshort.config.pair import EnvironmentSettings
 from verl_longshort.core.environment import Limits
 from verl_longshort.engines.factory import EngineSettings
 from verl_longshort.llm.settings import RequestNames, api_key
+
+_Price = Annotated[float | None, Strict(), Ge(0), AllowInfNan(False), Remedy("must be a number of 0 or more, or null")]
 
 
 class OfPair(Settings):
@@ -44,6 +46,32 @@ class EndpointSettings(Settings):
         return self
 
 
+class SingleSettings(Settings):
+    """The block `single`: the model that the page shows beside the pair."""
+
+    base_url: str | None
+    model: str | None
+    api_key_env: str | None
+    max_tokens: PositiveInt
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.base_url is None:
+            return self
+        if self.model is None:
+            raise SettingError("model", None, "is needed with base_url: give the endpoint's name for the model")
+        api_key(self.api_key_env)
+        return self
+
+
+class Prices(Settings):
+    """The block `prices`: of a million generated tokens."""
+
+    long: _Price = None
+    short: _Price = None
+    single: _Price = None
+
+
 class ServeSettings(EngineSettings):
     """Everything a server depends on."""
 
@@ -63,6 +91,8 @@ class ServeSettings(EngineSettings):
     max_body_bytes: PositiveInt
     request_timeout_s: Seconds
     stop_timeout_s: Seconds
+    single: SingleSettings
+    prices: Prices
 
     @property
     def runs_here(self) -> bool:

@@ -21,6 +21,7 @@ _longshort_install_torch python
 python -m pip install -q --disable-pip-version-check dist/longshort_reward-*.whl "$(echo dist/verl_longshort-*.whl)[cpu]"
 _longshort_drop_broken python
 longshort --help >/dev/null
+longshort serve --help >/dev/null
 longshort recipe tiny --dry-run output=out
 longshort doctor
 echo "both distributions work in a bare environment: $(ls dist)"

@@ -167,6 +167,7 @@ def test_weigh_chooses_and_forces(tmp_path: Path) -> None:
     overrides = [f"longshort.input={tmp_path / 'thoughts.jsonl'}", f"longshort.output={tmp_path / 'weighed.jsonl'}"]
     overrides += [f"longshort.model={model}", "longshort.samples=2", "longshort.max_tokens=4", "longshort.joining=auto"]
     overrides += ["longshort.forced.samples=3", "longshort.temperature=0.01"]
+    overrides += ["longshort.resample.records=1", "longshort.resample.samples=2", "longshort.resample.max_tokens=6"]
     shown = io.StringIO()
     (record,) = execute(WeighStage(), Console(file=shown, width=200), overrides=overrides)
     for counts in (record.p_start, *record.thoughts):
@@ -174,5 +175,6 @@ def test_weigh_chooses_and_forces(tmp_path: Path) -> None:
         assert (counts.forced.correct, counts.forced.samples, counts.forced.ended) == (3, 3, 3)
         assert counts.forced.surprisals == pytest.approx([0, 0, 0], abs=1e-3)
         assert len(counts.answers) == 2
+    assert [thought.more["resampled"]["different"] for thought in record.thoughts] == [2, 2]
     assert record.joining in [each.model_dump() for each in shipped().values()]
     assert "correct when forced" in shown.getvalue()

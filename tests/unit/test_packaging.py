@@ -95,13 +95,17 @@ def test_both_distributions_have_the_license(installed: Path) -> None:
     assert (ROOT / "LICENSE").read_bytes() == (ROOT / "reward" / "LICENSE").read_bytes()
 
 
-def test_the_installed_command_finds_nothing_off(installed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, installed / "bin" / "longshort", "doctor", "--no-ray"]
+@pytest.mark.parametrize(
+    ("command", "shown"), [(["doctor", "--no-ray"], "nothing is off"), (["serve", "--help"], "--long-url")]
+)
+def test_the_installed_command_works(installed: Path, tmp_path: Path, command: list[str], shown: str) -> None:
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=outside(installed), timeout=500, check=False
+        [sys.executable, installed / "bin" / "longshort", *command],
+        **{"capture_output": True, "text": True, "cwd": tmp_path, "env": outside(installed), "timeout": 500},
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing is off" in done.stdout
+    assert shown in done.stdout
 
 
 def test_a_recipe_is_planned_without_a_checkout(installed: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from verl_longshort.data.forced import ForcedSettings, Forcer
 from verl_longshort.data.importance import PassCount, more_rollouts, thought_importances
 from verl_longshort.data.joinings import AUTO, shipped, try_joinings
 from verl_longshort.data.records import Chunked, Weighed
+from verl_longshort.data.resampling import Resampler, ResampleSettings
 from verl_longshort.data.rollouts import AnswerPrompt, Prober, Rollout, rollout_counts
 from verl_longshort.data.weigh_summary import summary, warnings
 from verl_longshort.engines.factory import EngineSettings, open_engine
@@ -68,6 +69,7 @@ class WeighSettings(EngineSettings):
     max_num_seqs: PositiveInt
     joining: AnswerPrompt | Literal["auto"]
     forced: ForcedSettings
+    resample: ResampleSettings
     system_prompt: str
     answer_timeout_s: Seconds
     rollout_timeout_s: Seconds
@@ -97,6 +99,7 @@ class WeighSettings(EngineSettings):
             "tokenizer": absolute_model(self.tokenizer),
             "joining": self.joining if isinstance(self.joining, str) else self.joining.model_dump(),
             **({"forced": self.forced.model_dump()} if self.forced.samples else {}),
+            **({"resample": self.resample.model_dump()} if self.resample.records else {}),
         }
 
     @model_validator(mode="before")
@@ -236,6 +239,8 @@ class Weigher:
         """
         contexts = self.prober.contexts(record)
         longest = max(map(len, contexts))
+        if rank < self.settings.resample.records:
+            longest += max(0, self.settings.resample.max_tokens - self.settings.max_tokens)
         if longest > self.room:
             detail = f"{longest} tokens, and the model has room for {self.room} beside longshort.max_tokens"
             return Rejected(id=record.id, reason="too long for the model", detail=detail)
@@ -264,7 +269,14 @@ class Weigher:
                     budget=self.settings.budget * len(rollouts),
                     step=self.settings.samples,
                 )
-        return self._weighed(record, lengths, rollouts, forced)
+        weighed = self._weighed(record, lengths, rollouts, forced)
+        if rank >= self.settings.resample.records:
+            return weighed
+        resampled = await Resampler(prober=self.prober, settings=self.settings.resample).resample(rank, record)
+        content = weighed.to_record()
+        for thought, found in zip(content["thoughts"], resampled, strict=True):
+            thought["resampled"] = found
+        return Weighed.model_validate(content)
 
     def _weighed(
         self,

@@ -105,6 +105,35 @@ def other_ends(tokenizer: Any, path: str) -> list[int]:
     return []
 
 
+def own_system_message(tokenizer: Any) -> str:
+    """The system message that a chat template writes where a chat has none; empty: it writes none."""
+    sample, mark = _sample(tokenizer), "<0>"
+    user = {"role": "user", "content": sample}
+    try:
+        given, alone = (
+            tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            for chat in ([{"role": "system", "content": mark}, user], [user])
+        )
+    # jinja's errors: of a template that refuses a system message, which then has none of its own
+    except Exception:
+        return ""
+    before, _, after = given.partition(mark)
+    behind, shown = after.partition(sample)[0], alone.partition(sample)[0]
+    if len(shown) <= len(before) + len(behind) or not (shown.startswith(before) and shown.endswith(behind)):
+        return ""
+    return str(shown[len(before) : len(shown) - len(behind)]).strip()
+
+
+def said_of_system(tokenizer: Any, path: str, *, system: str, prompt_key: str) -> str | None:
+    """What a user should know where `system` is empty and a system message is sent all the same; None: nothing."""
+    if system or not (own := own_system_message(tokenizer)):
+        return None
+    return (
+        f"{prompt_key} is empty, and the chat template of {path} then writes a system message of its own, which is "
+        f"sent: {own[:120]!r}"
+    )
+
+
 def _rendered(tokenizer: Any, path: str, *, key: str, system: str, prompt_key: str, other: str) -> list[int]:
     """Token ids of a sample prompt."""
     silent = f"set {prompt_key}='' for no system message, or take another chat template{other}"

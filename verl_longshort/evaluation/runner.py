@@ -16,6 +16,7 @@ from longshort_reward.protocol import ROLES, Role
 
 from verl_longshort import __version__
 from verl_longshort.base.concurrency import run_bounded
+from verl_longshort.base.console import say
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.files import Record, absolute_model, write_json
 from verl_longshort.base.journal import RecordFile
@@ -26,7 +27,7 @@ from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.trajectory import Generate, Participant
 from verl_longshort.engines.factory import open_engine
 from verl_longshort.engines.sampling_params import TooLongError
-from verl_longshort.engines.tokenizers import check_chat, load_tokenizer
+from verl_longshort.engines.tokenizers import check_chat, load_tokenizer, said_of_system
 from verl_longshort.evaluation.early_stop import EarlyStopSolver
 from verl_longshort.evaluation.grading import MARKERS, grade
 from verl_longshort.evaluation.settings import EvaluationSettings, Mode
@@ -175,15 +176,13 @@ def check_prompts(settings: EvaluationSettings) -> None:
         return
     behind = {role: settings.tokenizer_path(role) for role in settings.base_urls}
     for role, path in (behind or settings.model_paths).items():
-        pair = settings.mode is Mode.PAIR
-        check_chat(
-            _tokenizer(settings, role, path),
-            path,
-            key=f"longshort.models.{role}",
-            system=settings.prompts.for_role(Role(role)) if pair else settings.system_prompt,
-            prompt_key=f"longshort.environment.prompts.{role}" if pair else "longshort.system_prompt",
-            protocol=pair,
-        )
+        pair, tokenizer = settings.mode is Mode.PAIR, _tokenizer(settings, role, path)
+        system = settings.prompts.for_role(Role(role)) if pair else settings.system_prompt
+        prompt_key = f"longshort.environment.prompts.{role}" if pair else "longshort.system_prompt"
+        key = f"longshort.models.{role}"
+        check_chat(tokenizer, path, key=key, system=system, prompt_key=prompt_key, protocol=pair)
+        if note := said_of_system(tokenizer, path, system=system, prompt_key=prompt_key):
+            say(f"note: {note}")
 
 
 def _tokenizer(settings: EvaluationSettings, role: str, path: str) -> Any:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_longshort.base.dry_run import is_planned, planning
 from verl_longshort.base.files import Record, Records, read_records
-from verl_longshort.engines.tokenizers import check_chat, other_ends
+from verl_longshort.engines.tokenizers import check_chat, other_ends, said_of_system
 from verl_longshort.problems.reader import RowError
 from verl_longshort.problems.verl_rows import COLUMNS, check_row
 from verl_longshort.verl_plugin.checks.keys import PAIR_LOOP
@@ -164,11 +164,12 @@ def _check_maker(maker: PromptMaker, prompt_key: str, *, protocol: bool) -> list
         template_key=maker.key.replace(".path", ".custom_chat_template"),
         protocol=protocol,
     )
+    notes = [said_of_system(maker.tokenizer, maker.path, system=maker.system, prompt_key=prompt_key)]
     if others := other_ends(maker.tokenizer, maker.path):
         named = ", ".join(map(repr, maker.tokenizer.convert_ids_to_tokens(others)))
         own = repr(maker.tokenizer.eos_token)
-        return [f"{maker.key}: the tokenizer ends with {own} and the model with {named}; turns end at any of them"]
-    return []
+        notes.append(f"{maker.key}: the tokenizer ends with {own} and the model with {named}; turns end at any of them")
+    return [note for note in notes if note]
 
 
 def _overlong(split: Split, makers: Sequence[PromptMaker], limit: int) -> dict[int, tuple[int, str]]:

@@ -10,6 +10,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, RolePrompts
 from omegaconf import DictConfig
 
+from verl_longshort.base.console import say
 from verl_longshort.base.files import check_model
 from verl_longshort.base.folders import contents, real_folder, work_folder
 from verl_longshort.config.pair import PromptSettings, plain_dict
@@ -80,7 +81,7 @@ def check_rows(config: DictConfig) -> None:
     Raises UserError for a tokenizer, a chat template, sequences or weights that cannot be used.
     """
     from verl_longshort.engines.loading import check_weights
-    from verl_longshort.engines.tokenizers import check_chat, check_generation_config, load_tokenizer
+    from verl_longshort.engines.tokenizers import check_chat, check_generation_config, load_tokenizer, said_of_system
 
     model, data, roles = config.model, config.data, roles_of(config.longshort.role)
     prompts = prompts_of(config)
@@ -94,14 +95,11 @@ def check_rows(config: DictConfig) -> None:
         files_key="model.trust_remote_code",
     )
     for role in roles:
-        check_chat(
-            tokenizer,
-            str(model.path),
-            key="model.path",
-            system=prompts.for_role(role),
-            prompt_key=f"longshort.environment.prompts.{role}",
-            template_key="model.custom_chat_template",
-        )
+        path, system, prompt_key = str(model.path), prompts.for_role(role), f"longshort.environment.prompts.{role}"
+        template_key = "model.custom_chat_template"
+        check_chat(tokenizer, path, key="model.path", system=system, prompt_key=prompt_key, template_key=template_key)
+        if note := said_of_system(tokenizer, path, system=system, prompt_key=prompt_key):
+            say(f"note: {note}")
     room = data.max_token_len_per_gpu * config.engine.ulysses_sequence_parallel_size
     for key, limit in (("train", data.train_max_samples), ("val", data.val_max_samples)):
         files = data[f"{key}_files"]

@@ -13,18 +13,24 @@ from helpers.word_models import FOLLOWING, save_model
 from verl_longshort.base.checkpoint import CheckpointStore, PairState, Validation
 from verl_longshort.base.policy_record import POLICY_FILE, policy_record
 from verl_longshort.base.stage import execute
+from verl_longshort.core.policies import TIED, players
 from verl_longshort.stages.export import ExportStage
 
 PROMPTS = RolePrompts(long="", short="")
 LIMITS = {"max_turns": 4, "long_turn_tokens": 60, "short_turn_tokens": 40, "token_budget": 100}
 
 
-def write_run(root: Path, *, steps: tuple[int, ...] = (1, 2), environment: bool = True) -> CheckpointStore:
-    """Checkpoints of a run whose short policy never learned, below `root`; its start lies in `root/start`."""
+def write_run(
+    root: Path, *, steps: tuple[int, ...] = (1, 2), environment: bool = True, tied: bool = False
+) -> CheckpointStore:
+    """Checkpoints of a run, below `root`; its start lies in `root/start`.
+
+    The short policy never learned; of a run that is `tied` there is one policy.
+    """
     store = CheckpointStore(root / "pair")
     starts = {role: save_model(root / "start" / role, FOLLOWING[role]) for role in ROLES}
     for step in steps:
-        actor = store.policy_folder(Role.LONG, step) / "actor"
+        actor = store.policy_folder(TIED if tied else Role.LONG, step) / "actor"
         folder = save_model(actor / "huggingface", FOLLOWING["long"])
         record = policy_record(Role.LONG, PROMPTS, base=str(starts[Role.LONG]))
         (folder / POLICY_FILE).write_text(json.dumps(record))
@@ -33,10 +39,10 @@ def write_run(root: Path, *, steps: tuple[int, ...] = (1, 2), environment: bool 
         (store.pair_folder(step) / "data.pt").write_bytes(b"x")
         state = PairState(
             step=step,
-            schedule=["long", "short"],
+            schedule=["both", "both"] if tied else ["long", "short"],
             steps_per_round=1,
             data={"train": {"data.train_files": "9 problems (abc)", "data.shuffle": True}},
-            policies={role.value: {"path": str(starts[role])} for role in ROLES},
+            policies={name: {"path": str(starts[roles[0]])} for name, roles in players(tied=tied).items()},
             environment={**LIMITS, "prompts": vars(PROMPTS)} if environment else {},
         )
         store.commit(state)

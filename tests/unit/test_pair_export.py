@@ -174,6 +174,23 @@ def test_adapters_are_merged_and_kept(tmp_path: Path) -> None:
     assert "`adapters/long/`" in (tmp_path / "out/README.md").read_text()
 
 
+def test_one_policy_in_both_roles_is_one_folder(tmp_path: Path) -> None:
+    store = write_run(tmp_path, tied=True)
+    export(f"longshort.run={store.root}", f"longshort.output_dir={tmp_path / 'out'}")
+    opened = read_pair(tmp_path / "out")
+    assert opened.models == dict.fromkeys(Role, str(tmp_path / "out/tied"))
+    assert (opened.record.roles.long.stop, opened.record.roles.short.stop) == (
+        ("</think>",),
+        ("</answer>", "</rethink>"),
+    )
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tied", "pair.json", "README.md"}
+    assert json.loads((tmp_path / "out/tied/longshort_policy.json").read_text())["role"] == "both"
+    assert (tmp_path / "out/tied" / WEIGHTS).samefile(store.root / f"tied/global_step_2/actor/huggingface/{WEIGHTS}")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "A language model that solves problems in two roles" in card
+    assert card.count(opened.record.roles.long.weights[WEIGHTS].sha256) == 1
+
+
 def test_a_damaged_pair_is_one_line(tmp_path: Path) -> None:
     folder = exported(tmp_path)
     weights = folder / "long" / WEIGHTS

@@ -1,7 +1,7 @@
 """`pair.json`: two models that belong together, as `longshort export` writes them and other commands read them.
 
     my-pair/pair.json           what `PairRecord` says
-    my-pair/long/, short/       each role as a plain Hugging Face folder
+    my-pair/long/, short/       each role as a plain Hugging Face folder; tied/: one model that plays both
     my-pair/adapters/long/      the adapter of a role that was trained with LoRA
     my-pair/README.md           the pair card
 

@@ -42,7 +42,9 @@ def pair_card(
         "file": FILE,
         "paper": PAPER,
         "roles": roles,
-        "adapters": {role.value: entry.adapter for role in ROLES if (entry := record.roles.of(role)).adapter},
+        "tied": record.roles.long.folder == record.roles.short.folder,
+        "hashes": {name: digest for role in roles for name, digest in role["hashes"].items()},
+        "adapters": sorted({adapter for role in ROLES if (adapter := record.roles.of(role).adapter)}),
         "limits": vars(record.environment.limits),
         "prompts": {name: fenced(text) for name, text in vars(record.environment.prompts.role_prompts).items()},
         "training": _training(record),
@@ -96,7 +98,7 @@ def _role(record: PairRecord, role: Role, folder: Path) -> dict[str, Any]:
         "base": entry.base or "?",
         "opening": OPENINGS[role],
         "stop": entry.stop,
-        "hashes": {name: digest.sha256 for name, digest in entry.weights.items()},
+        "hashes": {f"{entry.folder}/{name}": digest.sha256 for name, digest in entry.weights.items()},
     }
 
 

@@ -22,6 +22,7 @@ from verl_longshort.base.pair_file import FILE, PairRecord, PolicyEntry, Roles, 
 from verl_longshort.base.policy_record import POLICY_FILE, policy_record
 from verl_longshort.base.progress import report
 from verl_longshort.base.run_record import installed_versions
+from verl_longshort.core.policies import said_roles
 from verl_longshort.sharing.card import CARD, pair_card
 from verl_longshort.sharing.settings import ExportSettings
 from verl_longshort.sharing.source import Policy, Source, environment_of, evaluations_of, is_of
@@ -49,15 +50,15 @@ def export_pair(settings: ExportSettings, source: Source, target: Path) -> PairR
     own = [one for one in evaluations if is_of(one, source)]
     environment = environment_of(settings.environment, source, own)
     prompts = environment.prompts.role_prompts
-    folders = {role: _local(policy.model) for role, policy in source.policies.items()}
-    for role in ROLES:
-        _check(role, folders[role], prompts, settings)
+    for role, policy in source.policies.items():
+        _check(role, _local(policy.model), prompts, settings)
     work = work_folder(target)
     shutil.rmtree(work, ignore_errors=True)
     with writing(work, target):
-        entries = {
-            role: _write_policy(work, role, source.policies[role], folders[role], prompts, settings) for role in ROLES
-        }
+        entries: dict[Role, PolicyEntry] = {}
+        for name, roles in source.players.items():
+            written = _write_policy(work, name, roles, source.policies[roles[0]], prompts, settings)
+            entries |= {role: written.model_copy(update={"stop": STOP_STRINGS[role]}) for role in roles}
         record = PairRecord(
             name=settings.title,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -106,12 +107,18 @@ def _check(role: Role, folder: Path, prompts: RolePrompts, settings: ExportSetti
 
 
 def _write_policy(
-    work: Path, role: Role, policy: Policy, folder: Path, prompts: RolePrompts, settings: ExportSettings
+    work: Path,
+    name: str,
+    roles: Sequence[Role],
+    policy: Policy,
+    prompts: RolePrompts,
+    settings: ExportSettings,
 ) -> PolicyEntry:
     from verl_longshort.engines.turn_ends import stop_at_turns
 
-    report(ROLES.index(role), len(ROLES), f"writing the {role} model")
-    new, base = work / role, _without_path(policy.base)
+    report(ROLES.index(roles[0]), len(ROLES), f"writing the {name} model")
+    folder, role = _local(policy.model), said_roles(roles)
+    new, base = work / name, _without_path(policy.base)
     if adapter_base(folder) is None:
         _copy(_model_files(folder), new)
     else:
@@ -121,16 +128,16 @@ def _write_policy(
     write_json(new / POLICY_FILE, policy_record(role, prompts, base=base or ""))
     adapter = None
     if policy.adapter is not None:
-        adapter = f"{ADAPTERS}/{role}"
-        names = (ADAPTER_CONFIG, POLICY_FILE)
-        _copy([file for file in _model_files(policy.adapter) if file.name not in names], work / adapter)
+        adapter = f"{ADAPTERS}/{name}"
+        left = (ADAPTER_CONFIG, POLICY_FILE)
+        _copy([file for file in _model_files(policy.adapter) if file.name not in left], work / adapter)
         shutil.copy2(policy.adapter / ADAPTER_CONFIG, work / adapter / ADAPTER_CONFIG)
         write_json(work / adapter / POLICY_FILE, policy_record(role, prompts, base=base or ""))
     return PolicyEntry(
-        folder=role.value,
+        folder=name,
         adapter=adapter,
         base=base,
-        stop=STOP_STRINGS[role],
+        stop=(),
         weights={file.name: digest_of(file) for file in sorted(new.glob(f"*{_WEIGHTS}"))},
     )
 
@@ -184,7 +191,8 @@ def _clean(file: Path, *names: str) -> None:
 
 def told(record: PairRecord, target: Path) -> str:
     """The export in a line."""
-    sizes = {role: sum(one.bytes for one in record.roles.of(role).weights.values()) for role in ROLES}
+    entries = {entry.folder: entry for entry in map(record.roles.of, ROLES)}
+    sizes = {folder: sum(one.bytes for one in entry.weights.values()) for folder, entry in entries.items()}
     shown = " + ".join(decimal(size) for size in sizes.values())
     step = "" if record.origin is None else f", step {record.origin.step} ({record.origin.chosen})"
     return f"{record.name}{step}: {shown} of weights in {target}"

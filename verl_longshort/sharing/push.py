@@ -97,12 +97,12 @@ def push(
 
 def _check_digests(pair: Pair) -> None:
     """Raise UserError for weights that are not those of the export."""
-    files = [(entry, name) for role in ROLES for entry in [pair.record.roles.of(role)] for name in entry.weights]
-    for number, (entry, name) in enumerate(files):
-        report(number, len(files), f"reading {entry.folder}/{name}")
-        if digest_of(pair.folder / entry.folder / name) != entry.weights[name]:
-            remedy = f"{entry.folder}/{name} is not what {FILE} names any more: export the pair again"
-            raise UserError("FOLDER", pair.folder, remedy)
+    entries = map(pair.record.roles.of, ROLES)
+    files = {f"{entry.folder}/{name}": digest for entry in entries for name, digest in entry.weights.items()}
+    for number, (name, digest) in enumerate(files.items()):
+        report(number, len(files), f"reading {name}")
+        if digest_of(pair.folder / name) != digest:
+            raise UserError("FOLDER", pair.folder, f"{name} is not what {FILE} names any more: export the pair again")
 
 
 def _below(folder: Path, part: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from verl_longshort.base.run_record import FILE as RUN_FILE
 from verl_longshort.base.run_record import read_record
 from verl_longshort.config.pair import EnvironmentSettings
 from verl_longshort.core.environment import Limits
-from verl_longshort.core.policies import TIED
+from verl_longshort.core.policies import TIED, players
 from verl_longshort.report.evaluations import Evaluation, find_evaluations
 from verl_longshort.sharing.settings import ExportSettings, GivenEnvironment
 
@@ -56,6 +56,11 @@ class Source:
     origin: Origin | None = None
     recipe: Path | None = None
     """The output folder of the run's recipe, where there is one."""
+
+    @property
+    def players(self) -> dict[str, tuple[Role, ...]]:
+        """The policies by name, with the roles that each plays: one model that plays both is one policy."""
+        return players(tied=len({policy.model for policy in self.policies.values()}) == 1)
 
 
 def find_source(settings: ExportSettings) -> Source:

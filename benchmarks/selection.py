@@ -1,8 +1,10 @@
-"""Which thoughts each rule keeps, against the truth that the generator of the miniature world tells.
+"""Which thoughts each rule keeps, against the truth that the generator of the miniature or the prose world tells.
 
-Reads weighed chains of the world (several files are taken together). A thought is worth keeping when it holds
+Reads weighed chains of a world (several files are taken together). A thought is worth keeping when it holds
 the work on a list, which the base model gets wrong unless it is spelled out. The first thought is left out of
-the precision: every rule keeps it. In brackets 95 % intervals (Wilson).
+the precision: every rule keeps it. In brackets 95 % intervals (Wilson). A second table has the mean of each measure by
+the kind of thought that the generator names, the first thought left out: M, how far surprisals and entropy fall, and
+what counterfactual resampling says, where it was done.
 
     longshort world --out world; longshort tiny-base --out base
     longshort chunk chains=world longshort.input=world/chains.jsonl longshort.output=thoughts.jsonl
@@ -11,24 +13,28 @@ the precision: every rule keeps it. In brackets 95 % intervals (Wilson).
 """
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from longshort_reward.errors import UserError
 from rich.console import Console
 from rich.table import Table
 
 from verl_longshort.data.importance import wilson
-from verl_longshort.data.records import Weighed, read_stage
-from verl_longshort.data.selection import select
+from verl_longshort.data.records import RolloutCounts, Weighed, read_stage
+from verl_longshort.data.selection import answer_entropy, select
 
 CHOICES: dict[str, dict[str, Any]] = {
     "m": {"rule": "m"},
     "confident-m": {"rule": "confident-m"},
     "confident-m 0.7": {"rule": "confident-m", "confidence": 0.7},
     "surprise": {"rule": "surprise"},
+    "answer": {"rule": "answer"},
+    "entropy": {"rule": "entropy"},
     "random": {"rule": "random"},
 }
 PLACES = ("the only one", "first of two", "second of two")
@@ -84,6 +90,67 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.2f} [{low:.2f}–{high:.2f}]"
 
 
+Measure = Callable[[Weighed, int], float | None]
+"""Of a thought by its index; None where the record does not say."""
+
+
+def _before(record: Weighed, index: int) -> RolloutCounts:
+    return record.thoughts[index - 1] if index else record.p_start
+
+
+def fall_of_surprise(record: Weighed, index: int) -> float:
+    return float(np.median(_before(record, index).surprisals) - np.median(record.thoughts[index].surprisals))
+
+
+def fall_of_forced(record: Weighed, index: int) -> float | None:
+    before, after = _before(record, index).forced, record.thoughts[index].forced
+    if before is None or after is None:
+        return None
+    return float(np.median(before.surprisals) - np.median(after.surprisals))
+
+
+def fall_of_entropy(record: Weighed, index: int) -> float | None:
+    before, after = _before(record, index).answers, record.thoughts[index].answers
+    return answer_entropy(before) - answer_entropy(after) if before and after else None
+
+
+def _resampled(key: str) -> Measure:
+    def measure(record: Weighed, index: int) -> float | None:
+        found: float | None = record.thoughts[index].more.get("resampled", {}).get(key)
+        return found
+
+    return measure
+
+
+MEASURES: dict[str, Measure] = {
+    "M": lambda record, index: record.thoughts[index].m,
+    "p gained": lambda record, index: record.thoughts[index].rate - _before(record, index).rate,
+    "surprise falls": fall_of_surprise,
+    "forced falls": fall_of_forced,
+    "entropy falls": fall_of_entropy,
+    "resampled, divergence": _resampled("divergence"),
+    "resampled, gain": _resampled("gain"),
+}
+
+
+def by_kind(records: Sequence[Weighed]) -> Table:
+    """Mean of each measure, and of how many thoughts, by the generator's kind."""
+    found: dict[str, list[tuple[Weighed, int]]] = defaultdict(list)
+    for record in records:
+        for index, text in enumerate(record.texts[1:], start=1):
+            kinds = [label["kind"] for label in record.labels or () if label["text"] in text]
+            if kinds:
+                found[kinds[0]].append((record, index))
+    table = Table("kind", "thoughts", *MEASURES)
+    for kind, places in sorted(found.items()):
+        cells = []
+        for measure in MEASURES.values():
+            values = [value for place in places if (value := measure(*place)) is not None]
+            cells.append(f"{np.mean(values):.2f} ({len(values)})" if values else "–")
+        table.add_row(kind, str(len(places)), *cells)
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Precision and recall of the rules; see the module's docstring.")
     parser.add_argument("files", nargs="+", type=Path)
@@ -91,10 +158,16 @@ def main() -> None:
     table = Table("rule", "precision", "recall", *PLACES, "tokens kept", title=f"{len(records)} chains")
     for name, choice in CHOICES.items():
         outcome = Outcome()
-        for record in records:
-            outcome.add(record, select(record, **choice))
+        try:
+            for record in records:
+                outcome.add(record, select(record, **choice))
+        except UserError:
+            # The records lack what the rule reads, as older ones do.
+            continue
         table.add_row(name, *outcome.cells())
-    Console(width=120).print(table)
+    console = Console(width=140)
+    console.print(table)
+    console.print(by_kind(records))
 
 
 if __name__ == "__main__":

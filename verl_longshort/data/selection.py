@@ -107,7 +107,7 @@ def by_answer_entropy(record: Weighed, nats: float = math.log(2)) -> Sequence[bo
     prefixes = [record.p_start, *record.thoughts]
     if not all(counts.answers for counts in prefixes):
         raise UserError("rule", "entropy", f"the record {record.id} has no answers: weigh it with longshort weigh")
-    entropies = [_entropy(counts.answers) for counts in prefixes]
+    entropies = [answer_entropy(counts.answers) for counts in prefixes]
     return [now <= min(entropies[: place + 1]) - nats for place, now in enumerate(entropies[1:])]
 
 
@@ -159,7 +159,7 @@ def _floats(values: Sequence[float]) -> Floats:
     return np.array(values, dtype=float)
 
 
-def _entropy(answers: Sequence[str]) -> float:
+def answer_entropy(answers: Sequence[str]) -> float:
     """In nats, of the observed shares; a rollout without an answer agrees with no other."""
     named = Counter(answer for answer in answers if answer)
     sizes = [*named.values(), *[1] * answers.count("")]

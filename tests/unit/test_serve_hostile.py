@@ -16,6 +16,7 @@ from longshort_reward.protocol import TAGS, Role, RolePrompts
 from tokenizers import normalizers
 
 from verl_longshort.core.role_view import decode_turn, render_prompt
+from verl_longshort.core.trajectory import Generation, Participant
 from verl_longshort.serve.conversation import Conversation, PromptGuard
 from verl_longshort.serve.errors import RequestError
 
@@ -224,18 +225,19 @@ def test_no_message_reaches_a_model_as_more_than_text(texts: list[str], system: 
     messages = [{"role": "system", "content": system}, *chat, {"role": "user", "content": "2 + 2"}]
     harmless = [{**message, "content": "a"} for message in messages]
     for tokenizer in (byte_level(), nfkc()):
-        guard = PromptGuard(tokenizer, None)
+        participant = Participant(tokenizer=tokenizer, generate=unused)
+        guard = PromptGuard(Role.LONG, participant, OWN)
         try:
-            conversation = Conversation.of(messages)
-            guard.check(Role.LONG, conversation, OWN)
+            shown = guard.view(Conversation.of(messages)).prompt_ids
         except RequestError:
             continue
-        shown, plain = (_prompt(tokenizer, one) for one in (conversation, Conversation.of(harmless)))
+        conversation = Conversation.of(harmless)
+        system = conversation.prompts(OWN).for_role(Role.LONG)
+        plain = render_prompt(tokenizer, system, conversation.problem, conversation.history)
         special = set(tokenizer.all_special_ids)
         assert [token for token in shown if token in special] == [token for token in plain if token in special]
         assert not any(tag in decode_turn(tokenizer, shown) for tag in TAGS)
 
 
-def _prompt(tokenizer: Any, conversation: Conversation) -> list[int]:
-    system = conversation.prompts(OWN).for_role(Role.LONG)
-    return render_prompt(tokenizer, system, conversation.problem, conversation.history)
+async def unused(**_: Any) -> Generation:
+    raise AssertionError("nothing is generated")

@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 from helpers.serving import Served, save_word_models, served, word_pair
+from longshort_reward.protocol import Role
 
 KEY = "not-to-be-seen"
 QUESTION: Any = [{"role": "user", "content": "start 2 ; a 2 ?"}]
@@ -223,7 +224,7 @@ def test_a_client_that_leaves_ends_its_work(
 
 def _engine(server: Served) -> Callable[[bool], None]:
     """Holds the long role's engine, or lets it go on."""
-    engine = server.pair._whole["long"].generate.__self__  # type: ignore[attr-defined, index]
+    engine = server.pair.participants[Role.LONG].generate.__self__  # type: ignore[attr-defined]
 
     def hold(held: bool) -> None:
         engine.pause() if held else engine.resume()
@@ -235,7 +236,7 @@ def test_an_engine_that_died_is_told(models: dict[str, Path]) -> None:
     with served(word_pair(models)) as dying:
         asker = client(dying)
         assert asker.chat.completions.create(model="longshort", messages=QUESTION).choices
-        dying.pair._whole["short"].generate.__self__.close()  # type: ignore[attr-defined, index]
+        dying.pair.participants[Role.SHORT].generate.__self__.close()  # type: ignore[attr-defined]
         for stream in (False, True):
             with pytest.raises(openai.APIError, match="does not work at present"):
                 list(asker.chat.completions.create(model="longshort", messages=QUESTION, stream=stream))

@@ -134,7 +134,7 @@ REFUSED = {
     "a message holds <eos>": ({}, [{"role": "user", "content": "2 <eos> ?"}]),
     "the control character U+0000": ({}, [{"role": "user", "content": "2 \0 ?"}]),
     "half a character": ({}, [{"role": "user", "content": "2 \ud800 ?"}]),
-    "tokenizer cannot write": ({}, [{"role": "user", "content": "unknown ?"}]),
+    "tokenizer cannot write this": ({}, [{"role": "user", "content": "unknown ?"}]),
     "the last message must be the user's": ({}, [*QUESTION, {"role": "assistant", "content": "4"}]),
     "stands at the beginning": ({}, [*QUESTION, {"role": "system", "content": "so"}, *QUESTION]),
     "says nothing": ({}, [{"role": "user", "content": " "}]),

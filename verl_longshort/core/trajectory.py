@@ -140,7 +140,7 @@ async def run_trajectory(
     prompts: RolePrompts,
     sampling: Mapping[str, Any],
     *,
-    history: Sequence[Message] = (),
+    views: Mapping[Role, RoleView] | None = None,
     first: Role = Role.LONG,
     watcher: Watcher | None = None,
 ) -> Trajectory:
@@ -152,11 +152,11 @@ async def run_trajectory(
     trajectory. When the next speaker's view is full, the trajectory ends as TOKEN_BUDGET. Raises ValueError when a
     participant is missing or `sampling` sets what the environment decides; errors of an engine pass through.
 
-    `history` holds the messages of the conversation before the problem, `first` is who begins, and `watcher` is told of
-    everything meanwhile; training and evaluation use none of them.
+    `views` are empty ones of the participants, which may hold a conversation before the problem, `first` is who begins,
+    and `watcher` is told of everything meanwhile; training and evaluation use none of them.
     """
     _check_arguments(participants, sampling)
-    views = {role: participants[role].view(role, prompts, problem, history) for role in ROLES}
+    views = views or {role: participants[role].view(role, prompts, problem) for role in ROLES}
     request_ids = {role: uuid.uuid4().hex for role in ROLES}
     extras: dict[Role, list[dict[str, Any]]] = {role: [] for role in ROLES}
     turn_tokens: list[int] = []

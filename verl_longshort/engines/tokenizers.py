@@ -137,7 +137,7 @@ def said_of_system(tokenizer: Any, path: str, *, system: str, prompt_key: str) -
 def _rendered(tokenizer: Any, path: str, *, key: str, system: str, prompt_key: str, other: str) -> list[int]:
     """Token ids of a sample prompt."""
     silent = f"set {prompt_key}='' for no system message, or take another chat template{other}"
-    sample = _sample(tokenizer)
+    sample = sample_text(tokenizer)
     try:
         ids = render_prompt(tokenizer, system, sample)
     # jinja's errors, and plain ones of the tokenizers library
@@ -162,7 +162,7 @@ def _rendered(tokenizer: Any, path: str, *, key: str, system: str, prompt_key: s
     return ids
 
 
-def _sample(tokenizer: Any) -> str:
+def sample_text(tokenizer: Any) -> str:
     """A problem that the tokenizer can spell: one of whole words, without an unknown token, knows only its own."""
     try:
         tokenizer.encode(_SAMPLE, add_special_tokens=False)

@@ -17,18 +17,26 @@ not rewritten, so that no question is silently another one.
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from longshort_reward.protocol import TAGS, Role, RolePrompts
 
 from verl_longshort.base.characters import half_character
-from verl_longshort.core.role_view import Message, decode_turn, render_prompt
+from verl_longshort.core.role_view import Message, RoleView, decode_turn
+from verl_longshort.core.trajectory import Participant
+from verl_longshort.engines.tokenizers import sample_text
 from verl_longshort.serve.errors import RequestError
 
+_ANY_TAG = re.compile("|".join(map(re.escape, TAGS)))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SYSTEM = ("system", "developer")
+_KNOWN_SHAPES = 256
+_Shape = tuple[bool, tuple[str, ...]]
+"""Whether there is a system message of the client's, and the roles of the history."""
+_Traits = tuple[list[int], list[str]]
+"""Control tokens and tags of a prompt, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,47 +86,69 @@ class Conversation:
 
 
 class PromptGuard:
-    """Sees to it that a conversation reaches one model as data. Has a tokenizer of its own, for any thread."""
+    """Sees to it that conversations reach the model of a role as data.
 
-    def __init__(self, tokenizer: Any, context_tokens: int | None) -> None:
-        # a fast tokenizer does not bear two threads at once ("Already borrowed")
-        self._tokenizer = copy.deepcopy(tokenizer)
-        self._context_tokens = context_tokens
-        self._special = _special_tokens(tokenizer)
+    What it compares is what the model gets: the prompt of a conversation has the control tokens and tags that the
+    prompt of a harmless one of the same shape has, which the chat template and the system prompt put there.
+    """
 
-    def check(self, role: Role, conversation: Conversation, own: RolePrompts) -> None:
-        """Raise RequestError for text that the model would read as more than text, and for too much of it."""
-        for text in conversation.texts:
-            self._check(text)
-        system = conversation.prompts(own).for_role(role)
+    def __init__(self, role: Role, participant: Participant, own: RolePrompts) -> None:
+        self._role = role
+        self._participant = participant
+        self._own = own
+        # for a thread: a fast tokenizer does not bear two at once ("Already borrowed")
+        self._apart = replace(participant, tokenizer=copy.deepcopy(participant.tokenizer))
+        self._special = _special_tokens(participant.tokenizer)
+        self._known: dict[_Shape, _Traits] = {}
+
+    def view(self, conversation: Conversation, *, apart: bool = False) -> RoleView:
+        """The role's empty view of the conversation; `apart`: made on another thread, to see if it can be.
+
+        Raises RequestError for text that the model would read as more than text, and for too much of it.
+        """
+        participant = self._apart if apart else self._participant
+        for word in self._special.values():
+            if any(word in text for text in conversation.texts):
+                raise _refused(f"a message holds {word}, which a model reads as a control token: leave it out")
         try:
-            ids = render_prompt(self._tokenizer, system, conversation.problem, conversation.history)
-        # a template raises jinja's errors and any of its own
+            view = self._view(participant, conversation)
+        # the tokenizers library raises plain Exceptions, a template jinja's and any of its own
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
-            raise _refused(f"the {role} model's chat template cannot write this conversation ({reason})") from error
-        if self._context_tokens is not None and len(ids) >= self._context_tokens:
+            raise _refused(f"the {self._role} model's tokenizer cannot write this conversation ({reason})") from error
+        ids, most = view.prompt_ids, participant.context_tokens
+        if most is not None and len(ids) >= most:
             raise RequestError(
-                f"the conversation has {len(ids)} tokens and the {role} model's context {self._context_tokens}: "
+                f"the conversation has {len(ids)} tokens and the {self._role} model's context {most}: "
                 "leave out or shorten messages",
                 param="messages",
                 code="context_length_exceeded",
             )
+        if self._traits(participant, ids) != self._expected(participant, conversation):
+            raise _refused(
+                f"a message holds what the {self._role} model's tokenizer reads as a control token or tag: leave it out"
+            )
+        return view
 
-    def _check(self, text: str) -> None:
-        for word in self._special.values():
-            if word in text:
-                raise _refused(f"a message holds {word}, which a model reads as a control token: leave it out")
-        try:
-            ids = self._tokenizer.encode(text, add_special_tokens=False)
-        # the tokenizers library raises plain Exceptions
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise _refused(f"a message holds what a model's tokenizer cannot write ({reason})") from error
-        if not self._special.keys().isdisjoint(ids):
-            raise _refused("a message holds what a model's tokenizer reads as a control token: leave it out")
-        if tag := _tag_in(decode_turn(self._tokenizer, ids)):
-            raise _refused(f"a message holds what a model's tokenizer reads as {tag}: leave it out")
+    def _view(self, participant: Participant, conversation: Conversation) -> RoleView:
+        prompts = conversation.prompts(self._own)
+        return participant.view(self._role, prompts, conversation.problem, conversation.history)
+
+    def _traits(self, participant: Participant, ids: list[int]) -> _Traits:
+        shown = decode_turn(participant.tokenizer, ids)
+        return [token for token in ids if token in self._special], _ANY_TAG.findall(shown)
+
+    def _expected(self, participant: Participant, conversation: Conversation) -> _Traits:
+        """Of a harmless conversation."""
+        shape = (bool(conversation.system), tuple(message["role"] for message in conversation.history))
+        if (known := self._known.get(shape)) is None:
+            text = sample_text(participant.tokenizer)
+            history = tuple({"role": role, "content": text} for role in shape[1])
+            harmless = Conversation(system=text if shape[0] else "", history=history, problem=text)
+            known = self._traits(participant, self._view(participant, harmless).prompt_ids)
+            if len(self._known) < _KNOWN_SHAPES:
+                self._known[shape] = known
+        return known
 
 
 def _special_tokens(tokenizer: Any) -> Mapping[int, str]:

@@ -43,7 +43,8 @@ def build_app(pair: PairService, settings: ServeSettings, *, fingerprint: str = 
     app.get("/metrics")(server.metrics_page)
     app.get("/v1/models")(server.models)
     app.get("/v1/models/{name}")(server.model)
-    app.post("/v1/chat/completions")(server.complete)
+    # a route of starlette's: FastAPI's reading of parameters would take as long as the rest of a short answer
+    app.add_route("/v1/chat/completions", server.complete, methods=["POST"])
     Page(settings, pair.limits).add_to(app)
     app.exception_handler(ServeError)(_error)
     app.exception_handler(HTTPException)(_http_error)

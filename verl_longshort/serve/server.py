@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,12 +15,19 @@ from verl_longshort.serve.http import build_app
 from verl_longshort.serve.pair import open_pair
 from verl_longshort.serve.settings import ServeSettings
 
+_KEEP_ALIVE_S = 75
+
+SWITCH_S = 0.0005
+"""Between two of the interpreter's threads. The engines' threads seldom rest, and the one that serves waits for them at
+every system call; with Python's 5 ms, tiny models served half as many tokens (benchmarks/serve_load.py)."""
+
 
 def serve(settings: ServeSettings, say: Callable[[str], None]) -> None:
     """Serve the pair until SIGTERM or SIGINT: answers under way may then end, within `stop_timeout_s`.
 
     `say` is told where the server listens, once it does. Raises UserError.
     """
+    sys.setswitchinterval(SWITCH_S)
     with _listening(settings) as listener:
         asyncio.run(_serve(settings, listener, say))
 
@@ -32,6 +40,8 @@ async def _serve(settings: ServeSettings, listener: socket.socket, say: Callable
             lifespan="off",
             log_level="warning",
             access_log=False,
+            # longer than clients keep a connection: one that is closed while they send is an error for them
+            timeout_keep_alive=_KEEP_ALIVE_S,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
         )

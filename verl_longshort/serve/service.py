@@ -14,7 +14,7 @@ from longshort_reward.protocol import Role, RolePrompts, Turn
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.core.environment import Environment, Limits, StopReason
-from verl_longshort.core.role_view import Message
+from verl_longshort.core.role_view import Message, RoleView
 from verl_longshort.core.trajectory import Participant, Trajectory, run_trajectory
 from verl_longshort.core.watching import Watcher
 from verl_longshort.engines.sampling_params import TooLongError
@@ -81,13 +81,14 @@ class PairService:
         self.limits = limits
         self.failure: str | None = None
         """Why the engines failed when they were last asked; None: they did not."""
-        self._participants = participants
+        self.participants = participants
         self._prompts = prompts
         self._template = template
         self._sampling = dict(sampling)
         # those of requests that do not stream
         self._whole = {role: replace(participant, stream=None) for role, participant in participants.items()}
-        self._guards = {role: PromptGuard(one.tokenizer, one.context_tokens) for role, one in participants.items()}
+        self._guards = {role: PromptGuard(role, one, prompts) for role, one in participants.items()}
+        self._reading = asyncio.Lock()
         self._places = asyncio.Semaphore(at_once)
         self._at_once, self._may_wait = at_once, may_wait
         self._timeout_s = timeout_s
@@ -118,7 +119,8 @@ class PairService:
         The first has the seed of the options, the others seeds derived from it.
         """
         limits = self._limits(options)
-        conversation = await self._checked(messages)
+        conversation = Conversation.of(messages, self._template)
+        views = [await self._views(conversation)]
         if self._present + count > self._at_once + self._may_wait:
             rounds = (self._present + count) / self._at_once
             raise BusyError(
@@ -128,23 +130,22 @@ class PairService:
         seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
         seeds = [seed, *(derived_seed(seed, str(number)) for number in range(1, count))]
         happened: asyncio.Queue[tuple[int, Event | BaseException]] = asyncio.Queue()
+        views += [self._views_now(conversation) for _ in range(1, count)]
         tasks = [
-            self._begun(self._one(number, conversation, limits, options, seeds[number], happened))
-            for number in range(count)
+            self._begun(self._one(number, views[number], conversation.problem, limits, options, seed, happened))
+            for number, seed in enumerate(seeds)
         ]
+        late = LateError(f"not answered within {self._timeout_s:g} s: ask for fewer tokens or turns", code="timeout")
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, happened.put_nowait, (0, late))
         try:
-            deadline = time.monotonic() + self._timeout_s
             while count:
-                try:
-                    number, event = await asyncio.wait_for(happened.get(), deadline - time.monotonic())
-                except asyncio.TimeoutError:
-                    remedy = f"not answered within {self._timeout_s:g} s: ask for fewer tokens or turns"
-                    raise LateError(remedy, code="timeout") from None
+                number, event = await happened.get()
                 if isinstance(event, BaseException):
                     raise self._told(event)
                 count -= isinstance(event, Answered)
                 yield number, event
         finally:
+            timer.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -175,7 +176,8 @@ class PairService:
     async def _one(
         self,
         number: int,
-        conversation: Conversation,
+        views: Mapping[Role, RoleView],
+        problem: str,
         limits: Limits,
         options: AnswerOptions,
         seed: int,
@@ -193,12 +195,12 @@ class PairService:
             async with self._places:
                 begun = time.monotonic()
                 trajectory = await run_trajectory(
-                    conversation.problem,
-                    self._participants if options.stream else self._whole,
+                    problem,
+                    self.participants if options.stream else self._whole,
                     Environment(limits),
-                    conversation.prompts(self._prompts),
+                    self._prompts,
                     sampling,
-                    history=conversation.history,
+                    views=views,
                     first=Role.LONG if options.think_first else Role.SHORT,
                     watcher=narrator,
                 )
@@ -221,22 +223,21 @@ class PairService:
                 raise RequestError(f"{name} is {value}: give a number from 2 (a turn each) to {most}", param=name)
         return self.limits.model_copy(update=given)
 
-    async def _checked(self, messages: Sequence[Message]) -> Conversation:
-        """The conversation. Raises RequestError for one that cannot or must not be put to the models."""
-        conversation = Conversation.of(messages, self._template)
-
-        def check() -> None:
-            for role, guard in self._guards.items():
-                guard.check(role, conversation, self._prompts)
-
+    async def _views(self, conversation: Conversation) -> dict[Role, RoleView]:
+        """Of both roles. Raises RequestError for a conversation that cannot or must not be put to the models."""
         if sum(map(len, conversation.texts)) > _LONG_TEXT:
-            await asyncio.to_thread(check)
-        else:
-            check()
-        return conversation
+            async with self._reading:
+                for guard in self._guards.values():
+                    await asyncio.to_thread(guard.view, conversation, apart=True)
+        return self._views_now(conversation)
+
+    def _views_now(self, conversation: Conversation) -> dict[Role, RoleView]:
+        return {role: guard.view(conversation) for role, guard in self._guards.items()}
 
     def _told(self, error: BaseException) -> BaseException:
         """What whoever asked is told of a failure; the log has the rest."""
+        if isinstance(error, ServeError):
+            return error
         if isinstance(error, TooLongError | RefusedError):
             return RequestError(f"a model refused the request: {error}", param="messages")
         _LOG.error("an answer failed", exc_info=error)

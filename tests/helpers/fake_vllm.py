@@ -6,9 +6,10 @@ Read in the wheel of vLLM 0.24.0 (and the same in 0.28.0):
 * `SamplingParams` has the fields below; any other keyword is a TypeError, `stop` without `detokenize` a
   ValueError (`vllm/sampling_params.py`).
 * `AsyncLLM.generate(prompt, sampling_params, request_id, *, ...)` is an asynchronous generator; with
-  `RequestOutputKind.FINAL_ONLY` it gives one `RequestOutput`, whose `outputs[0]` has `token_ids`, `logprobs`
-  (one dict of token id -> `Logprob` per token, or None) and `finish_reason`, one of stop, length, abort,
-  error, repetition (`vllm/v1/engine/async_llm.py`, `vllm/outputs.py`, `vllm/v1/engine/__init__.py`).
+  `RequestOutputKind.FINAL_ONLY` it gives one `RequestOutput` (with CUMULATIVE one for each step, with all tokens so
+  far), whose `outputs[0]` has `token_ids`, `logprobs` (one dict of token id -> `Logprob` per token, or None) and
+  `finish_reason`, one of stop, length, abort, error, repetition (`vllm/v1/engine/async_llm.py`, `vllm/outputs.py`,
+  `vllm/v1/engine/__init__.py`).
 * `token_ids` holds every token up to the one that completed a stop string, whatever
   `include_stop_str_in_output` says: `BaseIncrementalDetokenizer.update` appends it before it looks for stop
   strings, which cut `text` only (`vllm/v1/engine/detokenizer.py`). `_until_stopped` does the same.
@@ -130,7 +131,11 @@ class FakeVllm:
                 fake.prompts.append(prompt)
                 fake.params.append(sampling_params)
                 await asyncio.sleep(3600 if fake.hangs else 0)
-                yield fake.final(prompt["prompt_token_ids"], sampling_params)
+                final = fake.final(prompt["prompt_token_ids"], sampling_params)
+                if sampling_params.output_kind is RequestOutputKind.CUMULATIVE:
+                    first = SimpleNamespace(token_ids=final.outputs[0].token_ids[:2], finish_reason=None)
+                    yield SimpleNamespace(outputs=[first], finished=False)
+                yield final
 
             def shutdown(self, timeout: float | None = None) -> None:
                 fake.shut_down += 1

@@ -237,3 +237,17 @@ def test_arguments_of_neutral_params_are_vllms_defaults() -> None:
     assert made["seed"] is None
     assert made["stop"] == made["stop_token_ids"] == []
     assert made["max_tokens"] == 9
+
+
+def test_a_stream_gives_the_tokens_of_each_step(fake: FakeVllm, engine: VllmEngine) -> None:
+    fake.reply = lambda prompt, params: [7, 8, 9, 7]
+
+    async def work() -> tuple[Generation, list[list[int]]]:
+        pieces: list[list[int]] = []
+        asked = {"prompt_ids": PROMPT, "sampling": {"max_tokens": 4}}
+        streaming = engine.stream(request_id="one", **asked, on_piece=lambda piece: pieces.append(list(piece)))
+        return await asyncio.wait_for(streaming, 30), pieces
+
+    made, pieces = asyncio.run(work())
+    assert (made.token_ids, pieces) == ([7, 8, 9, 7], [[7, 8], [9, 7]])
+    assert fake.params[-1].output_kind is RequestOutputKind.CUMULATIVE

@@ -27,7 +27,7 @@ from verl_longshort.engines.stopping import Decoder, StopStrings
 from verl_longshort.engines.weights import checksum, load_weights
 
 KEPT_TOKENS = 65_536
-_STREAM_S = 0.02  # between two looks at what a streaming request has generated: often enough to read along
+_STREAM_S = 0.05  # between two looks at what a streaming request has generated: often enough to read along
 
 
 class TransformersEngine(AbstractContextManager["TransformersEngine"]):
@@ -111,20 +111,27 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
         quick.
         """
         row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
+        loop, given = asyncio.get_running_loop(), 0
+
+        def give() -> None:
+            nonlocal given
+            if new := row.output[given:]:
+                given += len(new)
+                on_piece(new)
+
+        def look() -> None:
+            nonlocal timer
+            timer = loop.call_later(_STREAM_S, look)
+            give()
+
         self._scheduler.submit(row)
-        future = asyncio.wrap_future(row.future)
-        given, done = 0, False
+        timer = loop.call_later(_STREAM_S, look)
         try:
-            while not done:
-                await asyncio.wait({future}, timeout=_STREAM_S)
-                # asked first: a row that has ended has all its tokens
-                done = future.done()
-                if new := row.output[given:]:
-                    given += len(new)
-                    on_piece(new)
-            return await future
+            made = await asyncio.wrap_future(row.future)
         finally:
-            future.cancel()
+            timer.cancel()
+        give()
+        return made
 
     def pause(self) -> None:
         """Let new requests wait; running ones continue."""

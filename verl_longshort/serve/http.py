@@ -6,7 +6,6 @@ file of the page (`serve/page.py`) is answered without it.
 """
 
 import hmac
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -30,7 +29,6 @@ from verl_longshort.serve.settings import ServeSettings
 
 Result = TypeVar("Result")
 Events = AsyncGenerator[tuple[int, Event], None]
-_LOG = logging.getLogger(__name__)
 _HEALTH = "/health"
 _CHECK_S = 10.0
 

@@ -4,25 +4,24 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from longshort_reward.protocol import Role, RolePrompts, Turn
+from longshort_reward.protocol import Role, RolePrompts
 
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.seeds import derived_seed
 from verl_longshort.core.environment import Environment, Limits, StopReason
 from verl_longshort.core.role_view import Message, RoleView
-from verl_longshort.core.trajectory import Participant, Trajectory, run_trajectory
-from verl_longshort.core.watching import Watcher
+from verl_longshort.core.trajectory import Participant, run_trajectory
 from verl_longshort.engines.sampling_params import TooLongError
 from verl_longshort.llm.client import RefusedError
 from verl_longshort.serve.conversation import Conversation, PromptGuard
 from verl_longshort.serve.errors import BusyError, EngineError, LateError, RequestError, ServeError
-from verl_longshort.serve.events import Answered, Event, TextDelta, TurnEnded, TurnStarted
-from verl_longshort.serve.reading import TurnReader
+from verl_longshort.serve.events import Answered, Event
+from verl_longshort.serve.narrator import Narrator
 
 _LOG = logging.getLogger(__name__)
 _LONG_TEXT = 16_384  # characters that are read on a thread, so that other answers go on
@@ -185,7 +184,7 @@ class PairService:
     ) -> None:
         """One answer, whose events and failure go to `happened`."""
         started = time.monotonic()
-        narrator = _Narrator(lambda event: happened.put_nowait((number, event)), limits.max_turns)
+        narrator = Narrator(lambda event: happened.put_nowait((number, event)), limits.max_turns)
         sampling = {
             "temperature": self._sampling["temperature"] if options.temperature is None else options.temperature,
             "top_p": self._sampling["top_p"] if options.top_p is None else options.top_p,
@@ -243,56 +242,3 @@ class PairService:
         _LOG.error("an answer failed", exc_info=error)
         self.failure = f"{type(error).__name__}: {error}"
         return EngineError("a model of the pair does not work at present; the server's log says why", code="engine")
-
-
-class _Narrator(Watcher):
-    """Tells one trajectory as events."""
-
-    def __init__(self, tell: Callable[[Event], None], max_turns: int) -> None:
-        self._tell = tell
-        self._max_turns = max_turns
-        self._turns: list[TurnEnded] = []
-        self._reader = TurnReader(Role.LONG)
-
-    def turn_begins(self, role: Role) -> None:
-        """See `Watcher`."""
-        number = len(self._turns) + 1
-        self._reader = TurnReader(role)
-        self._tell(TurnStarted(role=role, number=number, last=number >= self._max_turns))
-
-    def turn_grows(self, role: Role, text: str) -> None:
-        """See `Watcher`."""
-        if new := self._reader.feed(text):
-            self._tell(TextDelta(role=role, text=new))
-
-    def turn_ends(self, turn: Turn, tokens: int) -> None:
-        """See `Watcher`."""
-        if new := self._reader.finish(turn.text):
-            self._tell(TextDelta(role=turn.role, text=new))
-        self._turns.append(
-            TurnEnded(
-                role=turn.role,
-                number=len(self._turns) + 1,
-                text=self._reader.text,
-                tokens=tokens,
-                closing=turn.closing,
-                fault=turn.fault,
-            )
-        )
-        self._tell(self._turns[-1])
-
-    def answered(self, trajectory: Trajectory, seed: int, seconds: float) -> Answered:
-        """The end."""
-        state, last = trajectory.state, self._turns[-1]
-        assert state.stop_reason is not None, "the trajectory has ended"
-        return Answered(
-            answer=last.text if last.role is Role.SHORT else "",
-            stop_reason=state.stop_reason,
-            fault_role=state.fault_role,
-            turns=tuple(self._turns),
-            tokens=state.tokens,
-            prompt_tokens={role: len(view.prompt_ids) for role, view in trajectory.views.items()},
-            rethinks=state.rethinks,
-            seed=seed,
-            seconds=seconds,
-        )

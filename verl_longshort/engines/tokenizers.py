@@ -107,7 +107,7 @@ def other_ends(tokenizer: Any, path: str) -> list[int]:
 
 def own_system_message(tokenizer: Any) -> str:
     """The system message that a chat template writes where a chat has none; empty: it writes none."""
-    sample, mark = _sample(tokenizer), "<0>"
+    sample, mark = sample_text(tokenizer), "<0>"
     user = {"role": "user", "content": sample}
     try:
         given, alone = (

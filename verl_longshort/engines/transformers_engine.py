@@ -112,6 +112,7 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
         """
         row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
         loop, given = asyncio.get_running_loop(), 0
+        timer = loop.call_later(_STREAM_S, lambda: look())
 
         def give() -> None:
             nonlocal given
@@ -124,9 +125,8 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
             timer = loop.call_later(_STREAM_S, look)
             give()
 
-        self._scheduler.submit(row)
-        timer = loop.call_later(_STREAM_S, look)
         try:
+            self._scheduler.submit(row)
             made = await asyncio.wrap_future(row.future)
         finally:
             timer.cancel()

@@ -46,10 +46,15 @@ def client(server: Served, key: str = "any") -> openai.OpenAI:
 
 def idle(server: Served) -> None:
     """Waits until no answer is under way."""
-    end = time.monotonic() + IDLE_S
-    while server.pair.running and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: not server.pair.running)
     assert (server.pair.running, server.pair.waiting) == (0, 0)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Waits for what another thread does; gives up after a while."""
+    end = time.monotonic() + IDLE_S
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def test_a_chat(server: Served) -> None:
@@ -216,6 +221,8 @@ def test_a_client_that_leaves_ends_its_work(
         else:
             leave(slow.url)
         idle(slow)
+        # this generator is closed just after the answer is no longer under way
+        wait_until(lambda: bool(ended))
     finally:
         engine(False)
     assert ended == [False]

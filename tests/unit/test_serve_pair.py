@@ -11,7 +11,9 @@ import pytest
 from helpers.serving import save_word_models, word_pair
 from longshort_reward.protocol import TAGS, Closing, Role
 
+import verl_longshort.serve.pair as pair_module
 from verl_longshort.core.environment import StopReason
+from verl_longshort.engines.factory import open_engine
 from verl_longshort.serve.channels import CONTENT, Channels
 from verl_longshort.serve.errors import BusyError, LateError, RequestError
 from verl_longshort.serve.events import Answered, Event, TextDelta, TurnEnded, TurnStarted
@@ -51,6 +53,19 @@ def joined(events: Sequence[Event], channels: Channels) -> dict[str, str]:
         for said in channels.take(event):
             texts[said.channel] += said.text
     return texts
+
+
+def test_one_model_in_both_roles_is_loaded_once(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened_paths: list[str] = []
+
+    def noted(path: str, *arguments: Any, **options: Any) -> Any:
+        opened_paths.append(path)
+        return open_engine(path, *arguments, **options)
+
+    monkeypatch.setattr(pair_module, "open_engine", noted)
+    events = answer({"long": models["long"], "short": models["long"]})
+    assert isinstance(events[-1], Answered)
+    assert opened_paths == [str(models["long"])]
 
 
 def test_the_events_of_an_answer(models: dict[str, Path]) -> None:

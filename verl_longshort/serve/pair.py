@@ -43,12 +43,10 @@ async def open_pair(settings: ServeSettings) -> AsyncIterator[PairService]:
     """The pair of the settings, loaded or connected to; closed at the end. Raises UserError."""
     tokenizers = {role: _checked_tokenizer(settings, role) for role in ROLES}
     async with AsyncExitStack() as closing:
-        participants = {
-            role: _in_process(settings, role, closing)
-            if settings.runs_here
-            else _behind_endpoint(settings, role, tokenizers[role], closing)
-            for role in ROLES
-        }
+        if settings.runs_here:
+            participants = _in_process(settings, closing)
+        else:
+            participants = {role: _behind_endpoint(settings, role, tokenizers[role], closing) for role in ROLES}
         yield PairService(
             participants,
             limits=settings.limits,
@@ -71,20 +69,29 @@ def _checked_tokenizer(settings: ServeSettings, role: Role) -> Any:
     return tokenizer
 
 
-def _in_process(settings: ServeSettings, role: Role, closing: AsyncExitStack) -> Participant:
+def _in_process(settings: ServeSettings, closing: AsyncExitStack) -> dict[Role, Participant]:
+    """An engine for each model: one that plays both roles is loaded once."""
     engines = closing.enter_context(ExitStack())
-    tokenizer, engine = open_engine(
-        settings.model_paths[role],
-        settings,
-        max_num_seqs=settings.max_num_seqs,
-        seed=0,
-        engines=engines,
-        engines_of_command=len(ROLES),
-    )
-    stream = engine.stream if isinstance(engine, StreamingEngine) else None
-    return Participant(
-        tokenizer=tokenizer, generate=engine.generate, context_tokens=engine.max_model_len, stream=stream
-    )
+    paths = dict.fromkeys(settings.model_paths.values())
+    opened = {
+        path: open_engine(
+            path,
+            settings,
+            max_num_seqs=settings.max_num_seqs,
+            seed=0,
+            engines=engines,
+            engines_of_command=len(paths),
+        )
+        for path in paths
+    }
+    participants = {}
+    for role, path in settings.model_paths.items():
+        tokenizer, engine = opened[path]
+        stream = engine.stream if isinstance(engine, StreamingEngine) else None
+        participants[role] = Participant(
+            tokenizer=tokenizer, generate=engine.generate, context_tokens=engine.max_model_len, stream=stream
+        )
+    return participants
 
 
 def _behind_endpoint(settings: ServeSettings, role: Role, tokenizer: Any, closing: AsyncExitStack) -> Participant:

@@ -8,13 +8,14 @@ import torch
 import verl.trainer.ppo.v1  # noqa: F401  # it loads the trainers
 from helpers.harness import write_model
 from helpers.pair_runs import PairRun
-from longshort_reward.protocol import ROLES, Role
+from longshort_reward.protocol import DEFAULT_PROMPTS, ROLES, Role
 from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
 from verl_longshort.base.checkpoint import CheckpointStore
 from verl_longshort.base.errors import RunStoppedError, UnwrittenError
 from verl_longshort.config.pair import settings_of
+from verl_longshort.core.environment import Limits
 from verl_longshort.core.schedule import Schedule
 from verl_longshort.verl_plugin.checks.resume import Resume
 from verl_longshort.verl_plugin.launch import checked_config
@@ -71,7 +72,8 @@ class Activity:
 class Settings:
     schedule: Schedule
     keep_checkpoints: int | None = 1
-    prompts = None
+    limits = Limits(max_turns=8, long_turn_tokens=16, short_turn_tokens=16, token_budget=64)
+    prompts = DEFAULT_PROMPTS
 
 
 @pytest.fixture(autouse=True)

@@ -275,7 +275,7 @@ REFUSED = {
     "disaggregation.enabled = True": [f"{ROLLOUT}.disaggregation.enabled=true"],
     "prometheus.enable = True": [f"{ROLLOUT}.prometheus.enable=true"],
     "enable_sleep_mode = False": [f"{ROLLOUT}.enable_sleep_mode=false"],
-    "max_response_length = 9216: the model of the long role has 8192": ["data.max_response_length=8192"],
+    "max_response_length = 9216: the model of the long policy has 8192": ["data.max_response_length=8192"],
 }
 
 

@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("more", nargs="*", help="further key=value for every run")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     peaks, seconds = defaultdict(list), {False: defaultdict(list), True: defaultdict(list)}
     for number in range(given.repeats):
         # the one that begins alternates, in case the machine gets busier
@@ -100,7 +100,9 @@ def main() -> None:
         shown = [median(seconds[tied][part]) if seconds[tied][part] else None for tied in (False, True)]
         ratio = f", {shown[1] / shown[0]:.2f}x" if None not in shown else ""
         print(f"seconds, {part}: {shown[0]} with two, {shown[1]} tied{ratio}")
-    two, one = (sum(median(v) for k, v in seconds[tied].items() if k.startswith("learn")) for tied in (False, True))
+    two, one = (
+        sum(median(v) for k, v in seconds[tied].items() if v and k.startswith("learn")) for tied in (False, True)
+    )
     print(f"seconds, learning in all: {two:.2f} with two, {one:.2f} tied, {one / two:.2f}x")
 
 

@@ -16,7 +16,7 @@ from helpers.two_nodes import TwoNodes
 from verl_longshort.verl_plugin.run import activity
 from verl_longshort.verl_plugin.run.watch import NOTICE_S
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PROGRAM = Path(__file__).parents[1] / "helpers" / "node_death_probe.py"
 LIMIT_S = 300

@@ -80,6 +80,7 @@ def exported(work: Path) -> Path:
     return work / "checkpoints" / f"global_step_{STEPS}" / "actor" / "huggingface"
 
 
+@pytest.mark.slow
 def test_grpo(tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
     done = train(tiny_model, tiny_rows, tmp_path, "algorithm.adv_estimator=grpo")
     metrics = read_metrics(tmp_path / "metrics.jsonl")

@@ -108,6 +108,7 @@ def test_the_installed_command_works(installed: Path, tmp_path: Path, command: l
     assert shown in done.stdout
 
 
+@pytest.mark.slow
 def test_a_recipe_is_planned_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "verl_longshort.cli", "recipe", "qwen7b", "--dry-run", "output=out"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=outside(installed), timeout=500)

@@ -33,6 +33,10 @@ def forked(source: PairRun, step: int, last: int) -> None:
     assert begins == served[-1]
     assert before == {path: path.stat().st_mtime_ns for path in sorted(source.checkpoints.rglob("*"))}
     store = CheckpointStore(fork.checkpoints)
+    if step == last:
+        # nothing is left to train, so there is nothing of its own to keep
+        assert store.latest() is None
+        return
     best = store.read_best()
     assert store.latest() == last
     assert best is not None

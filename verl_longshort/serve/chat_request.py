@@ -21,6 +21,7 @@ from typing_extensions import Self
 
 from verl_longshort.base.characters import whole_characters
 from verl_longshort.core.role_view import Message
+from verl_longshort.serve.effort import THINK, UnknownWordError, effort_options
 from verl_longshort.serve.errors import RequestError
 from verl_longshort.serve.service import AnswerOptions
 
@@ -48,7 +49,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Accepted values, besides null, of fields that a pair cannot follow otherwise."""
 _IGNORED = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata")
 """Say something of the client, nothing of the answer."""
-_ANSWER, _THINK = "answer", "think"
 _EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "none": {"think_first": False},
     "minimal": {"think_first": False},
@@ -166,7 +166,7 @@ class ChatRequest(Settings):
 
     def options(self, name: str) -> AnswerOptions:
         """How the answers are made, by the server whose model is called `name`. Raises RequestError."""
-        first = {} if self.longshort.first is None else {"think_first": self.longshort.first == _THINK}
+        first = {} if self.longshort.first is None else {"think_first": self.longshort.first == THINK}
         tokens = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
         said: dict[str, Any] = {"max_tokens": tokens, "max_turns": self.longshort.max_turns}
         effort = {
@@ -217,17 +217,11 @@ def _suffix(model: str, name: str) -> dict[str, Any]:
     own, *words = model.split(":")
     if own != name:
         raise RequestError(f"model = {_shown(model)}: the server has {name}", param="model", code="model_not_found")
-    effort: dict[str, Any] = {}
-    for word in words:
-        key, _, number = word.partition("=")
-        if word in (_ANSWER, _THINK):
-            effort["think_first"] = word == _THINK
-        elif key in ("turns", "tokens") and number.isascii() and number.isdecimal() and len(number) < 10:
-            effort[f"max_{key}"] = int(number)
-        else:
-            remedy = f"{name} may be followed by :answer, :think, :turns=<number> and :tokens=<number>"
-            raise RequestError(f"model = {_shown(model)}: {remedy}", param="model")
-    return effort
+    try:
+        return effort_options(words)
+    except UnknownWordError:
+        remedy = f"{name} may be followed by :answer, :think, :turns=<number> and :tokens=<number>"
+        raise RequestError(f"model = {_shown(model)}: {remedy}", param="model") from None
 
 
 def _shown(value: Any) -> str:

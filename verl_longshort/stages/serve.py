@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from longshort_reward.protocol import ROLES
 from rich.console import Console
 
 from verl_longshort.base.pair_file import with_pair
@@ -49,12 +48,12 @@ class ServeStage(ConfigStage[ServeSettings, None]):
         return with_pair(super().block(overrides), overrides)
 
     def requirements(self, settings: ServeSettings, inputs: None) -> Requirements:
-        """Both models."""
-        at_once, models = settings.max_num_seqs, settings.model_paths.values()
+        """The models; one that plays both roles is loaded once."""
+        at_once, models = settings.max_num_seqs, dict.fromkeys(settings.model_paths.values())
         if settings.runs_here:
             tokens = settings.limits.token_budget
             engines = [
-                local_engine(model, settings, max_num_seqs=at_once, new_tokens=tokens, sharing=len(ROLES))
+                local_engine(model, settings, max_num_seqs=at_once, new_tokens=tokens, sharing=len(models))
                 for model in models
             ]
         else:

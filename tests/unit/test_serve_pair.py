@@ -131,7 +131,7 @@ def test_limits_of_a_server(models: dict[str, Path]) -> None:
             with pytest.raises(BusyError) as busy:
                 [event async for event in pair.answers(QUESTION, options, count=4)]
             assert busy.value.retry_after_s >= 1
-            found = [event async for event in pair.answers(QUESTION, options, count=3)]
+            found = [one async for happened in pair.answers(QUESTION, options, count=3) for one in happened]
             assert sorted(number for number, event in found if isinstance(event, Answered)) == [0, 1, 2]
         async with opened(models, "longshort.request_timeout_s=0.000001") as pair:
             with pytest.raises(LateError):

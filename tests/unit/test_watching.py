@@ -51,6 +51,8 @@ def test_a_turn_in_pieces_is_the_turn_and_holds_no_tag(role: Role, text: str, si
     reader, whole = TurnReader(role), TurnReader(role)
     shown = "".join(reader.feed(piece) for piece in cut(text, sizes))
     turn = parse_turn(role, text)
+    # the closing tag says that nothing more comes: nothing is held back for the end
+    assert not turn.ok or shown == turn.body
     assert shown + reader.finish(turn.text) == reader.text == whole.finish(turn.text)
     assert not turn.ok or reader.text == turn.body
     # as the protocol reads it, `<<think>` is no tag

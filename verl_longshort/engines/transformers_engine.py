@@ -27,7 +27,7 @@ from verl_longshort.engines.stopping import Decoder, StopStrings
 from verl_longshort.engines.weights import checksum, load_weights
 
 KEPT_TOKENS = 65_536
-_STREAM_S = 0.05  # between two looks at what a streaming request has generated: often enough to read along
+_STREAM_S = 0.05  # between two looks at what streaming requests have generated: often enough to read along
 
 
 class TransformersEngine(AbstractContextManager["TransformersEngine"]):
@@ -112,7 +112,7 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
         """
         row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
         loop, given = asyncio.get_running_loop(), 0
-        timer = loop.call_later(_STREAM_S, lambda: look())
+        timer = loop.call_at(_next_look(loop.time()), lambda: look())
 
         def give() -> None:
             nonlocal given
@@ -122,7 +122,7 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
 
         def look() -> None:
             nonlocal timer
-            timer = loop.call_later(_STREAM_S, look)
+            timer = loop.call_at(_next_look(loop.time()), look)
             give()
 
         try:
@@ -205,3 +205,8 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
             stop_ids=params.stop_token_ids | (frozenset() if params.ignore_eos else self._eos),
             stop_strings=self._stop_strings(params.stop),
         )
+
+
+def _next_look(now: float) -> float:
+    """When a loop looks at its streaming requests again: at all of them, so that it wakes once and not for each."""
+    return (now // _STREAM_S + 1) * _STREAM_S

@@ -6,7 +6,7 @@ file of the page (`serve/page.py`) is answered without it.
 """
 
 import hmac
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from verl_longshort.serve.service import PairService
 from verl_longshort.serve.settings import ServeSettings
 
 Result = TypeVar("Result")
-Events = AsyncGenerator[tuple[int, Event], None]
+Events = AsyncGenerator[list[tuple[int, Event]], None]
 _HEALTH = "/health"
 _CHECK_S = 10.0
 
@@ -127,8 +127,9 @@ class _Server:
 
     async def _finish(self, events: Events, choices: list[Choice]) -> bool:
         async with aclosing(events):
-            async for index, event in events:
-                list(self._take(choices[index], event))
+            async for happened in events:
+                for index, event in happened:
+                    list(self._take(choices[index], event))
         return True
 
     def _take(self, choice: Choice, event: Event) -> list[dict[str, Any]]:
@@ -137,32 +138,31 @@ class _Server:
         return list(choice.take(event))
 
     async def _stream(
-        self, first: tuple[int, Event], events: Events, chat: ChatRequest, choices: list[Choice], reply: Reply
+        self, first: list[tuple[int, Event]], events: Events, chat: ChatRequest, choices: list[Choice], reply: Reply
     ) -> AsyncGenerator[bytes, None]:
-        def parts(index: int, event: Event) -> list[bytes]:
-            choice = choices[index]
-            sent = [reply.chunk(index, delta) for delta in self._take(choice, event)]
-            if chat.longshort.events and (about := told(event)):
-                sent.insert(0, reply.chunk(index, {}, longshort=about))
-            if isinstance(event, Answered):
-                sent.append(reply.chunk(index, {}, **choice.finish()))
-            return sent
+        def chunks(happened: list[tuple[int, Event]]) -> Iterator[bytes]:
+            for index, event in happened:
+                if chat.longshort.events and (about := told(event)):
+                    yield reply.chunk(index, {}, longshort=about)
+                for delta in self._take(choices[index], event):
+                    yield reply.chunk(index, delta)
+                if isinstance(event, Answered):
+                    yield reply.chunk(index, {}, **choices[index].finish())
 
-        for choice in choices:
-            yield reply.chunk(choice.index, {"role": "assistant", "content": ""})
+        yield b"".join(reply.chunk(choice.index, {"role": "assistant", "content": ""}) for choice in choices)
         async with aclosing(events):
             try:
-                for part in parts(*first):
-                    yield part
-                async for index, event in events:
-                    if sent := parts(index, event):
-                        yield b"".join(sent)
+                if sent := b"".join(chunks(first)):
+                    yield sent
+                async for happened in events:
+                    # one write for all that is there: a write costs as much as what it sends
+                    if sent := b"".join(chunks(happened)):
+                        yield sent
             except ServeError as error:
                 yield server_sent(_content(error))
                 return
-        if chat.stream_options is not None and chat.stream_options.include_usage:
-            yield reply.usage_chunk(choices)
-        yield DONE
+        wants_usage = chat.stream_options is not None and chat.stream_options.include_usage
+        yield (reply.usage_chunk(choices) if wants_usage else b"") + DONE
 
 
 class _EventStream(Response):

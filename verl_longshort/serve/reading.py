@@ -4,7 +4,11 @@ A turn's text begins behind the role's own opening tag and ends at the next tag 
 opening tag, or behind a tag that does not belong there, breaks the protocol and is not shown.
 """
 
+import re
+
 from longshort_reward.protocol import OPENINGS, TAG_PATTERN, TAGS, Role
+
+_LONGEST = max(map(len, TAGS))
 
 
 class TurnReader:
@@ -13,17 +17,40 @@ class TurnReader:
     def __init__(self, role: Role) -> None:
         self._opening = OPENINGS[role]
         self._raw = ""
+        self._read = 0
+        """How far there is no tag that is not yet known: a piece is read once, however long the turn is."""
+        self._begin: int | None = None
+        """Where the text begins."""
+        self._ended = False
         self.text = ""
         """All that was given out."""
 
     def feed(self, piece: str) -> str:
         """What the piece adds to the text. The beginning of what may become a tag, and white space, are held back."""
+        if self._ended:
+            return ""
         self._raw += piece
-        return self._give(self._between(self._raw[: len(self._raw) - _maybe_tag(self._raw)]))
+        tag = self._next_tag()
+        if self._begin is None:
+            if tag is None:
+                return ""
+            if tag.group() != self._opening:
+                self._ended = True
+                return ""
+            self._begin = self._read = tag.end()
+            tag = self._next_tag()
+        self._ended = tag is not None
+        return self._give(self._raw[self._begin : self._read].strip())
 
     def finish(self, turn: str) -> str:
         """What the whole turn adds to the text: all of it if it was not fed."""
         return self._give(self._between(turn))
+
+    def _next_tag(self) -> re.Match[str] | None:
+        """The next tag, if it is complete; reads up to it."""
+        tag = TAG_PATTERN.search(self._raw, self._read)
+        self._read = len(self._raw) - _maybe_tag(self._raw[self._read :]) if tag is None else tag.start()
+        return tag
 
     def _give(self, text: str) -> str:
         if not text.startswith(self.text):
@@ -43,5 +70,6 @@ class TurnReader:
 
 def _maybe_tag(text: str) -> int:
     """How many characters at the end may be the beginning of a tag."""
-    longest = max(map(len, TAGS)) - 1
-    return next((n for n in range(longest, 0, -1) if any(tag.startswith(text[-n:]) for tag in TAGS)), 0)
+    # no tag has a second "<"
+    start = text.rfind("<", -_LONGEST)
+    return len(text) - start if start >= 0 and any(tag.startswith(text[start:]) for tag in TAGS) else 0

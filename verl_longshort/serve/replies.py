@@ -19,6 +19,8 @@ from verl_longshort.core.environment import StopReason
 from verl_longshort.serve.channels import CONTENT, Channels
 from verl_longshort.serve.events import Answered, Event, TextDelta, TurnEnded, TurnStarted
 
+# json.dumps would make one for every chunk
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _FINISH = {
     StopReason.ANSWERED: "stop",
     StopReason.MAX_TURNS: "length",
@@ -189,7 +191,7 @@ def told(event: Event) -> dict[str, Any] | None:
 
 def server_sent(content: Any) -> bytes:
     """One server-sent event."""
-    return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + _JSON.encode(content).encode() + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from longshort_reward.protocol import Role, RolePrompts
 
@@ -20,7 +20,7 @@ from verl_longshort.engines.sampling_params import TooLongError
 from verl_longshort.llm.client import RefusedError
 from verl_longshort.serve.conversation import Conversation, PromptGuard
 from verl_longshort.serve.errors import BusyError, EngineError, LateError, RequestError, ServeError
-from verl_longshort.serve.events import Answered, Event
+from verl_longshort.serve.events import Answered, Event, TextDelta
 from verl_longshort.serve.narrator import Narrator
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ _SAMPLE = ({"role": "user", "content": "2 + 3 ?"},)
 
 SEED_BITS = 53
 """Of the seed of a request that brings none: JSON's numbers are exact up to there."""
+
+
+_Queue: TypeAlias = "asyncio.Queue[tuple[int, Event | BaseException]]"
+"""What happened to answers, by their number: an event or a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +111,17 @@ class PairService:
     async def answer(self, messages: Sequence[Message], options: AnswerOptions) -> AsyncGenerator[Event, None]:
         """The events of one answer; see the module."""
         async with aclosing(self.answers(messages, options, count=1)) as events:
-            async for _, event in events:
-                yield event
+            async for happened in events:
+                for _, event in happened:
+                    yield event
 
     async def answers(
         self, messages: Sequence[Message], options: AnswerOptions, *, count: int
-    ) -> AsyncGenerator[tuple[int, Event], None]:
+    ) -> AsyncGenerator[list[tuple[int, Event]], None]:
         """The events of `count` answers to the same messages, each with the number of its answer, from 0 on.
 
-        The first has the seed of the options, the others seeds derived from it.
+        Those that have happened since the caller last asked come together, and what was written of one turn meanwhile
+        as one `TextDelta`. The first answer has the seed of the options, the others seeds derived from it.
         """
         limits = self._limits(options)
         conversation = Conversation.of(messages, self._template)
@@ -128,7 +134,7 @@ class PairService:
             )
         seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
         seeds = [seed, *(derived_seed(seed, str(number)) for number in range(1, count))]
-        happened: asyncio.Queue[tuple[int, Event | BaseException]] = asyncio.Queue()
+        happened: _Queue = asyncio.Queue()
         views += [self._views_now(conversation) for _ in range(1, count)]
         tasks = [
             self._begun(self._one(number, views[number], conversation.problem, limits, options, seed, happened))
@@ -138,11 +144,12 @@ class PairService:
         timer = asyncio.get_running_loop().call_later(self._timeout_s, happened.put_nowait, (0, late))
         try:
             while count:
-                number, event = await happened.get()
-                if isinstance(event, BaseException):
-                    raise self._told(event)
-                count -= isinstance(event, Answered)
-                yield number, event
+                events, failure = _ready(await happened.get(), happened)
+                count -= sum(isinstance(event, Answered) for _, event in events)
+                if events:
+                    yield events
+                if failure is not None:
+                    raise self._told(failure)
         finally:
             timer.cancel()
             for task in tasks:
@@ -180,7 +187,7 @@ class PairService:
         limits: Limits,
         options: AnswerOptions,
         seed: int,
-        happened: "asyncio.Queue[tuple[int, Event | BaseException]]",
+        happened: "_Queue",
     ) -> None:
         """One answer, whose events and failure go to `happened`."""
         started = time.monotonic()
@@ -242,3 +249,25 @@ class PairService:
         _LOG.error("an answer failed", exc_info=error)
         self.failure = f"{type(error).__name__}: {error}"
         return EngineError("a model of the pair does not work at present; the server's log says why", code="engine")
+
+
+def _ready(
+    first: tuple[int, Event | BaseException], more: _Queue
+) -> tuple[list[tuple[int, Event]], BaseException | None]:
+    """What has happened by now, up to the first failure. Neighbouring texts of one answer are one."""
+    events: list[tuple[int, Event]] = []
+    newest: dict[int, int] = {}
+    while not isinstance(first[1], BaseException):
+        number, event = first
+        place = newest.get(number)
+        before = None if place is None else events[place][1]
+        if place is not None and isinstance(event, TextDelta) and isinstance(before, TextDelta):
+            # neighbours are of one turn: turns are parted by events of their own
+            events[place] = number, TextDelta(role=event.role, text=before.text + event.text)
+        else:
+            newest[number] = len(events)
+            events.append((number, event))
+        if more.empty():
+            return events, None
+        first = more.get_nowait()
+    return events, first[1]

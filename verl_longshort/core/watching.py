@@ -14,6 +14,8 @@ Piece = Sequence[int] | str
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """At the end of decoded text: the rest of the character is in the tokens to come."""
+_WINDOW = 16
+"""Tokens that are decoded again with every piece; beginning anew takes a second decoding."""
 
 
 class Watcher:
@@ -32,24 +34,27 @@ class Watcher:
 class TextStream:
     """The text of one turn, piece by piece: what `decode_turn` gives for the whole, up to an unfinished character.
 
-    Decodes a window of tokens, from the piece before the last one on: what a tokenizer writes for a token may depend on
-    the one before it.
+    Decodes a window of tokens that begins at least a piece before the new one: what a tokenizer writes for a token may
+    depend on the one before it.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._window: list[int] = []
-        self._known = 0
+        self._known, self._text = 0, ""
+        """Tokens of the window whose text was given out, and that text."""
 
     def add(self, piece: Piece) -> str:
         """The text that the piece adds."""
         if isinstance(piece, str):
             return piece
-        before = decode_turn(self._tokenizer, self._window[: self._known])
         self._window.extend(piece)
         text = decode_turn(self._tokenizer, self._window)
-        if len(text) <= len(before) or text.endswith(_UNFINISHED):
+        if len(text) <= len(self._text) or text.endswith(_UNFINISHED):
             return ""
-        self._window = self._window[self._known :]
+        new, self._text = text[len(self._text) :], text
+        if len(self._window) > _WINDOW:
+            self._window = self._window[self._known :]
+            self._text = decode_turn(self._tokenizer, self._window)
         self._known = len(self._window)
-        return text[len(before) :]
+        return new

@@ -1,6 +1,7 @@
 """The HTTP interface over real engines and sockets, asked by the unmodified OpenAI client."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,11 +160,15 @@ def test_metrics(server: Served) -> None:
 def test_nothing_but_health_without_the_key(slow: Served) -> None:
     root = slow.url.removesuffix("/v1")
     assert httpx.get(root + "/health").json() == {"status": "ok"}
-    for path in ("/", "/metrics", "/v1/models", "/v1/chat/completions", "/none"):
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}):
-            reply = httpx.post(root + path, headers=headers, json={"messages": []})
-            assert (reply.status_code, reply.json()["error"]["type"]) == (401, "authentication_error")
-            assert KEY not in reply.text
+    paths = ("/", "//", "/metrics", "/v1/models", "/v1/models/longshort", "/v1/chat/completions", "/none")
+    wrong: list[dict[str, str]] = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}]
+    with httpx.Client() as asker:
+        for path in (*paths, "/page/facts", "/page/single", "/health/"):
+            for method, headers in itertools.product(("GET", "POST", "OPTIONS"), wrong):
+                reply = asker.request(method, root + path, headers=headers)
+                assert (reply.status_code, reply.json()["error"]["type"]) == (401, "authentication_error")
+                assert KEY not in reply.text
+            assert asker.head(root + path).status_code == 401
     assert next(iter(client(slow, KEY).models.list())).id == "longshort"
 
 

@@ -225,9 +225,14 @@ def test_the_single_model_fails(url: str, single: Any) -> None:
             assert post({"messages": messages})[0] == expected
 
 
-def test_the_file_needs_no_key_and_asks_nobody_else(url: str) -> None:
-    reply = httpx.get(url)
-    assert (reply.status_code, reply.text) == (200, page())
+def test_a_browser_without_the_key_gets_the_file_which_asks_nobody_else(url: str) -> None:
+    accepts = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    reply = httpx.get(url, headers=accepts)
+    assert (reply.status_code, reply.text, reply.headers["www-authenticate"]) == (401, page(), "Bearer")
+    with_key = httpx.get(url, headers={**accepts, "authorization": f"Bearer {KEY}"})
+    assert (with_key.status_code, with_key.text) == (200, page())
+    # whoever is no browser is told in a sentence
+    assert httpx.get(url).json()["error"]["type"] == "authentication_error"
     assert "http" not in page().replace("http-equiv", "")
     policy = headers()["content-security-policy"]
     assert reply.headers["content-security-policy"] == policy

@@ -28,11 +28,19 @@ class Pools(StrEnum):
     SEPARATE = "separate"
 
 
-class PromptSettings(Settings):
-    """System prompts by role. None: the prompt that ships with the package; an empty one: no system message."""
+class OfPair(Settings):
+    """A text for each role, such as the name of its model. None: none is given."""
 
     long: str | None = None
     short: str | None = None
+
+    def of(self, role: Role) -> str | None:
+        """The role's."""
+        return self.long if role is Role.LONG else self.short
+
+
+class PromptSettings(OfPair):
+    """System prompts by role. None: the prompt that ships with the package; an empty one: no system message."""
 
     @property
     def role_prompts(self) -> RolePrompts:

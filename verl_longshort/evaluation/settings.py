@@ -6,16 +6,16 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from longshort_reward.compat import StrEnum
 from longshort_reward.protocol import RolePrompts
-from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings
+from longshort_reward.settings import Remedy, SettingError, Settings
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.files import absolute_model, check_positions, model_identity, model_setting
-from verl_longshort.config.pair import EnvironmentSettings
+from verl_longshort.config.pair import EnvironmentSettings, OfPair
 from verl_longshort.core.environment import Limits
 from verl_longshort.engines.factory import EngineSettings
 from verl_longshort.llm.endpoint import renamed
-from verl_longshort.llm.settings import RequestNames, api_key
+from verl_longshort.llm.settings import EndpointSettings
 from verl_longshort.problems.settings import ProblemSettings
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -38,33 +38,14 @@ class Mode(StrEnum):
         return ("long", "short") if self is Mode.PAIR else ("single",)
 
 
-class ByRole(Settings):
+class ByRole(OfPair):
     """One text for each model that a mode may need."""
 
-    long: str | None = None
-    short: str | None = None
     single: str | None = None
 
     def given(self, roles: tuple[str, ...]) -> dict[str, str]:
         """Those of `roles` that are not null."""
         return {role: text for role in roles if (text := getattr(self, role)) is not None}
-
-
-class EndpointSettings(Settings):
-    """The block `endpoint`: models behind OpenAI-compatible servers."""
-
-    base_url: ByRole = ByRole()
-    tokenizer: ByRole = ByRole()
-    api_key_env: str | None = None
-    timeout_s: Seconds
-    attempts: PositiveInt
-    request_names: RequestNames = RequestNames()
-
-    @model_validator(mode="after")
-    def _key_exists(self) -> Self:
-        if self.base_url != ByRole():
-            api_key(self.api_key_env)
-        return self
 
 
 class EarlyStop(Settings):
@@ -90,7 +71,7 @@ class EvaluationSettings(EngineSettings, ProblemSettings):
     mode: Mode
     pair: str | None = None
     models: ByRole
-    endpoint: EndpointSettings
+    endpoint: EndpointSettings[ByRole]
     output_dir: Path
     samples: _Count
     temperature: Annotated[float, Strict(), Ge(0), Remedy("must be 0 (greedy) or more")]

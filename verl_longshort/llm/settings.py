@@ -8,15 +8,16 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from longshort_reward.settings import PositiveInt, Remedy, SettingError, Settings
+from longshort_reward.settings import PositiveInt, Remedy, Seconds, SettingError, Settings
 from pydantic import Field, Strict, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.files import check_positions, model_identity, model_setting
 from verl_longshort.base.rejected import HasId, Rejected, work_on_all
 from verl_longshort.base.requirements import EngineUse
+from verl_longshort.config.pair import OfPair
 from verl_longshort.engines.factory import EngineSettings, local_engine, open_engine
 from verl_longshort.llm.client import ChatSampling, LLMClient
 from verl_longshort.llm.task_client import ResponseCache, TaskClient
@@ -39,6 +40,29 @@ class RequestNames(Settings):
     seed: str | None = "seed"
     stop: str | None = "stop"
     include_stop_str_in_output: str | None = "include_stop_str_in_output"
+
+
+Texts = TypeVar("Texts", bound=OfPair)
+
+
+class EndpointSettings(Settings, Generic[Texts]):
+    """The block `endpoint` of a command that asks a pair: models behind OpenAI-compatible servers.
+
+    `Texts` says for which models there may be one.
+    """
+
+    base_url: Texts
+    tokenizer: Texts
+    api_key_env: str | None = None
+    timeout_s: Seconds
+    attempts: PositiveInt
+    request_names: RequestNames = RequestNames()
+
+    @model_validator(mode="after")
+    def _key_exists(self) -> Self:
+        if any(url is not None for url in vars(self.base_url).values()):
+            api_key(self.api_key_env)
+        return self
 
 
 class LLMSettings(EngineSettings):

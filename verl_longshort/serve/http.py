@@ -1,8 +1,8 @@
 """The HTTP interface: OpenAI's `/v1/chat/completions` and `/v1/models`, `/health`, `/metrics` and the page.
 
 Every error has OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`, with one sentence. In a stream that
-has begun, it is the last event. A client that leaves cancels its answers. With a key, nothing but `/health` and the
-file of the page (`serve/page.py`) is answered without it.
+has begun, it is the last event. A client that leaves cancels its answers. With a key, nothing but `/health` is answered
+without it; a browser that opens the page (`serve/page.py`) is shown its file with the status 401, to ask for the key.
 """
 
 import hmac
@@ -21,8 +21,8 @@ from verl_longshort.serve.chat_request import ChatRequest, parse
 from verl_longshort.serve.errors import BusyError, RequestError, ServeError
 from verl_longshort.serve.events import Answered, Event
 from verl_longshort.serve.metrics import Metrics
-from verl_longshort.serve.page import PATH, Page
-from verl_longshort.serve.reception import GONE, body_of, unless_gone
+from verl_longshort.serve.page import PATH, Page, page_response
+from verl_longshort.serve.reception import GONE, BodyReader, body_of, unless_gone
 from verl_longshort.serve.replies import DONE, Choice, Reply, StopStrings, server_sent, told
 from verl_longshort.serve.service import PairService
 from verl_longshort.serve.settings import ServeSettings
@@ -49,6 +49,8 @@ def build_app(pair: PairService, settings: ServeSettings, *, fingerprint: str = 
     app.exception_handler(Exception)(_unexpected)
     if (key := settings.api_key) is not None:
         app.add_middleware(KeyCheck, key=key)
+    # the outermost
+    app.add_middleware(BodyReader, most=settings.max_body_bytes, limit_s=settings.body_timeout_s)
     return app
 
 
@@ -102,7 +104,7 @@ class _Server:
         return response
 
     async def _complete(self, request: Request) -> Response:
-        chat = parse(await body_of(request, self._settings.max_body_bytes))
+        chat = parse(body_of(request))
         events = self._pair.answers(chat.chat, chat.options(self._settings.name), count=chat.count)
         reply = Reply(chat.model, self._fingerprint)
         choices = [
@@ -193,7 +195,7 @@ class _EventStream(Response):
 
 
 class KeyCheck:
-    """Answers nothing but `/health`, and the empty page, without the key."""
+    """Answers nothing but `/health` without the key; a browser is shown the page, which asks for it."""
 
     def __init__(self, app: ASGIApp, *, key: str) -> None:
         self._app = app
@@ -201,18 +203,24 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and not (scope["path"] == _HEALTH or _asks_for_page(scope)):
-            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not hmac.compare_digest(given, self._expected):
-                error = _content(_KeyError("a key is needed: send it as Authorization: Bearer <key>"))
-                response = JSONResponse(error, status_code=401, headers={"www-authenticate": "Bearer"})
-                await response(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] == _HEALTH or self._has_key(scope):
+            await self._app(scope, receive, send)
+            return
+        response: Response
+        if scope["path"] == PATH and scope["method"] == "GET" and b"text/html" in _header(scope, b"accept"):
+            response = page_response(_KeyError.status)
+        else:
+            error = _KeyError("a key is needed: send it as Authorization: Bearer <key>")
+            response = JSONResponse(_content(error), status_code=error.status)
+        response.headers["www-authenticate"] = "Bearer"
+        await response(scope, receive, send)
+
+    def _has_key(self, scope: Scope) -> bool:
+        return hmac.compare_digest(_header(scope, b"authorization"), self._expected)
 
 
-def _asks_for_page(scope: Scope) -> bool:
-    return bool(scope["path"] == PATH and scope["method"] == "GET")
+def _header(scope: Scope, name: bytes) -> bytes:
+    return next((value for known, value in scope["headers"] if known == name), b"")
 
 
 class _KeyError(RequestError):

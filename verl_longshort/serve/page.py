@@ -1,8 +1,9 @@
 """The page at `/`: one HTML file with everything inside, which asks this server and nobody else.
 
-The file itself is given without the key, because a browser has none to send when it opens an address; it holds nothing
-of the pair. What it then asks for needs the key like everything else: the chat, `/page/facts`, and `/page/single`, the
-answer of the one model that the pair is compared with (`longshort.single`), which this server asks for it.
+A browser has no key to send when it opens an address. Where one is needed, it gets the file with the status 401: the
+page then asks for the key. The file holds nothing of the pair. All that it asks for needs the key: the chat,
+`/page/facts`, and `/page/single`, the answer of the one model that the pair is compared with (`longshort.single`),
+which this server asks for it.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class Page:
 
     async def page(self) -> Response:
         """The file."""
-        return HTMLResponse(page(), headers=headers())
+        return page_response()
 
     async def facts(self) -> Response:
         """What the page shows of the server."""
@@ -76,7 +77,7 @@ class Page:
         """The one model's answer to a conversation."""
         if self._settings.single.base_url is None:
             raise RequestError("no single model is configured: start the server with longshort.single.base_url")
-        messages = _messages(await body_of(request, self._settings.max_body_bytes))
+        messages = _messages(body_of(request))
         begun = time.monotonic()
         reply = await unless_gone(request.receive, self._ask(messages))
         if reply is None:
@@ -133,6 +134,11 @@ def _messages(body: bytes) -> list[Message]:
 
 def _is_message(given: Any) -> bool:
     return isinstance(given, dict) and given.get("role") in _ROLES and isinstance(given.get("content"), str)
+
+
+def page_response(status: int = 200) -> HTMLResponse:
+    """The file."""
+    return HTMLResponse(page(), status_code=status, headers=headers())
 
 
 @cache

@@ -10,40 +10,12 @@ from pydantic import AllowInfNan, Field, Strict, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.files import model_setting
-from verl_longshort.config.pair import EnvironmentSettings
+from verl_longshort.config.pair import EnvironmentSettings, OfPair
 from verl_longshort.core.environment import Limits
 from verl_longshort.engines.factory import EngineSettings
-from verl_longshort.llm.settings import RequestNames, api_key
+from verl_longshort.llm.settings import EndpointSettings, api_key
 
 _Price = Annotated[float | None, Strict(), Ge(0), AllowInfNan(False), Remedy("must be a number of 0 or more, or null")]
-
-
-class OfPair(Settings):
-    """One text for each role."""
-
-    long: str | None = None
-    short: str | None = None
-
-    def of(self, role: Role) -> str | None:
-        """The role's."""
-        return self.long if role is Role.LONG else self.short
-
-
-class EndpointSettings(Settings):
-    """The block `endpoint`: models behind OpenAI-compatible servers."""
-
-    base_url: OfPair = OfPair()
-    tokenizer: OfPair = OfPair()
-    api_key_env: str | None = None
-    timeout_s: Seconds
-    attempts: PositiveInt
-    request_names: RequestNames = RequestNames()
-
-    @model_validator(mode="after")
-    def _key_exists(self) -> Self:
-        if self.base_url != OfPair():
-            api_key(self.api_key_env)
-        return self
 
 
 class SingleSettings(Settings):
@@ -78,7 +50,7 @@ class ServeSettings(EngineSettings):
     name: Annotated[str, Field(pattern=r"^[^:\s]+$"), Remedy("must be a word without a colon")]
     pair: str | None
     models: OfPair
-    endpoint: EndpointSettings
+    endpoint: EndpointSettings[OfPair]
     environment: EnvironmentSettings
     template: Annotated[str, Field(pattern=r"\{problem\}"), Remedy("must hold {problem}, for the user's message")]
     temperature: Annotated[float, Strict(), Ge(0), Remedy("must be 0 (greedy) or more")]
@@ -89,6 +61,7 @@ class ServeSettings(EngineSettings):
     port: Annotated[int, Strict(), Ge(0), Le(65535), Remedy("must be a port from 0 (any free one) to 65535")]
     api_key_env: str | None
     max_body_bytes: PositiveInt
+    body_timeout_s: Seconds
     request_timeout_s: Seconds
     stop_timeout_s: Seconds
     single: SingleSettings

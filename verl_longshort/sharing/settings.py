@@ -3,21 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+from longshort_reward.protocol import ROLES
 from longshort_reward.settings import Remedy, SettingError, Settings
 from pydantic import Strict, field_validator, model_validator
 from typing_extensions import Self
 
 from verl_longshort.base.pair_file import Sampling
-from verl_longshort.config.pair import PromptSettings
+from verl_longshort.config.pair import OfPair, PromptSettings
 
 _Limit = Annotated[int, Strict()] | None
-
-
-class Models(Settings):
-    """A model for each role."""
-
-    long: str | None = None
-    short: str | None = None
 
 
 class GivenEnvironment(Settings):
@@ -35,7 +29,7 @@ class ExportSettings(Settings):
 
     run: Path | None
     checkpoint: int | str
-    models: Models
+    models: OfPair
     output_dir: Path
     name: str | None
     environment: GivenEnvironment
@@ -73,8 +67,8 @@ class ExportSettings(Settings):
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
-        for role in ("long", "short"):
-            model = getattr(self.models, role)
+        for role in ROLES:
+            model = self.models.of(role)
             if self.run is not None and model is not None:
                 raise SettingError(f"models.{role}", model, "longshort.run gives the models: leave one of them out")
             if self.run is None and model is None:

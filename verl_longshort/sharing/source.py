@@ -69,7 +69,7 @@ def find_source(settings: ExportSettings) -> Source:
         return _of_run(settings.run.expanduser(), settings.checkpoint)
     policies = {}
     for role in ROLES:
-        model = str(getattr(settings.models, role))
+        model = str(settings.models.of(role))
         check_model(model, key=f"longshort.models.{role}", adapters=True)
         folder = Path(model).expanduser()
         adapter = folder if folder.is_dir() and adapter_base(folder) is not None else None
@@ -93,7 +93,7 @@ def environment_of(given: GivenEnvironment, source: Source, evaluations: list[Ev
         raise UserError(f"longshort.environment.{lacking[0]}", None, remedy)
     prompts = dict(vars(given.prompts.role_prompts))
     for role in ROLES:
-        if getattr(given.prompts, role) is None:
+        if given.prompts.of(role) is None:
             said = known.get("prompts") or _read(Path(source.policies[role].model) / POLICY_FILE).get("prompts") or {}
             prompts[role.value] = said.get(role.value, prompts[role.value])
     return EnvironmentSettings.parse({**found, "prompts": prompts}, where="longshort.environment")

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from helpers.exported import export, exported, write_adapter, write_run
 from helpers.hub import TOKEN, Hub, hub_server
@@ -60,7 +61,7 @@ def test_a_pair_is_one_commit_of_one_repository_and_comes_back(shared: Path, hub
         fetched = read_pair(name)
         assert fetched.record == read_pair(shared).record
         assert (fetched.folder / "long/model.safetensors").read_bytes() == repository.files["long/model.safetensors"]
-    with pytest.raises(UserError, match=r"longshort\.pair = me/nothing: neither a folder nor a pair that the hub"):
+    with pytest.raises(UserError, match=r"longshort\.pair = me/nothing: is no pair that the Hub gives \(.*404"):
         read_pair("me/nothing")
 
 
@@ -111,6 +112,38 @@ def test_the_hub_refuses(shared: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
     for name, message in (("pair", "give owner/name"), ("me/..", "give owner/name")):
         with pytest.raises(UserError, match=message):
             pushed(shared, name)
+
+
+def test_without_a_network_nothing_is_pushed(shared: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise httpx.ConnectError("[Errno 111] Connection refused")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", broken)
+    with pytest.raises(UnavailableError, match=r"me/my-pair was not pushed: .*Connection refused; check the network"):
+        pushed(shared)
+
+
+BROKEN = {
+    "network": httpx.ReadError("the connection broke off"),
+    "disk": OSError(28, "No space left on device"),
+    "gated": ValueError("Access to model me/base is restricted"),
+}
+
+
+@pytest.mark.parametrize("error", BROKEN.values(), ids=BROKEN)
+def test_a_model_that_cannot_be_fetched_is_one_line(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    hub.commit("me/base", "the base", **{"config.json": b"{}"})
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    models = [f"longshort.models.{role}=me/base" for role in Role]
+    message = r"longshort\.models\.long = me/base: is no model that the Hub gives \(.*\): give a folder, or check"
+    with pytest.raises(UserError, match=message):
+        export(*models, *GIVEN, f"longshort.output_dir={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_changed_since_the_export_are_not_sent(shared: Path, hub: Hub, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pydantic import AfterValidator, Field, Strict
 
 from verl_longshort.base.checkpoint import BEST, TRACKER
 from verl_longshort.base.dry_run import is_planned
+from verl_longshort.base.hub import asking_hub
 from verl_longshort.config.pair import EnvironmentSettings
 
 FILE = "pair.json"
@@ -177,14 +178,10 @@ def _is_of_hub(path: str) -> bool:
 
 def _fetched(name: str, key: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
-    try:
+    with asking_hub(key, name, "pair"):
         return Path(snapshot_download(repository, revision=revision or None, etag_timeout=10))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(key, name, f"neither a folder nor a pair that the hub gives ({reason})") from error
 
 
 def _check_weights(pair: Pair, role: Role, key: str, given: object) -> None:

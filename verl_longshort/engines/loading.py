@@ -87,12 +87,13 @@ def _merged(folder: Path, base: str, *, key: str, dtype: torch.dtype | None, **o
     """The adapter in `folder` merged into its base: in float32, as a checkpoint's export is, and rounded then."""
     from peft import PeftModel, get_peft_model_state_dict
 
+    # the first that asks for a base on the Hub: it says what is wrong with it
+    whole = load_model(base, key=key, dtype=torch.float32, **options)
     if (chosen := dtype) is None:
         stored = stored_dtype(Path(base))
         code = options.get("trust_remote_code", False)
         named = None if stored else AutoConfig.from_pretrained(base, trust_remote_code=code).dtype
         chosen = getattr(torch, stored) if stored else named or torch.float32
-    whole = load_model(base, key=key, dtype=torch.float32, **options)
     names = set(weight_headers(folder))
     try:
         wrapped = PeftModel.from_pretrained(whole, str(folder))

@@ -17,6 +17,7 @@ from rich.filesize import decimal
 
 from verl_longshort.base.files import write_json, write_text
 from verl_longshort.base.folders import contents, replace_folder, work_folder, writing
+from verl_longshort.base.hub import asking_hub
 from verl_longshort.base.model_files import ADAPTER_CONFIG, adapter_base, weight_headers
 from verl_longshort.base.pair_file import FILE, PairRecord, PolicyEntry, Roles, digest_of
 from verl_longshort.base.policy_record import POLICY_FILE, policy_record
@@ -25,7 +26,7 @@ from verl_longshort.base.run_record import installed_versions
 from verl_longshort.core.policies import said_roles
 from verl_longshort.sharing.card import CARD, pair_card
 from verl_longshort.sharing.settings import ExportSettings
-from verl_longshort.sharing.source import Policy, Source, environment_of, evaluations_of, is_of
+from verl_longshort.sharing.source import RUN_KEY, Policy, Source, environment_of, evaluations_of, is_of
 
 ADAPTERS = "adapters"
 _WEIGHTS = ".safetensors"
@@ -50,14 +51,18 @@ def export_pair(settings: ExportSettings, source: Source, target: Path) -> PairR
     own = [one for one in evaluations if is_of(one, source)]
     environment = environment_of(settings.environment, source, own)
     prompts = environment.prompts.role_prompts
+    folders = {}
     for role, policy in source.policies.items():
-        _check(role, _local(policy.model), prompts, settings)
+        key = f"longshort.models.{role}" if settings.run is None else RUN_KEY
+        folders[role] = _local(policy.model, key)
+        _check(role, folders[role], prompts, settings, key)
     work = work_folder(target)
     shutil.rmtree(work, ignore_errors=True)
     with writing(work, target):
         entries: dict[Role, PolicyEntry] = {}
         for name, roles in source.players.items():
-            written = _write_policy(work, name, roles, source.policies[roles[0]], prompts, settings)
+            role = roles[0]
+            written = _write_policy(work, name, roles, source.policies[role], folders[role], prompts, settings)
             entries |= {role: written.model_copy(update={"stop": STOP_STRINGS[role]}) for role in roles}
         record = PairRecord(
             name=settings.title,
@@ -75,22 +80,22 @@ def export_pair(settings: ExportSettings, source: Source, target: Path) -> PairR
     return record
 
 
-def _local(model: str) -> Path:
-    """The folder of a model; one of the hub is fetched."""
+def _local(model: str, key: str) -> Path:
+    """The folder of a model; one of the hub is fetched. Raises UserError naming `key` where that fails."""
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import snapshot_download
 
     endings = (_WEIGHTS, *_COPIED)
-    return Path(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in endings]))
+    with asking_hub(key, model, "model"):
+        return Path(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in endings]))
 
 
-def _check(role: Role, folder: Path, prompts: RolePrompts, settings: ExportSettings) -> None:
+def _check(role: Role, folder: Path, prompts: RolePrompts, settings: ExportSettings, key: str) -> None:
     """Raise UserError for a model that is not whole, or whose tokenizer cannot write prompts."""
     from verl_longshort.engines.loading import check_weights
     from verl_longshort.engines.tokenizers import check_chat, load_tokenizer
 
-    key = f"longshort.models.{role}" if settings.run is None else "longshort.run"
     report(0, len(ROLES), f"checking the {role} model")
     if not weight_headers(folder):
         raise UserError(key, folder, "has no .safetensors weights: save it by save_pretrained")
@@ -111,13 +116,14 @@ def _write_policy(
     name: str,
     roles: Sequence[Role],
     policy: Policy,
+    folder: Path,
     prompts: RolePrompts,
     settings: ExportSettings,
 ) -> PolicyEntry:
     from verl_longshort.engines.turn_ends import stop_at_turns
 
     report(ROLES.index(roles[0]), len(ROLES), f"writing the {name} model")
-    folder, role = _local(policy.model), said_roles(roles)
+    role = said_roles(roles)
     new, base = work / name, _without_path(policy.base)
     if adapter_base(folder) is None:
         _copy(_model_files(folder), new)

@@ -14,6 +14,7 @@ from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES
 
 from verl_longshort.base.errors import UnavailableError
+from verl_longshort.base.hub import hub_errors, hub_reason
 from verl_longshort.base.model_files import ADAPTER_CONFIG
 from verl_longshort.base.pair_file import FILE, Pair, digest_of, read_pair
 from verl_longshort.base.progress import report
@@ -70,7 +71,7 @@ def push(
     refuses or fails.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -90,8 +91,9 @@ def push(
         )
     except HFValidationError as error:
         raise UserError("REPOSITORY", repository, "is no name of a repository: give owner/name") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UnavailableError(f"{repository} was not pushed: {_reason(error)}") from error
+    except hub_errors() as error:
+        remedy = "check the network, the token (HF_TOKEN) and its rights to write there"
+        raise UnavailableError(f"{repository} was not pushed: {hub_reason(error)}; {remedy}") from error
     return str(done.commit_url)
 
 
@@ -140,7 +142,3 @@ def _check_own(api: "HfApi", repository: str, there: set[str]) -> None:
     what = f"was changed since its last push ({last.title!r})" if FILE in there else f"holds other files ({others})"
     remedy = f"{what}, which would be lost: give another name, or --replace to remove what is there"
     raise UserError("REPOSITORY", repository, remedy)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -18,6 +18,7 @@ import json
 import pstats
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,6 +84,15 @@ def a_pair(tokenizer: Any, thought_words: int, clients: int) -> PairService:
     )
 
 
+def server_settings() -> ServeSettings:
+    """The defaults; the models that they have to name are never asked."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text("{}", encoding="utf-8")
+        models = [f"longshort.models.{role}={folder}" for role in ROLES]
+        servers = [f"longshort.endpoint.base_url.{role}=http://127.0.0.1:1" for role in ROLES]
+        return ServeSettings.parse(plain_dict(compose_config("serve", [*models, *servers]).longshort))
+
+
 async def clients(url: str, options: argparse.Namespace, *, stream: bool) -> dict[str, Any]:
     """Tokens, pieces and processor time of the server for a round of answers."""
     used = time.process_time()
@@ -105,12 +115,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
-    models = [f"longshort.models.{role}=a/b" for role in ROLES]
-    at = [f"longshort.endpoint.base_url.{role}=http://127.0.0.1:1" for role in ROLES]
-    block = plain_dict(compose_config("serve", [*models, *at]).longshort)
-    settings = ServeSettings.model_construct(**{**ServeSettings.model_fields, **block})
     pair = a_pair(tokenizer, options.thought_words, options.clients)
-    config = uvicorn.Config(build_app(pair, settings), port=0, lifespan="off", log_level="warning", access_log=False)
+    app = build_app(pair, server_settings())
+    config = uvicorn.Config(app, port=0, lifespan="off", log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server.serve())
     while not server.started:

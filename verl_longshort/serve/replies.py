@@ -145,6 +145,8 @@ class Reply:
             "model": model,
             "system_fingerprint": fingerprint,
         }
+        # a chunk is mostly this
+        self._chunk = _JSON.encode({**self._frame, "object": "chat.completion.chunk"}).removesuffix("}")
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The reply to a request that does not stream."""
@@ -168,7 +170,8 @@ class Reply:
         return self._sent([], usage=usage([choice.ended for choice in choices]))
 
     def _sent(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
-        return server_sent({**self._frame, "object": "chat.completion.chunk", "choices": choices, **more})
+        rest = _JSON.encode({"choices": choices, **more}).removeprefix("{")
+        return _event(f"{self._chunk},{rest}")
 
 
 def told(event: Event) -> dict[str, Any] | None:
@@ -191,7 +194,11 @@ def told(event: Event) -> dict[str, Any] | None:
 
 def server_sent(content: Any) -> bytes:
     """One server-sent event."""
-    return b"data: " + _JSON.encode(content).encode() + b"\n\n"
+    return _event(_JSON.encode(content))
+
+
+def _event(data: str) -> bytes:
+    return f"data: {data}\n\n".encode()
 
 
 DONE = b"data: [DONE]\n\n"

@@ -37,6 +37,8 @@ def impatient(models: dict[str, Path]) -> Iterator[Served]:
 
 def connected(server: Served) -> socket.socket:
     address = urlsplit(server.url)
+    assert address.hostname is not None
+    assert address.port is not None
     return socket.create_connection((address.hostname, address.port), timeout=WATCHDOG_S)
 
 

@@ -257,8 +257,8 @@ def _ready(
     """What has happened by now, up to the first failure. Neighbouring texts of one answer are one."""
     events: list[tuple[int, Event]] = []
     newest: dict[int, int] = {}
-    while not isinstance(first[1], BaseException):
-        number, event = first
+    number, event = first
+    while not isinstance(event, BaseException):
         place = newest.get(number)
         before = None if place is None else events[place][1]
         if place is not None and isinstance(event, TextDelta) and isinstance(before, TextDelta):
@@ -269,5 +269,5 @@ def _ready(
             events.append((number, event))
         if more.empty():
             return events, None
-        first = more.get_nowait()
-    return events, first[1]
+        number, event = more.get_nowait()
+    return events, event

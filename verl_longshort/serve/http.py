@@ -8,7 +8,7 @@ without it; a browser that opens the page (`serve/page.py`) is shown its file wi
 import hmac
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -27,7 +27,6 @@ from verl_longshort.serve.replies import DONE, Choice, Reply, StopStrings, serve
 from verl_longshort.serve.service import PairService
 from verl_longshort.serve.settings import ServeSettings
 
-Result = TypeVar("Result")
 Events = AsyncGenerator[list[tuple[int, Event]], None]
 _HEALTH = "/health"
 _CHECK_S = 10.0
@@ -208,9 +207,9 @@ class KeyCheck:
             return
         response: Response
         if scope["path"] == PATH and scope["method"] == "GET" and b"text/html" in _header(scope, b"accept"):
-            response = page_response(_KeyError.status)
+            response = page_response(_UnauthorizedError.status)
         else:
-            error = _KeyError("a key is needed: send it as Authorization: Bearer <key>")
+            error = _UnauthorizedError("a key is needed: send it as Authorization: Bearer <key>")
             response = JSONResponse(_content(error), status_code=error.status)
         response.headers["www-authenticate"] = "Bearer"
         await response(scope, receive, send)
@@ -223,7 +222,7 @@ def _header(scope: Scope, name: bytes) -> bytes:
     return next((value for known, value in scope["headers"] if known == name), b"")
 
 
-class _KeyError(RequestError):
+class _UnauthorizedError(RequestError):
     status = 401
     kind = "authentication_error"
 

@@ -28,13 +28,12 @@ from verl_longshort.llm.client import ChatSampling, RefusedError, Reply
 from verl_longshort.llm.endpoint import EndpointClient
 from verl_longshort.llm.settings import api_key
 from verl_longshort.serve.errors import EngineError, LateError, RequestError
-from verl_longshort.serve.reception import body_of, unless_gone
+from verl_longshort.serve.reception import GONE, body_of, unless_gone
 from verl_longshort.serve.settings import ServeSettings
 
 PATH = "/"
 _FILE = files("verl_longshort.serve") / "templates" / "page.html"
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
-_GONE = 499
 _ROLES = ("user", "assistant")
 
 
@@ -81,7 +80,7 @@ class Page:
         begun = time.monotonic()
         reply = await unless_gone(request.receive, self._ask(messages))
         if reply is None:
-            return Response(status_code=_GONE)
+            return Response(status_code=GONE)
         return JSONResponse(
             {
                 "text": reply.text,

@@ -7,10 +7,10 @@
 
 * `open_pair` loads two model folders with an engine of ours, or connects to two endpoints (`endpoint.base_url`), which
   may be one server with two models or adapters.
-* `PairService.answer` gives the events of one answer as they happen, `answers` those of several to the same messages.
-  Leaving the loop (or cancelling its task) ends the work of both engines: at once if the iterator is closed
-  (`contextlib.aclosing`). A `ServeError` (`serve/errors.py`) may be raised before the first event or between two, with
-  a message for whoever asked: RequestError, BusyError, EngineError or LateError.
+* `PairService.answer` gives the events of one answer as they happen, `answers` those of several to the same messages,
+  each time all that have happened meanwhile. Leaving the loop (or cancelling its task) ends the work of both engines:
+  at once if the iterator is closed (`contextlib.aclosing`). A `ServeError` (`serve/errors.py`) may be raised before the
+  first event or between two, with a message for whoever asked: RequestError, BusyError, EngineError or LateError.
 * `serve/channels.py` makes reasoning and content of events, as the HTTP server shows them.
 * Messages are `{"role": "system" | "user" | "assistant", "content": str}` and end with the user's;
   `serve/conversation.py` says what becomes of each.

@@ -8,7 +8,7 @@ from typing import Any
 from longshort_reward.protocol import ROLES, Role
 
 SINGLE_ROLE = Role.LONG
-"""The role of a model that answers alone: it is never credited for asking again, which is the short role's."""
+"""The role of a model that answers alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class Outcome:
     """The role that broke the protocol and so ended the trajectory; None when nobody did."""
     stop_reason: str
     """Why the trajectory ended; for the reader, the built-in terms do not use it."""
+    alone: bool = False
+    """One model wrote it, with `SINGLE_ROLE`."""
     facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """All that is known of the trajectory, for terms that need more: what `from_facts` or `from_record` was given."""
 
@@ -35,7 +37,8 @@ class Outcome:
         """From the flat facts that the agent loop recorded with a row.
 
         Of a pair: `acc`, `tokens`, `rethinks`, `stop_reason`, `fault_role` ("" for none) and, per role,
-        `format_<role>` and `turns_<role>`. Of a single model: `acc`, `tokens`, `stop_reason` and `format`.
+        `format_<role>` and `turns_<role>`. Of a single model: `acc`, `tokens`, `stop_reason`, `format` and, where it
+        writes both roles' turns, `rethinks`.
         """
         single = "format" in facts
         return cls(
@@ -44,9 +47,10 @@ class Outcome:
             if single
             else {role.value: facts[f"format_{role}"] > 0.5 for role in ROLES if facts[f"turns_{role}"]},
             tokens=int(facts["tokens"]),
-            rethinks=0 if single else int(facts["rethinks"]),
+            rethinks=int(facts.get("rethinks", 0) if single else facts["rethinks"]),
             fault_role=None if single else facts["fault_role"] or None,
             stop_reason=facts["stop_reason"],
+            alone=single,
             facts=facts,
         )
 

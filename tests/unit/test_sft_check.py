@@ -50,7 +50,7 @@ def test_good_settings_pass(good: list[str]) -> None:
 
 
 MISTAKES = {
-    "longshort.role=all": "longshort.role = all: must be long, short or both",
+    "longshort.role=all": "longshort.role = all: must be long, short, both or alone",
     "model.path=./nowhere": "model.path = ./nowhere: no such folder",
     "data.train_files=nowhere.jsonl": "data.train_files = nowhere.jsonl: no such file",
     "data.train_batch_size=5": "data.train_batch_size = 5: must be from 1 to the number of trajectories, 4",
@@ -219,7 +219,7 @@ def test_the_command_exits_with_two_and_imports_nothing_heavy(good: list[str]) -
     command = [sys.executable, "-c", program, *good, "longshort.role=all"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2, result.stderr
-    assert result.stderr == "error: longshort.role = all: must be long, short or both\n"
+    assert result.stderr == "error: longshort.role = all: must be long, short, both or alone\n"
 
 
 RUN = "from verl_longshort.verl_plugin.sft.fine_tune import run_and_wait as r; import sys; sys.exit(r(sys.argv[1:]))"

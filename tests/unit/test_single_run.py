@@ -77,11 +77,11 @@ def _plain(config: Any, block: str) -> Any:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("longshort.mode", "pair", ("longshort.mode", "long_cot, direct, plain")),
+        ("longshort.mode", "pair", ("longshort.mode", "long_cot, direct, joint, plain")),
         ("longshort.steps", 0, ("longshort.steps", "1 or more")),
         ("longshort.token_budget", 1, ("longshort.token_budget", "2 or more")),
         ("longshort.reward.mu.end_step", 9, ("longshort.reward.mu.end_step", "4 steps")),
-        ("+longshort.reward.rethink", 0.1, ("longshort.reward.rethink", "unknown key")),
+        ("longshort.reward.rethink", 0.1, ("longshort.reward.rethink", "mode long_cot", "never asks")),
         ("longshort.model", "/nowhere/at/all", ("longshort.model", "no such folder")),
         ("data.train_batch_size", 9, ("data.train_batch_size", "8")),
         ("trainer.total_training_steps", 7, ("trainer.total_training_steps", "leave it null")),

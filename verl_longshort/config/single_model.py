@@ -12,20 +12,10 @@ from longshort_reward.errors import UserError
 from longshort_reward.settings import Remedy, Seconds, SettingError, Settings, Share
 from omegaconf import DictConfig
 from pydantic import Strict, model_validator
+from typing_extensions import Self
 
 from verl_longshort.config.pair import LoggedGroups, RewardSettings, plain_dict, with_ramp_ends
 from verl_longshort.core.single_model import SingleMode
-
-
-class SingleRewardSettings(RewardSettings):
-    """The block `longshort.reward`; a single model asks nobody again."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_partner(cls, block: Any) -> Any:
-        if isinstance(block, Mapping) and "rethink" in block:
-            raise SettingError("rethink", block["rethink"], "unknown key; a single model has nobody to ask again")
-        return block
 
 
 class SingleSettings(Settings):
@@ -37,7 +27,7 @@ class SingleSettings(Settings):
     system_prompt: str
     # the opening tag and one token
     token_budget: Annotated[int, Strict(), Ge(2), Remedy("set a whole number of 2 or more")]
-    reward: SingleRewardSettings
+    reward: RewardSettings
     rollout_timeout_s: Seconds
     phase_timeout_s: Seconds
     log_groups: LoggedGroups
@@ -51,6 +41,13 @@ class SingleSettings(Settings):
         if not isinstance(block, Mapping) or not isinstance(block.get("steps"), int):
             return block
         return {**block, "reward": with_ramp_ends(block.get("reward"), block["steps"])}
+
+    @model_validator(mode="after")
+    def _nobody_to_ask(self) -> Self:
+        if self.reward.rethink and self.mode is not SingleMode.JOINT:
+            remedy = f"in the mode {self.mode} a model never asks for another thought; leave it out, or use mode joint"
+            raise SettingError("reward.rethink", self.reward.rethink, remedy)
+        return self
 
     @property
     def weights(self) -> RewardWeights:

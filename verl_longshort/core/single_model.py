@@ -4,15 +4,22 @@ r"""One model that answers alone: the control of a pair, in training and evaluat
 |---|---|---|---|
 | `long_cot` | `<think>` | a chain of thought, an answer | it is `<think>..</think> <answer>..</answer>` |
 | `direct` | `<answer>` | the answer at once | it is `<answer>..</answer>` |
+| `joint` | what the model writes | a pair's whole trajectory | its turns are, and alternate up to the answer |
 | `plain` | what the model likes | what the model is used to | it ends by itself and has a `\boxed{}` |
 
 The opening tag is written for the model, so it is no token to learn from, but it counts as one of its tokens.
+
+`joint` is the pair's text in one go: the same markup, the same tokens, judged as a pair is judged. A trajectory that
+breaks the protocol somewhere has no answer, whatever it says behind that: a pair would have been stopped there. What a
+pair hands over is to this model where it goes on; `</rethink>` counts as in a pair. Limits of turns are a pair's: one
+model shares its budget among its turns as it likes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from longshort_reward import format_match
 from longshort_reward.answer import last_boxed
 from longshort_reward.compat import StrEnum
 from longshort_reward.protocol import ANSWER_CLOSE, ANSWER_OPEN, THINK_OPEN, Closing, Role, parse_trajectory
@@ -29,6 +36,7 @@ class SingleMode(StrEnum):
 
     LONG_COT = "long_cot"
     DIRECT = "direct"
+    JOINT = "joint"
     PLAIN = "plain"
 
     @property
@@ -38,7 +46,7 @@ class SingleMode(StrEnum):
 
     @property
     def parts(self) -> tuple[Role, ...]:
-        """The kinds of turn that a well-formed answer consists of; none when it is plain text."""
+        """The kinds of turn that a well-formed answer consists of; none where that is plain text or not settled."""
         return {SingleMode.LONG_COT: (Role.LONG, Role.SHORT), SingleMode.DIRECT: (Role.SHORT,)}.get(self, ())
 
 
@@ -56,7 +64,7 @@ class SingleAnswer:
     tokens: int
     """Generated tokens and those of the opening tag."""
     stop_reason: StopReason
-    """ANSWERED; TOKEN_BUDGET: truncated; MALFORMED: ended without `</answer>`; ABORTED."""
+    """ANSWERED; TOKEN_BUDGET: truncated; MALFORMED: ended without `</answer>`, `joint`: no trajectory; ABORTED."""
     finish_reason: str
     """As the engine tells it: stop, length or aborted."""
     extra: Mapping[str, Any]
@@ -66,6 +74,11 @@ class SingleAnswer:
     def answered(self) -> bool:
         """Whether the model came to its end."""
         return self.stop_reason is StopReason.ANSWERED
+
+    @property
+    def rethinks(self) -> int:
+        """How often the model asked itself for another long thought, in well-formed turns only."""
+        return rethinks_in(self.text)
 
 
 async def solve_alone(
@@ -118,8 +131,15 @@ def opening_ids(tokenizer: Tokenizer, prompt: list[int], tag: str) -> list[int]:
     return tokenizer.encode(tag, add_special_tokens=False)
 
 
+def rethinks_in(text: str) -> int:
+    """Well-formed turns that end with `</rethink>` in an answer that one model wrote."""
+    return sum(turn.ok and turn.closing is Closing.RETHINK for turn in parse_trajectory(text))
+
+
 def well_formed(mode: SingleMode, answer: SingleAnswer) -> bool:
     """Whether the answer has the form of its mode; what FM is for a single model."""
+    if mode is SingleMode.JOINT:
+        return _is_trajectory(answer.text)
     if not mode.parts:
         return answer.answered and last_boxed(answer.text) is not None
     turns = parse_trajectory(answer.text)
@@ -130,6 +150,12 @@ def well_formed(mode: SingleMode, answer: SingleAnswer) -> bool:
 def _stop_reason(mode: SingleMode, text: str, finish_reason: str) -> StopReason:
     if finish_reason == "aborted":
         return StopReason.ABORTED
-    if ANSWER_CLOSE in text or (finish_reason == "stop" and not mode.parts):
+    if ANSWER_CLOSE in text and mode is SingleMode.JOINT:
+        return StopReason.ANSWERED if _is_trajectory(text) else StopReason.MALFORMED
+    if ANSWER_CLOSE in text or (finish_reason == "stop" and mode is SingleMode.PLAIN):
         return StopReason.ANSWERED
     return StopReason.TOKEN_BUDGET if finish_reason == "length" else StopReason.MALFORMED
+
+
+def _is_trajectory(text: str) -> bool:
+    return format_match(parse_trajectory(text)) == 1.0

@@ -1,8 +1,9 @@
-"""Supervised fine-tuning rows of one role, or of both, tokenised as the rollout tokenises them.
+"""Supervised fine-tuning rows of one role, of both, or of a model alone, tokenised as the rollout tokenises them.
 
 `TrajectoryDataset` is verl's `data.custom_cls` for SFT. It reads joint trajectories and gives one row per
-trajectory and role: the sequence that the role sees, with the loss on the role's own turns. `sft_rows.py` reads and
-checks the file without torch, and says which trajectories become rows.
+trajectory and role: the sequence that the role sees, with the loss on the role's own turns; for a model that writes
+alone one row per trajectory, with the loss on all turns. `sft_rows.py` reads and checks the file without torch, and
+says which trajectories become rows.
 
 A trajectory is a record of a `.jsonl` or `.parquet` file:
 
@@ -17,7 +18,7 @@ import torch
 from longshort_reward.protocol import RolePrompts
 from torch.utils.data import Dataset, Subset
 
-from verl_longshort.core.policies import roles_of
+from verl_longshort.core.policies import writers_of
 from verl_longshort.core.role_view import check_tokenizer
 from verl_longshort.data.sft_rows import fitting, held_out_problems, load_role_trajectories, role_row
 
@@ -25,10 +26,10 @@ Row = dict[str, torch.Tensor]
 
 
 class TrajectoryDataset(Dataset[Row]):
-    """Rows of one role, or of both, for verl's `SFTTrainer` in `no_padding` mode.
+    """Rows of a `role` (long, short, both or alone) for verl's `SFTTrainer` in `no_padding` mode.
 
     A row is `input_ids`, `position_ids` and `loss_mask`, each int64 of shape [length of the sequence]; the
-    mask is 1 on the tokens of the role's own turns. The constructor's signature is verl's; `config` is the
+    mask is 1 on the tokens of the turns that are taught. The constructor's signature is verl's; `config` is the
     `data` block with `role` and `prompts` added.
 
     Raises UserError for a file that cannot be used and when many sequences are longer than `data.max_length`.
@@ -44,9 +45,9 @@ class TrajectoryDataset(Dataset[Row]):
     ) -> None:
         check_tokenizer(tokenizer)
         prompts = RolePrompts(**config["prompts"])
-        records = load_role_trajectories(parquet_files, roles_of(config["role"]))
+        records = load_role_trajectories(parquet_files, writers_of(config["role"]))
         selected = records[:max_samples] if max_samples > 0 else records
-        rows = [role_row(tokenizer, role, prompts, record) for role, record in selected]
+        rows = [role_row(tokenizer, roles, prompts, record) for roles, record in selected]
         kept = fitting(rows, int(config["max_length"]))
         self.problems = [selected[index].record.problem for index in kept]
         self.rows = [_tensors(*rows[index]) for index in kept]

@@ -1,4 +1,8 @@
-"""Which trajectories a policy is fine-tuned on, and what each of its roles sees of them. No torch.
+"""Which trajectories a model is fine-tuned on, and what each row shows and teaches of them. No torch.
+
+A row teaches the turns of one role, as that role sees the trajectory; for a policy with both roles there is one of
+each. A model that writes alone has one row that teaches all turns, each tokenised as in the pair's rows: the same text,
+the same tokens.
 
 Trajectories longer than `data.max_length` are left out: cutting one would teach a turn without its closing tag. More
 than `MOST_LEFT_OUT` of them are taken for a mistake in the settings. The trajectories of some problems may be held out
@@ -24,40 +28,41 @@ MOST_LEFT_OUT = 0.05
 
 
 class RoleRow(NamedTuple):
-    """A trajectory as one role sees it."""
+    """A trajectory as one model sees it."""
 
     ids: list[int]
     """Tokens of the prompt and of all turns."""
     mask: list[int]
-    """1 on the tokens of the role's own turns; as long as `ids`."""
+    """1 on the tokens of the turns that are taught; as long as `ids`."""
 
 
 class RoleTrajectory(NamedTuple):
-    """A trajectory in which a role has a turn."""
+    """A trajectory in which the taught roles have a turn."""
 
-    role: Role
+    roles: tuple[Role, ...]
+    """Whose turns are taught; the first one's system prompt comes before them."""
     record: Trajectory
 
 
 def load_role_trajectories(
-    paths: str | Path | Sequence[str | Path], roles: Sequence[Role], *, key: str = FILES_KEY
+    paths: str | Path | Sequence[str | Path], writers: Sequence[tuple[Role, ...]], *, key: str = FILES_KEY
 ) -> Records[RoleTrajectory]:
-    """The trajectories of all files, once for each of the roles that has a turn in them, in turn.
+    """The trajectories of all files, once for each of the rows that `policies.writers_of` says, in turn.
 
-    Raises UserError as `load_trajectories`.
+    Those in which the first of a row's roles has no turn are left out. Raises UserError as `load_trajectories`.
     """
-    found = [load_trajectories(paths, role, key=key) for role in roles]
+    found = [load_trajectories(paths, roles[0], key=key) for roles in writers]
     expected = Records.joined(found).expected
-    tagged = [[RoleTrajectory(role, one) for one in part] for role, part in zip(roles, found, strict=True)]
+    tagged = [[RoleTrajectory(roles, one) for one in part] for roles, part in zip(writers, found, strict=True)]
     # the first so many of them then have about as many of each role
     return Records([one for some in zip_longest(*tagged) for one in some if one is not None], expected=expected)
 
 
-def role_row(tokenizer: Any, role: Role, prompts: RolePrompts, record: Trajectory) -> RoleRow:
-    """The sequence of one trajectory as `role` sees it; its own turns are tokenised alone, as they are generated."""
-    view = RoleView(tokenizer, role, prompts, record.problem)
+def role_row(tokenizer: Any, roles: Sequence[Role], prompts: RolePrompts, record: Trajectory) -> RoleRow:
+    """The sequence that teaches the turns of `roles`, which are tokenised alone, as a pair generates them."""
+    view = RoleView(tokenizer, roles[0], prompts, record.problem)
     for turn in record.turns:
-        if turn.role == role:
+        if turn.role in roles:
             view.add_own(tokenizer.encode(turn.text, add_special_tokens=False), None)
         else:
             view.add_partner(turn.text)

@@ -126,7 +126,7 @@ def _work(settings: EvaluationSettings, tasks: Sequence[Task], file: RecordFile)
             solver = _solver(settings, models, connections)
             await run_bounded(
                 tasks,
-                lambda task: _answer(task, solver, settings.mode.model_roles, settings.answer_timeout_s),
+                lambda task: _answer(task, solver, settings),
                 keep,
                 # Both engines of a pair are kept busy while the other one speaks.
                 limit=settings.max_num_seqs * len(settings.base_urls or settings.engine_models),
@@ -144,18 +144,18 @@ def _all_refused(refused: Sequence[Record]) -> UnavailableError:
     return UnavailableError(f"the model refused a problem, and answered none: {first['id']}, {first['refusal']}")
 
 
-async def _answer(task: Task, solver: Solver, roles: Sequence[str], timeout_s: float) -> Record:
+async def _answer(task: Task, solver: Solver, settings: EvaluationSettings) -> Record:
     started = time.monotonic()
     try:
         answer = await solver(task.problem.text, seed=task.seed)
     except (RefusedError, TooLongError) as error:
-        nothing = {"turns": [], "text": "", "tokens": dict.fromkeys(roles, 0), "rethinks": 0}
+        nothing = {"turns": [], "text": "", "tokens": dict.fromkeys(settings.mode.model_roles, 0), "rethinks": 0}
         answer = {"problem": task.problem.text, **nothing, "stop_reason": REFUSED, "refusal": str(error)}
     seconds = time.monotonic() - started
-    # as in training: a pair that never answered gave no answer, whatever numbers its turns mention
-    is_pair, answered = len(roles) > 1, answer["stop_reason"] == StopReason.ANSWERED
-    text = answer["text"] if answered or not is_pair else ""
-    grading = await asyncio.to_thread(grade, task.problem, text, timeout_s=timeout_s)
+    # as in training: a trajectory without an answer gave none, whatever numbers its turns mention
+    answered = answer["stop_reason"] == StopReason.ANSWERED
+    text = answer["text"] if answered or not settings.mode.keeps_protocol else ""
+    grading = await asyncio.to_thread(grade, task.problem, text, timeout_s=settings.answer_timeout_s)
     return {
         "id": task.id,
         "benchmark": task.problem.source,
@@ -180,7 +180,8 @@ def check_prompts(settings: EvaluationSettings) -> None:
         system = settings.prompts.for_role(Role(role)) if pair else settings.system_prompt
         prompt_key = f"longshort.environment.prompts.{role}" if pair else "longshort.system_prompt"
         key = f"longshort.models.{role}"
-        check_chat(tokenizer, path, key=key, system=system, prompt_key=prompt_key, protocol=pair)
+        protocol = settings.mode.keeps_protocol
+        check_chat(tokenizer, path, key=key, system=system, prompt_key=prompt_key, protocol=protocol)
         if note := said_of_system(tokenizer, path, system=system, prompt_key=prompt_key):
             say(f"note: {note}")
 

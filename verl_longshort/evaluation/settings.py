@@ -29,6 +29,7 @@ class Mode(StrEnum):
     PAIR = "pair"
     LONG_COT = "long_cot"
     DIRECT = "direct"
+    JOINT = "joint"
     PLAIN = "plain"
     EARLY_STOP = "early_stop"
 
@@ -36,6 +37,11 @@ class Mode(StrEnum):
     def model_roles(self) -> tuple[str, ...]:
         """Keys of `longshort.models` that this mode needs."""
         return ("long", "short") if self is Mode.PAIR else ("single",)
+
+    @property
+    def keeps_protocol(self) -> bool:
+        """Whether a trajectory of the pair's form is written: without its end there is no answer."""
+        return self in (Mode.PAIR, Mode.JOINT)
 
 
 class ByRole(OfPair):

@@ -6,7 +6,8 @@ A record without its verdict:
     {"turns": [{"role", "text", "tokens", ...}, ...], "text": the whole answer, "stop_reason": str,
      "tokens": {role: int}, "rethinks": int}
 
-The role of a single model is "single". Its tokens include the opening tag it was given.
+The role of a single model is "single". Its tokens include the opening tag it was given. What it writes is one turn,
+also where that is a whole trajectory (mode `joint`), of which `rethinks` are counted.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from verl_longshort.core.environment import Environment
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.single_model import SingleMode, solve_alone
 from verl_longshort.core.trajectory import Generate, Participant, run_trajectory
-from verl_longshort.evaluation.settings import EvaluationSettings
+from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.llm.client import ChatSampling
 from verl_longshort.llm.endpoint import SEEDS, EndpointClient, counted
 
@@ -71,7 +72,11 @@ class SingleSolver:
             request_id=f"{seed}-{problem}",
             sampling=_sampling(self.settings, seed),
         )
-        return _single_record(problem, answer.text, answer.tokens, answer.finish_reason)
+        record = _single_record(problem, answer.text, answer.tokens, answer.finish_reason)
+        if self.settings.mode is Mode.JOINT:
+            # an answer tag in a text that is no trajectory is no answer
+            return {**record, "stop_reason": str(answer.stop_reason), "rethinks": answer.rethinks}
+        return record
 
 
 def _sampling(settings: EvaluationSettings, seed: int) -> dict[str, Any]:

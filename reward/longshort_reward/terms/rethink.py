@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from longshort_reward.outcome import Outcome
+from longshort_reward.outcome import SINGLE_ROLE, Outcome
 from longshort_reward.protocol import Role
 from longshort_reward.terms.term import Scores, Term
 
@@ -11,7 +11,8 @@ class RethinkCredit(Term):
     """Pays the short role for asking again when the answer is correct and answering at once would have failed.
 
     The latter is the failure rate of the group's trajectories that did not ask. The paper never says when
-    `</rethink>` is right; without a credit, LM alone pushes it out.
+    `</rethink>` is right; without a credit, LM alone pushes it out. A model that writes both roles' turns alone asks
+    itself, and is paid the same.
     """
 
     name = "rethink"
@@ -24,7 +25,10 @@ class RethinkCredit(Term):
 
     def score(self, group: Sequence[Outcome]) -> list[Scores]:
         credit = 1.0 - direct_accuracy(group)
-        return [{Role.SHORT: credit if one.correct and one.rethinks > 0 else 0.0} for one in group]
+        return [
+            {SINGLE_ROLE if one.alone else Role.SHORT: credit if one.correct and one.rethinks > 0 else 0.0}
+            for one in group
+        ]
 
 
 def direct_accuracy(group: Sequence[Outcome]) -> float:

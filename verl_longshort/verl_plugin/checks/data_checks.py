@@ -14,7 +14,6 @@ from verl_longshort.base.files import Record, Records, read_records
 from verl_longshort.engines.tokenizers import check_chat, other_ends, said_of_system
 from verl_longshort.problems.reader import RowError
 from verl_longshort.problems.verl_rows import COLUMNS, check_row
-from verl_longshort.verl_plugin.checks.keys import PAIR_LOOP
 from verl_longshort.verl_plugin.checks.prompts import PromptMaker
 
 _SPLITS = ("data.train_files", "data.val_files")
@@ -54,7 +53,7 @@ def check_data(config: DictConfig, makers: Sequence[PromptMaker], *, agent_loop:
     notes = [*_repeated(train, val)]
     usable = [maker for maker in makers if not (planning() and _is_away(maker.path))]
     for maker in usable:
-        notes += _check_maker(maker, prompt_key.replace("{role}", maker.role), protocol=agent_loop == PAIR_LOOP)
+        notes += _check_maker(maker, prompt_key.replace("{role}", maker.role))
     long = {split.key: _overlong(split, usable, data.max_prompt_length) for split in (train, val)}
     if any(long.values()):
         notes.append(_left_out(config, [train, val], long))
@@ -154,7 +153,7 @@ def _is_away(path: str) -> bool:
     return is_planned(path) or not any(Path(path).expanduser().glob("tokenizer*"))
 
 
-def _check_maker(maker: PromptMaker, prompt_key: str, *, protocol: bool) -> list[str]:
+def _check_maker(maker: PromptMaker, prompt_key: str) -> list[str]:
     check_chat(
         maker.tokenizer,
         maker.path,
@@ -162,7 +161,7 @@ def _check_maker(maker: PromptMaker, prompt_key: str, *, protocol: bool) -> list
         system=maker.system,
         prompt_key=prompt_key,
         template_key=maker.key.replace(".path", ".custom_chat_template"),
-        protocol=protocol,
+        protocol=maker.protocol,
     )
     notes = [said_of_system(maker.tokenizer, maker.path, system=maker.system, prompt_key=prompt_key)]
     if others := other_ends(maker.tokenizer, maker.path):

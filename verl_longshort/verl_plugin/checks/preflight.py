@@ -17,6 +17,7 @@ from verl_longshort.base.dry_run import gpus_per_node, planning
 from verl_longshort.base.files import check_model
 from verl_longshort.config.pair import Pools, plain_dict, policy_key, settings_of
 from verl_longshort.config.single_model import single_settings_of
+from verl_longshort.core.single_model import SingleMode
 from verl_longshort.engines.registry import DEFAULT, spec_of
 from verl_longshort.verl_plugin.checks.data_checks import check_data
 from verl_longshort.verl_plugin.checks.keys import PAIR_LOOP, SINGLE_LOOP
@@ -90,6 +91,7 @@ def check_single(config: DictConfig) -> Checked:
         plain_dict(config.actor_rollout_ref.model),
         system=settings.system_prompt,
         opening=settings.mode.opening,
+        protocol=settings.mode is SingleMode.JOINT,
     )
     notes = check_data(config, [maker], agent_loop=SINGLE_LOOP, prompt_key="longshort.system_prompt")
     return Checked(policies={}, makers=(maker,), notes=notes)
@@ -104,7 +106,9 @@ def _check_single_resume(trainer: DictConfig) -> None:
         raise UserError("trainer.resume_from_path", given, "is no checkpoint: give a folder global_step_<n>")
 
 
-def _maker(role: str, key: str, model: Mapping[str, Any], *, system: str, opening: str = "") -> PromptMaker:
+def _maker(
+    role: str, key: str, model: Mapping[str, Any], *, system: str, opening: str = "", protocol: bool = True
+) -> PromptMaker:
     """As verl's `HFModelConfig` loads the tokenizer."""
     return PromptMaker(
         role=role,
@@ -114,6 +118,7 @@ def _maker(role: str, key: str, model: Mapping[str, Any], *, system: str, openin
         chat_template=model["custom_chat_template"],
         system=system,
         opening=opening,
+        protocol=protocol,
     )
 
 

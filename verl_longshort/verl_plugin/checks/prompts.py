@@ -40,6 +40,8 @@ class PromptMaker:
     system: str = ""
     opening: str = ""
     """A tag that is written for the model behind the prompt."""
+    protocol: bool = True
+    """The model writes the protocol's turns, so its tokenizer must keep the tags apart."""
 
     @cached_property
     def tokenizer(self) -> Any:

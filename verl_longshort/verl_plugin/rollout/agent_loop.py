@@ -187,20 +187,21 @@ def answer_facts(answer: SingleAnswer, mode: SingleMode, correct: bool) -> dict[
         "acc": float(correct),
         "format": float(well_formed(mode, answer)),
         "tokens": float(answer.tokens),
+        "rethinks": float(answer.rethinks),
         "answered": float(answer.answered),
         "stop_reason": answer.stop_reason.value,
     }
 
 
 def answer_record(problem: str, answer: SingleAnswer) -> dict[str, Any]:
-    """A single model's answer as plain JSON values, with the keys of `Trajectory.to_record`."""
+    """A single model's answer, one turn, as plain JSON values with the keys of `Trajectory.to_record`."""
     return {
         "problem": problem,
         "turns": [{"role": "single", "text": answer.text, "tokens": answer.tokens, "fault": None}],
         "stop_reason": str(answer.stop_reason),
         "fault_role": None,
         "tokens": {"single": answer.tokens},
-        "rethinks": 0,
+        "rethinks": answer.rethinks,
     }
 
 

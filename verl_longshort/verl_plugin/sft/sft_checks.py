@@ -14,7 +14,7 @@ from verl_longshort.base.console import say
 from verl_longshort.base.files import check_model
 from verl_longshort.base.folders import contents, real_folder, work_folder
 from verl_longshort.config.pair import PromptSettings, plain_dict
-from verl_longshort.core.policies import BOTH, roles_of
+from verl_longshort.core.policies import ALONE, BOTH, writers_of
 from verl_longshort.data.sft_rows import (
     RoleRow,
     RoleTrajectory,
@@ -34,8 +34,12 @@ _MODEL_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py", "
 def check(config: DictConfig) -> None:
     """Raise UserError for a role, file, model path, folder or number that cannot be used. Light."""
     role = config.longshort.role
-    if role not in (*ROLES, BOTH):
-        raise UserError("longshort.role", role, "must be long, short or both")
+    if role not in (*ROLES, BOTH, ALONE):
+        raise UserError("longshort.role", role, f"must be long, short, both or {ALONE}")
+    system = config.longshort.system_prompt
+    if system and role != ALONE:
+        remedy = f"is of the role {ALONE}; those of {role} are longshort.environment.prompts.*"
+        raise UserError("longshort.system_prompt", system, remedy)
     check_model(str(config.model.path), key="model.path")
     _check_output(config)
     _check_settings(config)
@@ -63,10 +67,10 @@ def count_trajectories(config: DictConfig) -> int | None:
 
     Raises UserError.
     """
-    roles, limit = roles_of(config.longshort.role), config.data.train_max_samples
-    records = load_role_trajectories(config.data.train_files, roles)
+    writers, limit = writers_of(config.longshort.role), config.data.train_max_samples
+    records = load_role_trajectories(config.data.train_files, writers)
     if config.data.val_files:
-        load_role_trajectories(config.data.val_files, roles, key="data.val_files")
+        load_role_trajectories(config.data.val_files, writers, key="data.val_files")
     if not records:
         rows = records.expected
         return rows if rows is None or limit <= 0 else min(rows, limit)
@@ -83,7 +87,7 @@ def check_rows(config: DictConfig) -> None:
     from verl_longshort.engines.loading import check_weights
     from verl_longshort.engines.tokenizers import check_chat, check_generation_config, load_tokenizer, said_of_system
 
-    model, data, roles = config.model, config.data, roles_of(config.longshort.role)
+    model, data, writers = config.model, config.data, writers_of(config.longshort.role)
     prompts = prompts_of(config)
     check_weights(str(model.path), key="model.path", trust_remote_code=model.trust_remote_code)
     check_generation_config(str(model.path), key="model.path")
@@ -94,8 +98,10 @@ def check_rows(config: DictConfig) -> None:
         chat_template=model.custom_chat_template,
         files_key="model.trust_remote_code",
     )
-    for role in roles:
-        path, system, prompt_key = str(model.path), prompts.for_role(role), f"longshort.environment.prompts.{role}"
+    alone = config.longshort.role == ALONE
+    for role, *_ in writers:
+        path, system = str(model.path), prompts.for_role(role)
+        prompt_key = "longshort.system_prompt" if alone else f"longshort.environment.prompts.{role}"
         template_key = "model.custom_chat_template"
         check_chat(tokenizer, path, key="model.path", system=system, prompt_key=prompt_key, template_key=template_key)
         if note := said_of_system(tokenizer, path, system=system, prompt_key=prompt_key):
@@ -103,7 +109,7 @@ def check_rows(config: DictConfig) -> None:
     room = data.max_token_len_per_gpu * config.engine.ulysses_sequence_parallel_size
     for key, limit in (("train", data.train_max_samples), ("val", data.val_max_samples)):
         files = data[f"{key}_files"]
-        records = load_role_trajectories(files, roles, key=f"data.{key}_files") if files else []
+        records = load_role_trajectories(files, writers, key=f"data.{key}_files") if files else []
         rows = _rows(records[:limit] if limit > 0 else records, tokenizer, prompts, key=f"data.{key}_files")
         kept = fitting(rows, data.max_length)
         longest = max((len(rows[index].ids) for index in kept), default=0)
@@ -117,19 +123,22 @@ def check_rows(config: DictConfig) -> None:
 
 def _rows(records: Sequence[RoleTrajectory], tokenizer: Any, prompts: RolePrompts, *, key: str) -> list[RoleRow]:
     rows = []
-    for number, (role, record) in enumerate(records, start=1):
+    for number, (roles, record) in enumerate(records, start=1):
         try:
-            rows.append(role_row(tokenizer, role, prompts, record))
+            rows.append(role_row(tokenizer, roles, prompts, record))
         # a word that the tokenizer does not know is a plain exception of its library
         except Exception as error:
             remedy = f"cannot be rendered by the model's tokenizer and chat template ({shorten(str(error), 200)})"
-            where = f"trajectory {number} of the role {role}"
+            where = f"trajectory {number} of the role {' and '.join(roles)}"
             raise UserError(key, where, f"{remedy}: change it, or the prompts") from error
     return rows
 
 
 def prompts_of(config: DictConfig) -> RolePrompts:
-    """The system prompts of both roles. Raises UserError."""
+    """The system prompts of both roles, or for both that of a model that writes alone. Raises UserError."""
+    if config.longshort.role == ALONE:
+        system = str(config.longshort.system_prompt)
+        return RolePrompts(long=system, short=system)
     given = plain_dict(config.longshort.environment.prompts)
     return PromptSettings.parse(given, "longshort.environment.prompts").role_prompts
 

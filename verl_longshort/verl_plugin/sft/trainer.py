@@ -6,6 +6,7 @@ and a choice of the epoch to keep.
 
 import os
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from verl_longshort.base.files import write_json
 from verl_longshort.base.folders import replace_folder, restore, work_folder, writing
 from verl_longshort.base.progress import report
 from verl_longshort.config.compose import compose_config
+from verl_longshort.core import policies
 from verl_longshort.data.sft_dataset import TrajectoryDataset
 from verl_longshort.verl_plugin.platform.cpu import open_process_group
 from verl_longshort.verl_plugin.sft.sft_checks import SUMMARY_FILE, measures, output_folder, prompts_of
@@ -58,6 +60,8 @@ class ReportingSFTTrainer(SFTTrainer):
 
     losses: list[float]
     """Of each step's batch, on rank 0; nats per token."""
+    tokens: int
+    """That were learned from so far, on all ranks; a token of each epoch counts."""
     rates: list[float]
     """Learning rate of each step, on rank 0."""
     held_out: dict[int, float]
@@ -98,7 +102,8 @@ class ReportingSFTTrainer(SFTTrainer):
         # only now the number of steps is known
         self.training_client.reset = initialize_with_schedule
         super()._init_engine()
-        self.losses, self.rates, self.held_out, self.steps = [], [], {}, 0
+        self.losses, self.rates, self.held_out, self.steps, self.tokens = [], [], {}, 0, 0
+        self._started = time.monotonic()
         self._sums: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         # verl has no hook per step, and its trackers are a closed list.
         self._train_batch, self._infer_batch = self.training_client.train_batch, self.training_client.infer_batch
@@ -118,8 +123,11 @@ class ReportingSFTTrainer(SFTTrainer):
 
     def _train(self, data: Any) -> Any:
         rate = self.engine.optimizer.param_groups[0]["lr"]
+        taught = _taught(data)
         output = self._train_batch(data=data)
         self.steps += 1
+        # ranks that share a sequence have the same batch
+        self.tokens += int(taught) * self.engine.get_data_parallel_size() // torch.distributed.get_world_size()
         if self.rank == 0:
             self.rates.append(rate)
             self.losses.append(float(tensordict_utils.get(output, "metrics")["loss"]))
@@ -132,12 +140,11 @@ class ReportingSFTTrainer(SFTTrainer):
         tensordict_utils.assign_non_tensor(data, use_dynamic_bsz=True)
         output = self._infer_batch(data)
         # the loss is a mean over all ranks' tokens, and batches have different numbers of them
-        tokens = data["loss_mask"].values().sum().to(get_device_name(), torch.float64)
-        torch.distributed.all_reduce(tokens)
+        tokens = _taught(data)
         if self.rank == 0:
             sums = self._sums[self.steps]
-            sums[0] += float(tensordict_utils.get(output, "metrics")["loss"]) * float(tokens)
-            sums[1] += float(tokens)
+            sums[0] += float(tensordict_utils.get(output, "metrics")["loss"]) * tokens
+            sums[1] += tokens
         return output
 
     def _wanted(self, step: int) -> bool:
@@ -174,11 +181,20 @@ class ReportingSFTTrainer(SFTTrainer):
             "left_out_too_long": self.left_out,
             "longest": self.longest,
             "steps": self.steps,
+            "learned_tokens": self.tokens,
+            "seconds": round(time.monotonic() - self._started, 1),
             "epochs": epochs,
             "exported_epoch": next(epoch["epoch"] for epoch in epochs if epoch["steps"] >= (self.saved or 0)),
             "losses": self.losses,
             "learning_rates": self.rates,
         }
+
+
+def _taught(data: Any) -> float:
+    """Tokens of a batch, [rows of any length], that the loss is on; all ranks together."""
+    tokens = data["loss_mask"].values().sum().to(get_device_name(), torch.float64)
+    torch.distributed.all_reduce(tokens)
+    return float(tokens)
 
 
 def train(overrides: Sequence[str]) -> None:
@@ -233,7 +249,8 @@ def export(config: DictConfig, trainer: ReportingSFTTrainer, work: Path, output:
     if not (model / "config.json").is_file():
         raise RuntimeError(f"the trainer saved no model under {work}; see the messages above")
     role = str(config.longshort.role)
-    finish_export(model, config.model, role=role, prompts=prompts_of(config))
+    # a model alone plays no role: what it writes ends with the whole answer
+    finish_export(model, config.model, role=None if role == policies.ALONE else role, prompts=prompts_of(config))
     prompts = dict(config.longshort.environment.prompts)
     summary = {"role": role, "base": str(config.model.path), "prompts": prompts, **trainer.summary()}
     write_json(model / SUMMARY_FILE, summary)

@@ -69,13 +69,15 @@ class FilteringReplayBuffer(ReplayBuffer):
         self._batches = chosen.max_num_gen_batches
         # of the step that is sampled: its number, its prompts, and how many more it may ask for
         self._step, self._wanted, self._left = 0, 0, 0
+        self._counted: set[str] = set()
+        self._tokens = 0.0
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Wait for `batch_size` groups that teach, as far as the step may generate."""
         if self.filter_groups_metric is None or partition_id != TRAIN:
             return super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         more = (self._batches - 1) * batch_size
-        self._step, self._wanted, self._left = global_steps, batch_size, more
+        self._step, self._wanted, self._left, self._tokens = global_steps, batch_size, more, 0.0
         self._dapo_classification_cache[TRAIN].clear()
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         verdicts = self._dapo_classification_cache[TRAIN]
@@ -83,6 +85,7 @@ class FilteringReplayBuffer(ReplayBuffer):
         return batch, {
             **metrics,
             "training/filter_groups/generated": batch_size + more - self._left,
+            "training/filter_groups/tokens": self._tokens,
             "training/filter_groups/unvarying": sum(verdicts.get(group) is not None for group in kept),
         }
 
@@ -116,3 +119,7 @@ class FilteringReplayBuffer(ReplayBuffer):
             batch = KVBatchMeta(partition_id=TRAIN, keys=keys, tags=[tags[key] for key in keys])
             facts = [extra["reward_extra_info"] for extra in read_extra_fields(batch)]
             self._dapo_classification_cache[TRAIN][group] = self._shared_value(keys, facts, self._step)
+            if group not in self._counted:
+                self._counted.add(group)
+                by_session = {ReplayKey.of(key).session: fact["tokens"] for key, fact in zip(keys, facts, strict=True)}
+                self._tokens += sum(by_session.values())

@@ -141,10 +141,11 @@ def weight_metrics(weights: RewardWeights, step: int, prefix: str) -> dict[str, 
 
 
 def pair_metrics(keys: Sequence[str], facts: Sequence[Facts]) -> dict[str, float]:
-    """Accuracy, tokens, turns, rethink rate and stop reasons of the joint trajectories, named `pair/…`."""
+    """Number, accuracy, tokens, turns, rethink rate and stop reasons of the joint trajectories, named `pair/…`."""
     joint = list({ReplayKey.of(key).session: fact for key, fact in zip(keys, facts, strict=True)}.values())
     names = ["tokens", "turns", *(f"{kind}_{role}" for kind in ("tokens", "format") for role in ROLES)]
     metrics = {f"pair/{name}": _mean(f[name] for f in joint) for name in names}
+    metrics["pair/trajectories"] = float(len(joint))
     metrics["pair/accuracy"] = _mean(f["acc"] for f in joint)
     metrics["pair/rethink_rate"] = _mean(f["rethinks"] > 0 for f in joint)
     correct = [f["tokens"] for f in joint if f["acc"] > 0.5]
@@ -156,9 +157,10 @@ def pair_metrics(keys: Sequence[str], facts: Sequence[Facts]) -> dict[str, float
 
 
 def single_metrics(rewards: Mapping[str, RoleReward], facts: Sequence[Facts]) -> dict[str, float]:
-    """Accuracy, tokens, format, mean reward and unweighted terms of a single model's answers, named `single/…`."""
+    """Number, accuracy, tokens, format, mean reward and terms of a single model's answers, named `single/…`."""
     names = {"tokens": "tokens", "format": "format", "accuracy": "acc", "answered": "answered"}
     metrics = {f"single/{name}": _mean(fact[key] for fact in facts) for name, key in names.items()}
+    metrics["single/trajectories"] = float(len(facts))
     for term in ("total", *next(iter(rewards.values())).terms):
         values = (reward.total if term == "total" else reward.terms[term] for reward in rewards.values())
         metrics[f"single/reward/{term}"] = _mean(values)

@@ -17,8 +17,8 @@ from verl_longshort.recipe.stage_process import stage_environment
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAIRS = {"controls": "tiny", "qwen7b_controls": "qwen7b", "llama8b_controls": "llama8b"}
-CONTROLS = ["early-stop", "prompt-only", "long-alone", "single-length", "single"]
-CONFIGS = {"train": "longshort_trainer", "train-single": "single_trainer", "eval": "eval"}
+CONTROLS = ["early-stop", "prompt-only", "long-alone", "single-length", "single", "single-sft", "single-dler", "tied"]
+CONFIGS = {"train": "longshort_trainer", "train-single": "single_trainer", "eval": "eval", "sft": "sft"}
 SAME = (
     "data.train_batch_size",
     "data.seed",
@@ -99,14 +99,80 @@ def test_what_is_evaluated(name: str, stage: str, folder: Path) -> None:
     asked = ("long", "short") if block["mode"] == "pair" else ("single",)
     assert all(block["models"][speaker] for speaker in asked)
     if stage.startswith("single"):
-        training, _ = commands(name, stage, folder)
-        own = composed(training)
+        own = composed(commands(name, stage, folder)[-2])
         steps, folder = own.longshort.steps, own.trainer.default_local_dir
         assert block["models"]["single"] == f"{folder}/global_step_{steps}/actor/huggingface"
-        assert block["environment"]["token_budget"] == own.longshort.token_budget
+        if stage == "single-dler":
+            # what is truncated in training is only longer afterwards
+            assert block["environment"]["token_budget"] > own.longshort.token_budget
+        else:
+            assert block["environment"]["token_budget"] == own.longshort.token_budget
         # asked as in training
         assert block["mode"] == own.longshort.mode
         assert block["system_prompt"] == own.longshort.system_prompt
+
+
+@pytest.mark.parametrize(("name", "pair"), PAIRS.items())
+def test_one_model_is_taught_what_the_pair_was_taught_and_learns_as_it_did(name: str, pair: str, folder: Path) -> None:
+    (training,) = commands(pair, "train", folder)
+    theirs, (pairs_sft,) = composed(training), commands(pair, "sft-long", folder)
+    taught, first, trained, last = commands(name, "single-sft", folder)
+    sft, own = composed(taught), composed(trained)
+    _same_fine_tuning(sft, composed(pairs_sft))
+    assert sft.longshort.role == "alone"
+    assert own.longshort.model == sft.longshort.output_dir
+    for key in SAME:
+        assert OmegaConf.select(own, key) == OmegaConf.select(theirs, key), key
+    single, settings = single_settings_of(own), settings_of(theirs)
+    assert single.weights == settings.weights
+    assert (single.steps, single.token_budget) == (settings.schedule.total_steps, settings.limits.token_budget)
+    # the model is asked in one way from SFT to the end
+    assert {composed(each).longshort.mode for each in (first, trained, last)} == {"joint"}
+    assert len({composed(each).longshort.system_prompt for each in (taught, first, trained, last)}) == 1
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_dler_is_the_published_one(name: str, folder: Path) -> None:
+    own = composed(commands(name, "single-dler", folder)[0])
+    weights = single_settings_of(own).weights
+    assert (weights.eta, weights.lambda_, weights.mu.start, weights.mu.end, weights.rethink) == (1, 0, 0, 0, 0)
+    assert own.algorithm.adv_estimator == "reinforce_plus_plus_baseline"
+    assert (own.algorithm.filter_groups.enable, own.algorithm.filter_groups.metric) == (True, "acc")
+    actor = own.actor_rollout_ref.actor
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 10.0)
+    assert (actor.use_kl_loss, actor.kl_loss_coef) == (True, 0.0005)
+    # clipping acts only between several updates
+    assert own.data.train_batch_size == 4 * actor.ppo_mini_batch_size
+    single = composed(commands(name, "single", folder)[0])
+    assert own.data.max_response_length == own.longshort.token_budget < single.longshort.token_budget
+    for key in ("data.train_batch_size", "data.seed", "longshort.steps", "actor_rollout_ref.rollout.n"):
+        assert OmegaConf.select(own, key) == OmegaConf.select(single, key), key
+
+
+@pytest.mark.parametrize(("name", "pair"), PAIRS.items())
+def test_the_tied_policy_learns_as_the_pair_did(name: str, pair: str, folder: Path) -> None:
+    (training,) = commands(pair, "train", folder)
+    theirs, (pairs_sft,) = composed(training), commands(pair, "sft-long", folder)
+    taught, first, trained, last = commands(name, "tied", folder)
+    sft, own = composed(taught), composed(trained)
+    _same_fine_tuning(sft, composed(pairs_sft))
+    assert sft.longshort.role == "both"
+    for key in (*SAME, "data.max_response_length", "longshort.environment", "longshort.reward"):
+        assert OmegaConf.select(own, key) == OmegaConf.select(theirs, key), key
+    settings, expected = settings_of(own), settings_of(theirs)
+    assert settings.tied
+    assert settings.schedule.total_steps == expected.schedule.total_steps
+    models = [plain_dict(composed(each).longshort)["models"] for each in (first, last)]
+    final = f"{own.trainer.default_local_dir}/tied/global_step_{settings.schedule.total_steps}/actor/huggingface"
+    for used, model in zip(models, (sft.longshort.output_dir, final), strict=True):
+        assert (used["long"], used["short"]) == (model, model)
+
+
+def _same_fine_tuning(own: Any, theirs: Any) -> None:
+    for key in ("data.train_batch_size", "data.max_length", "optim", "trainer.total_epochs", "trainer.seed"):
+        assert OmegaConf.select(own, key) == OmegaConf.select(theirs, key), key
+    for key in ("model.path", "data.train_files"):
+        assert Path(OmegaConf.select(own, key)).name == Path(OmegaConf.select(theirs, key)).name, key
 
 
 def test_the_probe_of_the_miniature_world(folder: Path) -> None:

@@ -10,6 +10,8 @@ from longshort_reward.protocol import Role, RolePrompts
 from verl_longshort.core.policies import roles_of
 
 POLICY_FILE = "longshort_policy.json"
+SUMMARY_FILE = "longshort_sft.json"
+"""In the folder of `longshort sft`: what it was trained on, the losses, and what that cost."""
 
 
 def policy_record(role: str, prompts: RolePrompts, *, base: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 | rule | keeps | options |
 |---|---|---|
-| `m` | the paper's running maximum of M | |
+| `m` | the paper's running maximum of M | `delta` |
 | `confident-m` | of those, the ones that stay with a probability of at least `confidence` | `confidence` |
 | `surprise` | thoughts after which the model hesitates less than ever before | `confidence`, `nats` |
 | `answer` | the same, of answers that the model had to name at once | `confidence`, `nats` |
@@ -45,7 +45,7 @@ import numpy as np
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.seeds import derived_bytes
-from verl_longshort.data.importance import Floats, running_maximum
+from verl_longshort.data.importance import PENALTY, Floats, running_maximum
 from verl_longshort.data.records import Weighed
 
 _CONFIDENCE = 0.9
@@ -68,9 +68,14 @@ def select(record: Weighed, *, rule: str, **options: Any) -> list[bool]:
     return [True, *map(bool, choose(record, **options)[1:])]
 
 
-def by_metric(record: Weighed) -> Sequence[bool]:
-    """The paper's rule (section 4): M above all M before it."""
-    return running_maximum([thought.m for thought in record.thoughts]).tolist()
+def by_metric(record: Weighed, delta: float = PENALTY) -> Sequence[bool]:
+    """The paper's rule (section 4): M above all M before it.
+
+    `delta`: the penalty in M of a thought that does not raise the accuracy; the records have the paper's.
+    """
+    _check("delta", delta, delta >= 0, "must be 0 or more")
+    metric = [thought.m + (thought.delta - delta if thought.delta else 0.0) for thought in record.thoughts]
+    return running_maximum(metric).tolist()
 
 
 def by_confident_metric(record: Weighed, confidence: float = _CONFIDENCE) -> Sequence[bool]:

@@ -137,7 +137,13 @@ def as_table(cells: Cells) -> Table:
 
 def as_markdown(rows: Sequence[TableRow], *, detailed: bool = False) -> str:
     """The rows as Markdown tables with what they are about."""
-    return "\n".join([*map(_markdown, _tables(rows, detailed)), f"{caption(rows)}\n"])
+    return "\n".join([*map(cells_as_markdown, _tables(rows, detailed)), f"{caption(rows)}\n"])
+
+
+def cells_as_markdown(cells: Cells) -> str:
+    """Cells as a Markdown table, ended by a line break."""
+    rule = ["---" if number < cells.names else "---:" for number in range(len(cells.headings))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (cells.headings, rule, *cells.lines))
 
 
 def overview(rows: Sequence[TableRow]) -> Cells:
@@ -190,11 +196,6 @@ def caption(rows: Sequence[TableRow]) -> str:
 
 def _tables(rows: Sequence[TableRow], detailed: bool) -> list[Cells]:
     return [overview(rows), details([row.summary for row in rows])] if detailed else [overview(rows)]
-
-
-def _markdown(cells: Cells) -> str:
-    rule = ["---" if number < cells.names else "---:" for number in range(len(cells.headings))]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (cells.headings, rule, *cells.lines))
 
 
 def _joined(files: Sequence[Path]) -> dict[str, _Loaded]:

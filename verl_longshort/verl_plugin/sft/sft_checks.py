@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from verl_longshort.base.console import say
 from verl_longshort.base.files import check_model
 from verl_longshort.base.folders import contents, real_folder, work_folder
+from verl_longshort.base.policy_record import SUMMARY_FILE
 from verl_longshort.config.pair import PromptSettings, plain_dict
 from verl_longshort.core.policies import ALONE, BOTH, writers_of
 from verl_longshort.data.sft_rows import (
@@ -24,8 +25,6 @@ from verl_longshort.data.sft_rows import (
     role_row,
 )
 
-SUMMARY_FILE = "longshort_sft.json"
-"""In the trained policy's folder: what it was trained on, and the losses."""
 _VERL_FILES = ("global_step_", "latest_checkpointed_iteration.txt")
 """What verl writes where it works; a run that was killed leaves it there."""
 _MODEL_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py", ".tiktoken")

@@ -27,12 +27,13 @@ from verl.utils.distributed import destroy_global_process_group, initialize_glob
 from verl_longshort.base.console import say
 from verl_longshort.base.files import write_json
 from verl_longshort.base.folders import replace_folder, restore, work_folder, writing
+from verl_longshort.base.policy_record import SUMMARY_FILE
 from verl_longshort.base.progress import report
 from verl_longshort.config.compose import compose_config
 from verl_longshort.core import policies
 from verl_longshort.data.sft_dataset import TrajectoryDataset
 from verl_longshort.verl_plugin.platform.cpu import open_process_group
-from verl_longshort.verl_plugin.sft.sft_checks import SUMMARY_FILE, measures, output_folder, prompts_of
+from verl_longshort.verl_plugin.sft.sft_checks import measures, output_folder, prompts_of
 from verl_longshort.verl_plugin.trainer.exports import finish_export
 from verl_longshort.verl_plugin.trainer.learning import set_horizon
 

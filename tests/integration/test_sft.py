@@ -111,6 +111,8 @@ def test_learns_and_exports(base: Path, tmp_path: Path) -> None:
     # one update warms up, and none is lost to a rate of 0
     assert summary["learning_rates"][0] == max(summary["learning_rates"]) == pytest.approx(2e-2)
     assert min(summary["learning_rates"]) > 0
+    # 8 trajectories in each of 6 epochs, in which the short role writes 5 tokens
+    assert (summary["learned_tokens"], summary["seconds"] > 0) == (6 * 8 * 5, True)
     held_out = [epoch["held_out_loss"] for epoch in summary["epochs"]]
     assert summary["exported_epoch"] == 1 + held_out.index(min(held_out))
     assert held_out[-1] < held_out[0]
@@ -123,6 +125,17 @@ def test_learns_and_exports(base: Path, tmp_path: Path) -> None:
     ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
     assert set(tokenizer.convert_tokens_to_ids(["<eos>", "</answer>", "</rethink>"])) == set(ends)
     assert not (folder / "of_the_older_model.json").exists()
+
+
+def test_one_model_learns_whole_trajectories(base: Path, tmp_path: Path) -> None:
+    process = start(base, tmp_path, "longshort.role=alone", "trainer.total_epochs=1")
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output[-3000:]
+    summary = json.loads((tmp_path / OUT / "longshort_sft.json").read_text())
+    # two batches of 4 trajectories, of which every token is taught: 11 of the thought and 5 of the answer
+    assert (summary["role"], summary["steps"], summary["learned_tokens"]) == ("alone", 2, 2 * 4 * 16)
+    # it plays no role, and its answer ends with the whole trajectory
+    assert not (tmp_path / OUT / "longshort_policy.json").exists()
 
 
 def test_a_killed_run_leaves_no_model(base: Path, tmp_path: Path) -> None:

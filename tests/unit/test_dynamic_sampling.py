@@ -120,11 +120,14 @@ def sampled(monkeypatch):
 
 
 def test_groups_that_teach_nobody_are_replaced(sampled):
-    batch, metrics, asked = sampled([SOLVED, MIXED, SOLVED, MIXED, SOLVED, MIXED, MIXED, MIXED, MIXED])
+    groups = [SOLVED, MIXED, SOLVED, MIXED, SOLVED, MIXED, MIXED, MIXED, MIXED]
+    batch, metrics, asked = sampled(groups)
     assert batch == [{0.0, 1.0}] * WANTED
     assert metrics["training/filter_groups/unvarying"] == 0
     assert metrics["training/filter_groups/generated"] == asked <= 3 * WANTED
     assert metrics["training/filter_groups/evicted_samples"] >= 2
+    # of every group that was sampled, kept or not, and of its trajectories once
+    assert metrics["training/filter_groups/tokens"] == sum(fact["tokens"] for group in groups[:asked] for fact in group)
 
 
 @pytest.mark.parametrize("inflight", [1, 2])

@@ -46,6 +46,19 @@ def test_m_is_the_running_maximum() -> None:
     assert select(weighed([0.1, 0.3, 0.2, 0.4]), rule="m") == [True, True, False, True]
 
 
+def test_the_penalty_of_m_can_be_another_one() -> None:
+    """The third thought does not raise the accuracy: with the paper's δ it has 0.2, and 0.45 without one."""
+    record = weighed([0.1, 0.3, 0.2, 0.4])
+    third = record.thoughts[2].model_copy(update={"delta": 0.25})
+    record = record.model_copy(update={"thoughts": [*record.thoughts[:2], third, record.thoughts[3]]})
+    paper = [True, True, False, True]
+    assert select(record, rule="m") == select(record, rule="m", delta=0.25) == paper
+    assert select(record, rule="m", delta=0) == [True, True, True, False]
+    assert select(record, rule="m", delta=0.5) == paper
+    with pytest.raises(UserError, match="delta = -1: must be 0 or more"):
+        select(record, rule="m", delta=-1)
+
+
 def test_confident_m_keeps_what_is_settled() -> None:
     record = weighed([0.1, 0.3, 0.2, 0.4], flip=[0.0, 0.3, 0.0, 0.05])
     assert select(record, rule="confident-m") == [True, False, False, True]

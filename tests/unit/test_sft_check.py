@@ -51,6 +51,7 @@ def test_good_settings_pass(good: list[str]) -> None:
 
 MISTAKES = {
     "longshort.role=all": "longshort.role = all: must be long, short, both or alone",
+    "longshort.system_prompt=hello": "longshort.system_prompt = hello: is of the role alone; those of long are",
     "model.path=./nowhere": "model.path = ./nowhere: no such folder",
     "data.train_files=nowhere.jsonl": "data.train_files = nowhere.jsonl: no such file",
     "data.train_batch_size=5": "data.train_batch_size = 5: must be from 1 to the number of trajectories, 4",

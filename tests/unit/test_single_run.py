@@ -55,6 +55,15 @@ def test_what_is_set_reaches_verl(run: dict[str, Any]) -> None:
     assert config.actor_rollout_ref.model.path == config.critic.model.path == str(run["longshort.model"])
 
 
+def test_a_model_that_asks_itself_can_be_paid_for_it(run: dict[str, Any]) -> None:
+    config = composed({**run, "longshort.mode": "joint", "longshort.reward.rethink": 0.1})
+    checked = check_single(config)
+    assert single_settings_of(config).weights.rethink == 0.1
+    # it writes the protocol's tags, and nothing is written for it
+    assert [(maker.protocol, maker.opening) for maker in checked.makers] == [(True, "")]
+    assert [maker.protocol for maker in check_single(composed(run)).makers] == [False]
+
+
 def test_the_same_defaults_as_the_pair(run: dict[str, Any]) -> None:
     model = run["longshort.model"]
     roles = [f"longshort.policies.{r}.actor_rollout_ref.model.path={model}" for r in ("long", "short")]

@@ -132,8 +132,8 @@ def test_one_model_learns_whole_trajectories(base: Path, tmp_path: Path) -> None
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output[-3000:]
     summary = json.loads((tmp_path / OUT / "longshort_sft.json").read_text())
-    # two batches of 4 trajectories, of which every token is taught: 11 of the thought and 5 of the answer
-    assert (summary["role"], summary["steps"], summary["learned_tokens"]) == ("alone", 2, 2 * 4 * 16)
+    # two batches of 4 trajectories, of which every token is taught: 10 of the thought and 5 of the answer
+    assert (summary["role"], summary["steps"], summary["learned_tokens"]) == ("alone", 2, 2 * 4 * 15)
     # it plays no role, and its answer ends with the whole trajectory
     assert not (tmp_path / OUT / "longshort_policy.json").exists()
 

@@ -113,6 +113,7 @@ def test_rethinks_and_stop_reasons_are_counted(data: Path, models: dict[str, Pat
 
 
 MODES = {
+    "joint": ("<think> so </think> <answer> \\boxed{ 4 } </answer>", 8),
     "long_cot": ("<think> so </think> <answer> \\boxed{ 4 } </answer>", 8),
     "direct": ("<answer> \\boxed{ 4 } </answer>", 5),
     "plain": ("<think> so </think> <answer> \\boxed{ 4 } </answer>", 8),
@@ -212,7 +213,7 @@ def test_a_file_cut_within_its_header_is_begun_again(tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "longshort.mode=alone": "longshort.mode = alone: must be one of pair, long_cot, direct, plain",
+    "longshort.mode=alone": "longshort.mode = alone: must be one of pair, long_cot, direct, joint, plain",
     "longshort.mode=direct": "longshort.models.single = None: the mode direct needs it",
     "longshort.models.long=./nowhere": "longshort.models.long = ./nowhere: no such folder",
     "longshort.data=nowhere.parquet": "longshort.data = nowhere.parquet: no such file",

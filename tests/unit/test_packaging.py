@@ -82,7 +82,8 @@ def test_the_wheel_has_what_is_read_at_run_time(installed: Path) -> None:
     package = installed / "verl_longshort"
     for name in (
         *("py.typed", "config/longshort_trainer.yaml", "config/llm/default.yaml", "recipe/assumptions.yaml"),
-        *("evaluation/paper_results.csv", "report/templates/page.css", "report/templates/reader.js"),
+        *("evaluation/paper_results.csv", "evaluation/other_methods.yaml"),
+        *("report/templates/page.css", "report/templates/reader.js"),
         *("serve/templates/page.html", "sharing/templates/card.md.jinja", "config/export.yaml", "config/chat.yaml"),
         *("recipes/tiny.yaml", "recipes/paper.yaml", "recipes/qwen7b.yaml", "recipes/llama8b_controls.yaml"),
     ):

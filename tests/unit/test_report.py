@@ -299,3 +299,12 @@ def test_rollout_correction_of_each_role_is_drawn(tmp_path: Path) -> None:
     section = curves_section(read_runs([tmp_path], None)).body
     assert "Importance weights over the steps" in section
     assert "KL of engine and actor over the steps" in section
+
+
+def test_other_methods_are_marked_as_published(page: str) -> None:
+    others = page[page.index("Other methods for shorter reasoning") :]
+    others = others[: others.index("</details>")]
+    assert "None of it was measured here" in others
+    assert others.count("<table>") == 4
+    assert "arXiv 2510.15110" in others
+    assert ">DLER</th>" in others

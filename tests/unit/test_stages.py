@@ -30,7 +30,7 @@ COMMANDS = {
         "coldstart",
         "sft",
     ),
-    *("train", "train-single", "eval", "table", "report", "importance-report", "serve"),
+    *("train", "train-single", "eval", "table", "published", "report", "importance-report", "serve"),
 }
 
 A_STAGE = '''

@@ -18,6 +18,7 @@ from verl_longshort.evaluation.paper import (
     published,
     published_results,
 )
+from verl_longshort.evaluation.published import other_tables
 from verl_longshort.problems.benchmarks import title
 from verl_longshort.report.evaluations import rounds_of
 from verl_longshort.report.page import Section, fragment
@@ -49,7 +50,7 @@ class Row:
 
 
 def comparison_section(runs: Sequence[Run]) -> Section:
-    """Measured and published rounds side by side, and all that the paper published."""
+    """Measured and published rounds side by side, all that the paper published, and what other methods did."""
     rows = comparison_rows(runs)
     label = "AES over the rounds, measured and published"
     picture = plot(partial(_draw_scores, rows), name="aes-rounds", label=label, height=3.4)
@@ -60,6 +61,7 @@ def comparison_section(runs: Sequence[Run]) -> Section:
         "benchmarks": {name: title(name) for name in BENCHMARKS},
         "all_published": published_results(),
         "source": SOURCE,
+        "others": other_tables(),
         "base": next((table.base for table in tables(runs)), None),
         "several": len(runs) > 1,
         "any_measured": any(row.measured for row in rows),

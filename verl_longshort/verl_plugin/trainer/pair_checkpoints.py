@@ -71,7 +71,7 @@ class PairCheckpoints:
             for begun in recall(self.source.root, 0).values():
                 remember(self.store.root, begun)
         if same["train"]:
-            dataloader.load_state_dict(torch.load(self.source.pair_folder(self.first) / DATA, weights_only=False))
+            dataloader.load_state_dict(torch.load(self.source.pair_folder(self.first) / DATA, weights_only=True))
         if is_fork:
             return start
         self.saved = self.first

@@ -15,9 +15,7 @@ from verl_longshort.core.environment import Environment, Limits, State, StopReas
 BLAMED = (StopReason.MALFORMED, StopReason.EMPTY_TURN, StopReason.TURN_CUT)
 
 
-@pytest.mark.parametrize(
-    "turns", [2_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
-)
+@pytest.mark.parametrize("turns", [2_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
 def test_malformed_turns(turns: int) -> None:
     draw = random.Random(13)
     faults: Counter[Fault | None] = Counter()

@@ -260,7 +260,7 @@ def test_the_share_of_chains_in_one_thought_is_shown(tmp_path: Path) -> None:
     assert _summary([cut("\n\n".join(PARAGRAPHS))], [], 0)["chains of one thought"] == "0 (0.0%)"
 
 
-def test_a_chain_without_text_or_with_half_a_character_is_set_aside(tmp_path: Path) -> None:
+def test_a_chain_without_text_or_with_half_a_character_is_rejected(tmp_path: Path) -> None:
     blank = (" \n\n \t ", "\u3000\u00a0", "\u200b\n\n\ufeff", "\r\n\r\n")
     _, rejects = stage(tmp_path, "Okay.", *blank, "Okay \ud83d.")
     assert [each["reason"] for each in rejects] == ["half a character"] + ["no text in the chain"] * 4

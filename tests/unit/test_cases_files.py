@@ -525,7 +525,7 @@ def test_messages_that_are_no_list_are_named(tmp_path: Path, messages: Any) -> N
         FileWriter.load(str(write(tmp_path / "r1.jsonl", rows)), 5.0)
 
 
-def test_rows_that_cannot_be_used_are_set_aside(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_used_are_rejected(tmp_path: Path) -> None:
     good = {"problem": question(7), "response": THOUGHT}
     rows = [
         good,

@@ -120,7 +120,7 @@ def test_paragraphs_are_cut_by_markers(chains: Path) -> None:
     assert read(chains.parent / "thoughts.rejects.jsonl") == []
 
 
-def test_a_chain_in_tags_is_set_aside(chains: Path) -> None:
+def test_a_chain_in_tags_is_rejected(chains: Path) -> None:
     tagged = {"problem": "p", "ground_truth": 1, "chain": "<think>a</think>"}
     chains.write_text(chains.read_text() + json.dumps(tagged) + "\n")
     run(*overrides(chains))
@@ -141,7 +141,7 @@ def test_a_model_cuts(chains: Path) -> None:
     assert records[1].thoughts[0].kind == "all of it"
 
 
-def test_what_is_never_valid_is_set_aside_with_its_reason(chains: Path) -> None:
+def test_what_is_never_valid_is_rejected_with_its_reason(chains: Path) -> None:
     async def respond(body: Body) -> Response:
         count = steps_asked_about(body)
         if count == 4:

@@ -163,6 +163,12 @@ def test_the_same_command_goes_on_without_a_word(run):
     assert goes_on(run) == []
 
 
+def test_nothing_left_to_train_is_said(run, tmp_path):
+    store = saved(run, 4)
+    assert goes_on(run) == ["nothing left to train: step 4 of 4 is done"]
+    assert goes_on(run, fork(store, 4, tmp_path)) == ["nothing left to train: step 4 of 4 is done"]
+
+
 def test_an_extended_schedule_moves_no_end_in_silence(run, tmp_path):
     store = saved(run, 4)
     horizons = [f"{key} 2 -> 4" for key in list(ENDS)[1:]]

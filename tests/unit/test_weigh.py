@@ -144,7 +144,7 @@ def test_other_settings_do_not_go_on_with_the_file(settings: list[str]) -> None:
         weigh([*settings, "longshort.samples=4"], quiet())
 
 
-def test_a_chain_that_does_not_fit_is_set_aside(settings: list[str], tmp_path: Path) -> None:
+def test_a_chain_that_does_not_fit_is_rejected(settings: list[str], tmp_path: Path) -> None:
     long = chain(9)
     long["thoughts"][1]["text"] = " ".join(["step"] * 1100)
     long["chain"] = " ".join(thought["text"] for thought in long["thoughts"])
@@ -335,7 +335,7 @@ def test_the_queue_survives_who_stops_waiting() -> None:
 
 
 def test_summary_without_any_record() -> None:
-    assert summary([], [], 0.9) == {"chains weighed": "0", "chains set aside": "0"}
+    assert summary([], [], 0.9) == {"chains weighed": "0", "chains rejected": "0"}
 
 
 def test_rollouts_are_counted() -> None:

@@ -125,7 +125,7 @@ def _summary(done: Sequence[Chunked], rejected: Sequence[Rejected], requests: in
     kinds = Counter(thought.kind for record in done for thought in record.thoughts)
     return {
         "chains cut": len(done),
-        "set aside": len(rejected),
+        "rejected": len(rejected),
         "thoughts per chain: least, median, most": f"{counts[0]}, {median(counts):g}, {counts[-1]}",
         "chains of one thought": f"{len(whole)} ({len(whole) / len(done):.1%}){first}",
         **{f"thoughts of the kind {kind}": count for kind, count in kinds.most_common(12)},

@@ -206,11 +206,11 @@ RecordT = TypeVar("RecordT", bound=StageRecord)
 ChainT = TypeVar("ChainT", bound=Chain)
 
 
-def read_stage(path: str | Path, model: type[ChainT], *, key: str, set_aside: bool = False) -> Records[ChainT]:
+def read_stage(path: str | Path, model: type[ChainT], *, key: str, reject: bool = False) -> Records[ChainT]:
     """The records of the JSONL file `path`, each with an id that no other record has.
 
     A chain without an id gets one of 16 hexadecimal digits from its problem and chain. None in a dry run for a file
-    that a stage before writes. With `set_aside`, a record with half a character is among the `rejected` ones of the
+    that a stage before writes. With `reject`, a record with half a character is among the `rejected` ones of the
     result, otherwise it is an error.
 
     Raises:
@@ -232,7 +232,7 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str, set_aside: bo
             raise UserError(key, where, str(error)) from error
         content = _with_id(content)
         halves = (half_character(value) for value in content.values() if isinstance(value, str))
-        if set_aside and (half := next(filter(None, halves), None)) is not None:
+        if reject and (half := next(filter(None, halves), None)) is not None:
             detail = f"{where}: {half}, the text was cut inside it"
             rejected.append(Rejected(id=whole_characters(str(content["id"])), reason="half a character", detail=detail))
             continue

@@ -42,7 +42,7 @@ def _ended_share(weighed: Sequence[Weighed]) -> float | None:
 
 def summary(weighed: Sequence[Weighed], rejects: Sequence[Record], confidence: float) -> dict[str, str]:
     """What the table shows, by name. "Within noise": the decision flips with probability > 1 - confidence."""
-    rows = {"chains weighed": str(len(weighed)), "chains set aside": str(len(rejects))}
+    rows = {"chains weighed": str(len(weighed)), "chains rejected": str(len(rejects))}
     if not weighed:
         return rows
     thoughts = [thought for record in weighed for thought in record.thoughts]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from textwrap import shorten
 from typing import Any
 
@@ -28,6 +29,8 @@ from verl_longshort.base.model_files import (
 
 _SHOWN = 3  # weights that a message names
 _REASON = 300  # characters of an error of transformers
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError)
+_PICKLED = "its weights are a pickle of more than tensors, which could run code when it is read: take .safetensors"
 
 
 def load_model(path: str, *, key: str = "model", dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
@@ -37,13 +40,15 @@ def load_model(path: str, *, key: str = "model", dtype: torch.dtype | None = Non
         path: a Hugging Face folder or name.
         key: names the setting in messages.
         dtype: None: the one that the weights are stored in, whatever `config.json` says.
-        options: further arguments of `from_pretrained`.
+        options: further arguments of `from_pretrained`. Without `trust_remote_code` no code of the model's own is run,
+            and nobody is asked whether it should be.
 
     An adapter of peft is merged into its base.
 
     Raises UserError for a folder without a model, weights that the folder lacks or that have another shape, and weights
     that the model has no place for though they are a part of it.
     """
+    options = {"trust_remote_code": False, **options}
     folder = Path(path).expanduser()
     if folder.is_dir():
         check_files(folder, key=key, given=path, adapters=True)
@@ -61,12 +66,16 @@ def load_model(path: str, *, key: str = "model", dtype: torch.dtype | None = Non
                 ignore_mismatched_sizes=True,
                 **options,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = shorten(str(error), _REASON) or type(error).__name__
-            raise UserError(key, path, f"cannot be loaded as a causal language model: {reason}") from error
+        except _UNREADABLE as error:
+            raise UserError(key, path, f"cannot be loaded as a causal language model: {_reason(error)}") from error
     mismatched = sorted(entry if isinstance(entry, str) else entry[0] for entry in found["mismatched_keys"])
     _check(path, key, model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), mismatched)
     return model
+
+
+def _reason(error: Exception) -> str:
+    """One line of an error of the libraries; torch's own words about a pickle advise to run it."""
+    return _PICKLED if isinstance(error, UnpicklingError) else shorten(str(error), _REASON) or type(error).__name__
 
 
 @contextmanager
@@ -97,9 +106,8 @@ def _merged(folder: Path, base: str, *, key: str, dtype: torch.dtype | None, **o
     names = set(weight_headers(folder))
     try:
         wrapped = PeftModel.from_pretrained(whole, str(folder))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        remedy = f"cannot be loaded as an adapter of {base}: {shorten(str(error), _REASON) or type(error).__name__}"
-        raise UserError(key, str(folder), remedy) from error
+    except _UNREADABLE as error:
+        raise UserError(key, str(folder), f"cannot be loaded as an adapter of {base}: {_reason(error)}") from error
     own = set(get_peft_model_state_dict(wrapped))
     if own != names:
         what = f"lacks the weights {_listed(sorted(own - names))}" if own - names else "is of another model than"

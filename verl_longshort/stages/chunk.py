@@ -20,7 +20,7 @@ class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):
 
     def inputs(self, settings: ChunkSettings) -> Records[Chain]:
         """The chains."""
-        return read_stage(settings.input, Chain, key="longshort.input", set_aside=True)
+        return read_stage(settings.input, Chain, key="longshort.input", reject=True)
 
     def requirements(self, settings: ChunkSettings, inputs: Records[Chain]) -> Requirements:
         """A language model, if one is asked, reads every chain and names its blocks."""

@@ -134,6 +134,8 @@ def checked_resume(config: DictConfig, settings: PairSettings, policies: Mapping
     _check_policies(policies, state)
     _check_data(config, state, resume)
     _check_plan(config, settings, policies, state, resume)
+    if resume.step >= (last := settings.schedule.total_steps):
+        resume.notes.append(f"nothing left to train: step {resume.step} of {last} is done")
     return resume
 
 

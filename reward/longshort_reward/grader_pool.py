@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 _START_LIMIT_S = 120.0
 _GRACE_S = 2.0
 _QUEUE_LIMIT_S = 600.0
-_ALARMS = (-signal.SIGPROF, -signal.SIGALRM)
 ATTEMPTS = 3
 """How often a question is asked whose grader was killed, or could not be started, before it was answered."""
 
@@ -87,10 +86,10 @@ class Grader:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
             return self._crashed()
-        reply = self._read_line(timeout_s * WALL_FACTOR + _GRACE_S)
+        reply = self._read_reply(timeout_s * WALL_FACTOR + _GRACE_S)
         if reply:
             return Verdict.MATCH if json.loads(reply) else Verdict.DIFFERENT
-        # None: the process missed its own alarms, which only a stopped process does.
+        # None: it got no processor time, as only a stopped process does.
         return Verdict.TIMED_OUT if reply is None else self._crashed()
 
     def close(self) -> None:
@@ -100,13 +99,32 @@ class Grader:
 
     def _crashed(self) -> Verdict:
         self._check_killed()
-        return Verdict.TIMED_OUT if self._process.returncode in _ALARMS else Verdict.CRASHED
+        return Verdict.TIMED_OUT if self._process.returncode == -signal.SIGPROF else Verdict.CRASHED
 
     def _check_killed(self) -> None:
         status = self._process.wait(_GRACE_S)
         # its memory is limited, so no answer gets it killed: one that needs more raises MemoryError
         if status in (-signal.SIGKILL, -signal.SIGTERM):
             raise GraderKilledError(f"the answer grader was killed ({signal.Signals(-status).name}); is memory short?")
+
+    def _read_reply(self, patience_s: float) -> bytes | None:
+        """As `_read_line`, and waits on while the process gets processor time: its own alarm limits that."""
+        before = self._processor_ticks()
+        while (line := self._read_line(patience_s)) is None:
+            if (now := self._processor_ticks()) <= before:
+                return None
+            before = now
+        return line
+
+    def _processor_ticks(self) -> int:
+        """Processor time of the process so far; 0 where the system does not say."""
+        try:
+            with open(f"/proc/{self._process.pid}/stat", encoding="utf-8") as file:
+                # behind the name, which may hold anything: state is field 3, user and system time are 14 and 15
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            return 0
+        return int(fields[11]) + int(fields[12])
 
     def _read_line(self, limit_s: float) -> bytes | None:
         """A line, b"" when the process closed its end, None when nothing came in time."""

@@ -3,10 +3,10 @@
 Run as `python -m longshort_reward.grader_process`; requests and replies are JSON lines on stdin and stdout.
 
 math-verify's own time limits raise from a signal handler. That works in a main thread only, and does not
-interrupt one long operation in C such as the power of two large integers. Here the alarms keep their default
-action, so the kernel ends this process in time whatever it is doing, and the caller starts another. The first
-alarm counts processor time, the second one is a backstop. The process also ends when its stdin closes, so it
-never outlives the caller.
+interrupt one long operation in C such as the power of two large integers. Here the alarm keeps its default
+action, so the kernel ends this process in time whatever it is doing, and the caller starts another. The
+alarm counts processor time; a process that gets none is given up by the caller. It also ends when its stdin closes,
+so it never outlives the caller.
 """
 
 import json
@@ -22,7 +22,6 @@ from typing import Any
 import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from longshort_reward.limits import WALL_FACTOR
 from longshort_reward.reading.equality import equal
 from longshort_reward.reading.exactness import differ, identical
 
@@ -77,19 +76,16 @@ def serve() -> None:
 
 def _reply(request: dict[str, Any]) -> str:
     signal.setitimer(signal.ITIMER_PROF, request["timeout_s"])
-    signal.setitimer(signal.ITIMER_REAL, request["timeout_s"] * WALL_FACTOR)
     match = compare(request["answer"], request["gold"], boxed=request["boxed"])
     signal.setitimer(signal.ITIMER_PROF, 0)
-    signal.setitimer(signal.ITIMER_REAL, 0)
     return json.dumps(match)
 
 
 def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The mask is inherited, and a thread of the caller may have blocked every signal.
-    for alarm in (signal.SIGPROF, signal.SIGALRM):
-        signal.signal(alarm, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF, signal.SIGALRM})
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,5 +1,6 @@
 """The command `longshort`: one command for each stage of the registry, and the few that are no stages."""
 
+import errno
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from verl_longshort.base.errors import RunDiedError, RunStoppedError, Unavailabl
 from verl_longshort.base.stage import Stage, TrainingStage, execute
 from verl_longshort.stages import all_stages
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 GROUPS = {"prepare": "Fetch and check problems and chains of thought."}
 
 
@@ -32,6 +34,12 @@ class _Group(click.Group):
             raise _Stopped(str(error)) from error
         except (UnavailableError, RunDiedError) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            said = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+            remedy = "make room, or the folder writable, and give the same command again: what is done is kept"
+            raise click.ClickException(f"{said}; {remedy}") from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

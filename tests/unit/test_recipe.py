@@ -81,6 +81,14 @@ def test_a_second_run_skips_what_is_done(recipe: Recipe) -> None:
     assert recipe.lines("first") == recipe.lines("second") == ["hello"]
 
 
+def test_a_clock_that_was_moved_back_repeats_nothing(recipe: Recipe) -> None:
+    recipe.write(count("first"), count("second")).run()
+    for file in recipe.output.rglob("*"):
+        os.utime(file, (file.stat().st_mtime + 86400,) * 2)
+    assert recipe.run()[0] == 0
+    assert recipe.lines("first") == recipe.lines("second") == ["hello"]
+
+
 def test_a_changed_command_runs_again_with_all_after_it(recipe: Recipe) -> None:
     recipe.write(count("first"), count("second"), count("third")).run()
     recipe.write(count("first"), count("second", "echo again"), count("third")).run()

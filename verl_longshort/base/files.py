@@ -98,17 +98,22 @@ def read_records(path: str | Path, *, key: str, columns: Iterable[str]) -> Recor
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a file in one step: a reader sees the old one, the new one, or none, never half of it.
 
-    `durable`: the text is on the disk when this returns, also if the machine loses power.
+    `durable`: the text is on the disk when this returns, also if the machine loses power. Raises OSError where it
+    cannot be written; nothing of it is left then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    # Half a character becomes `\\udXXX`, which JSON reads as the same.
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        # Half a character becomes `\\udXXX`, which JSON reads as the same.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         sync_to_disk(path.parent)
 

@@ -280,6 +280,26 @@ def test_a_finish_reason_must_be_known() -> None:
         Generation(token_ids=[1], logprobs=None, finish_reason="completed")
 
 
+def test_a_group_renders_its_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, rendered = byte_level(), []
+    render = tokenizer.apply_chat_template
+    unused = Scripted(tokenizer, [], no_pause)
+    participant = Participant(tokenizer=tokenizer, generate=unused, kept_prompts=1)
+    other = Participant(tokenizer=tokenizer, generate=unused)
+    monkeypatch.setattr(
+        tokenizer, "apply_chat_template", lambda chat, **keys: rendered.append(chat[-1]) or render(chat, **keys)
+    )
+    first, second = (participant.view(LONG, NO_PROMPTS, "1 + 2") for _ in range(2))
+    first.add_own([1, 2], None)
+    assert len(rendered) == 1
+    assert second.context_ids == second.prompt_ids == other.view(LONG, NO_PROMPTS, "1 + 2").prompt_ids
+    history = [{"role": "user", "content": "0"}, {"role": "assistant", "content": "1"}]
+    assert participant.view(LONG, NO_PROMPTS, "1 + 2", history).prompt_ids != second.prompt_ids
+    participant.view(LONG, NO_PROMPTS, "2 + 2")
+    participant.view(LONG, NO_PROMPTS, "1 + 2")
+    assert len(rendered) == 5
+
+
 def test_a_participant_whose_template_writes_tags_is_refused() -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=byte_level().backend_tokenizer, chat_template="{{ messages[0]['content'] }}<think>"

@@ -71,7 +71,8 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
 class RoleView:
     """Token ids, mask and log-probs of one trajectory for one role. Grows at the end only.
 
-    `limit` is the most tokens of the response, None for any number; set it before the first turn.
+    `limit` is the most tokens of the response, None for any number; set it before the first turn. `prompt_ids` are
+    those of `render_prompt`, where the caller has them already.
     """
 
     def __init__(
@@ -81,11 +82,15 @@ class RoleView:
         prompts: RolePrompts,
         problem: str,
         history: Sequence[Message] = (),
+        *,
+        prompt_ids: list[int] | None = None,
     ) -> None:
         self.role = role
         self.limit: int | None = None
         self._tokenizer = tokenizer
-        self._prompt_ids = render_prompt(tokenizer, prompts.for_role(role), problem, history)
+        if prompt_ids is None:
+            prompt_ids = render_prompt(tokenizer, prompts.for_role(role), problem, history)
+        self._prompt_ids = prompt_ids
         self._ids: list[int] = []
         self._mask: list[int] = []
         self._logprobs: list[float] = []

@@ -8,12 +8,13 @@ business. A trajectory waits for nobody but its own two models, so many run at o
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from longshort_reward.protocol import ROLES, STOP_STRINGS, Role, RolePrompts
 
 from verl_longshort.core.environment import Environment, State
-from verl_longshort.core.role_view import Message, RoleView, Tokenizer, check_tokenizer, decode_turn
+from verl_longshort.core.role_view import Message, RoleView, Tokenizer, check_tokenizer, decode_turn, render_prompt
 from verl_longshort.core.watching import Piece, TextStream, Watcher
 
 FINISH_REASONS = ("stop", "length", "aborted")
@@ -82,12 +83,18 @@ class Participant:
     stream: Stream | None = None
     """Generates the same and tells of it meanwhile; None: a turn is there as a whole."""
 
+    kept_prompts: int = 0
+    """How many prompts are kept for further trajectories of the same problems, which need not be tokenised again."""
+    _rendered: Callable[[str, str], list[int]] = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         check_tokenizer(self.tokenizer)
+        object.__setattr__(self, "_rendered", lru_cache(self.kept_prompts)(partial(render_prompt, self.tokenizer)))
 
     def view(self, role: Role, prompts: RolePrompts, problem: str, history: Sequence[Message] = ()) -> RoleView:
         """An empty view of a trajectory, with the limit that this model has."""
-        view = RoleView(self.tokenizer, role, prompts, problem, history)
+        prompt_ids = None if history else self._rendered(prompts.for_role(role), problem)
+        view = RoleView(self.tokenizer, role, prompts, problem, history, prompt_ids=prompt_ids)
         behind = None if self.context_tokens is None else self.context_tokens - len(view.prompt_ids)
         view.limit = min((limit for limit in (self.response_tokens, behind) if limit is not None), default=None)
         return view

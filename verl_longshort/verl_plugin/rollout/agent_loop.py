@@ -68,9 +68,9 @@ class LongShortAgentLoop(AgentLoopBase):
         settings = once(settings_of, self.config)
         timing: dict[str, float] = {}
         problem, models = user_message(sample["raw_prompt"]), once(participants, self.server_manager)
-        for role in ROLES:
-            prompt = models[role].view(role, settings.prompts, problem).prompt_ids
-            _check_prompt(self.config, f"the {role} model's prompt of {problem[:80]!r}", prompt)
+        views = {role: models[role].view(role, settings.prompts, problem) for role in ROLES}
+        for role, view in views.items():
+            _check_prompt(self.config, f"the {role} model's prompt of {problem[:80]!r}", view.prompt_ids)
         with failing_as(FailureKind.ENGINE), simple_timer("generate_sequences", timing):
             trajectory = await run_trajectory(
                 problem,
@@ -78,6 +78,7 @@ class LongShortAgentLoop(AgentLoopBase):
                 Environment(settings.limits),
                 settings.prompts,
                 {**sampling_params, "seed": session_seed(self.rollout_config.seed, sample)},
+                views=views,
             )
         with failing_as(FailureKind.GRADER), simple_timer("compute_score", timing):
             answered = trajectory.state.stop_reason is StopReason.ANSWERED

@@ -27,6 +27,8 @@ class PairClient:
 
 
 _tokenizers: dict[str, Any] = {}
+_KEPT_PROMPTS = 64
+"""The sessions of a group, which share their prompt, begin one right after the other."""
 
 
 def tokenizer_of(model_config: Any) -> Any:
@@ -73,6 +75,7 @@ def participants(client: PairClient) -> dict[Role, Participant]:
             tokenizer=tokenizer_of(client.model_configs[role]),
             generate=ServedPolicy(served),
             response_tokens=served.config.data.max_response_length,
+            kept_prompts=_KEPT_PROMPTS,
         )
         for role, served in client.clients.items()
     }

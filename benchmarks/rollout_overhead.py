@@ -19,11 +19,11 @@ import asyncio
 import itertools
 import json
 import multiprocessing
-import platform
+import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import psutil
+from common import machine, miniature_model
 from longshort_reward import match_answer
 from longshort_reward.protocol import ROLES, Role
 from omegaconf import OmegaConf
@@ -45,7 +45,7 @@ from verl_longshort.core.environment import Environment
 from verl_longshort.core.role_view import Tokenizer
 from verl_longshort.core.trajectory import run_trajectory
 
-PROBLEM = "start 3 ; + 4 ; ?"
+PROBLEM = "start 3 ; + 4 ?"
 ANSWER = "7"
 PROFILED = 256
 WAYS = ("loop", "verl")
@@ -147,9 +147,7 @@ class Work:
 
         async def one(number: int) -> None:
             sampling = {"temperature": 0.9, "seed": number}
-            ended = await run_trajectory(
-                PROBLEM, self._participants, environment, self._settings.prompts, sampling
-            )
+            ended = await run_trajectory(PROBLEM, self._participants, environment, self._settings.prompts, sampling)
             if not await asyncio.to_thread(match_answer, ended.state.final_text, ANSWER):
                 raise RuntimeError(f"a trajectory is wrong, it ended as {ended.state.stop_reason}")
             self._rows += len(ended.views)
@@ -228,7 +226,6 @@ class Shares:
 def where_it_goes(work: Work, way: str, count: int) -> dict[str, float]:
     """Milliseconds of processor time a trajectory, by part; `grading` and what is left are of all threads."""
     import hydra
-    from longshort_reward import protocol
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
     from verl_longshort.core import environment
@@ -236,7 +233,7 @@ def where_it_goes(work: Work, way: str, count: int) -> dict[str, float]:
     from verl_longshort.verl_plugin.rollout import agent_loop
 
     shares, grading = Shares(), Shares()
-    judged = grading.timed(agent_loop if way == "verl" else globals_of(), "match_answer", "grading")
+    judge = agent_loop if way == "verl" else sys.modules[__name__]
     patches = [
         shares.timed(PreTrainedTokenizerBase, "apply_chat_template", "chat template"),
         shares.timed(PreTrainedTokenizerFast, "_encode_plus", "encoding"),
@@ -245,9 +242,8 @@ def where_it_goes(work: Work, way: str, count: int) -> dict[str, float]:
         shares.timed(RoleView, "_append", "growing rows"),
         shares.timed(hydra.utils, "instantiate", "making the loop (Hydra, verl)"),
         shares.timed(type(work._worker), "_agent_loop_postprocess", "rows for the trainer (verl)"),
-        judged,
+        grading.timed(judge, "match_answer", "grading"),
     ]
-    assert protocol.parse_turn is environment.parse_turn
     for one in patches:
         one.start()
     try:
@@ -260,13 +256,6 @@ def where_it_goes(work: Work, way: str, count: int) -> dict[str, float]:
     parts = {**shares.seconds, **grading.seconds}
     parts["the rest: our loop, event loop, threads"] = spent - sum(parts.values())
     return {name: 1000 * seconds / count for name, seconds in parts.items()}
-
-
-def globals_of() -> Any:
-    """This module, where `match_answer` is looked up."""
-    import sys
-
-    return sys.modules[__name__]
 
 
 def measure(load: Load, counts: Sequence[int], rounds: int) -> dict[str, Any]:
@@ -321,17 +310,6 @@ def of_workers(load: Load, workers: int, count: int, rounds: int) -> dict[str, f
     return {"workers": workers, "trajectories": sum(share), "seconds": best, "cpu_s": cpu}
 
 
-def model_folder(folder: Path) -> Path:
-    """The miniature world's untrained model, saved."""
-    from verl_longshort.world.tiny_model import build_model
-    from verl_longshort.world.tiny_tokenizer import build_tokenizer
-
-    tokenizer = build_tokenizer()
-    build_model(tokenizer, seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def show(result: dict[str, Any]) -> None:
     console = Console()
     table = Table("way", "trajectories", "ms a turn", "ms a trajectory", title="processor time")
@@ -362,14 +340,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         load = Load(
-            model=options.model or model_folder(Path(folder)),
+            model=options.model or miniature_model(Path(folder)),
             prompts=options.model is not None,
             turns=options.turns,
             turn_tokens=options.turn_tokens,
         )
         sizes = {"turns": load.turns, "turn_tokens": load.turn_tokens, "model": str(options.model or "miniature")}
-        machine = {"cpu": platform.processor(), "cores": psutil.cpu_count(), "load": psutil.getloadavg()}
-        result = {"machine": machine, "sizes": sizes, **measure(load, options.counts, options.rounds)}
+        result = {"machine": machine(), "sizes": sizes, **measure(load, options.counts, options.rounds)}
         most = max(options.counts)
         result["workers"] = [of_workers(load, one, most, options.rounds) for one in options.workers if most >= one]
     if options.out:

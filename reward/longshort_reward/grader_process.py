@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import sympy
@@ -43,11 +44,17 @@ def compare(answer: str, gold: str, *, boxed: bool) -> bool:
     """
     if boxed:
         return bool(equal(answer, gold, _algebra))
-    return _same(_parse(rf"\boxed{{{gold}}}", _IN_PROSE), _parse(answer, _IN_PROSE), answer, gold)
+    return _same(_expected(gold, _IN_PROSE), _parse(answer, _IN_PROSE), answer, gold)
 
 
 def _algebra(answer: str, gold: str) -> bool:
-    return _same(_parse(rf"\boxed{{{gold}}}", _ALONE), _parse(rf"\boxed{{{answer}}}", _ALONE), answer, gold)
+    return _same(_expected(gold, _ALONE), _parse(rf"\boxed{{{answer}}}", _ALONE), answer, gold)
+
+
+@lru_cache(maxsize=256)
+def _expected(gold: str, kinds: tuple[Any, ...]) -> list[Any]:
+    """A ground truth, which the answers of a whole group are compared with."""
+    return _parse(rf"\boxed{{{gold}}}", kinds)
 
 
 def _same(expected: list[Any], found: list[Any], answer: str, gold: str) -> bool:

@@ -72,9 +72,12 @@ def doctor(ray: bool) -> None:
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--dry-run", "plan_only", is_flag=True, envvar="DRY_RUN", help="Only check, and show the plan.")
+@click.option("--at-scale", is_flag=True, help="The plan, with simulated steps of RL on 8, 64 and 512 GPUs.")
 @click.option("--only", default="", metavar="STAGE[,STAGE]", help="Run these stages alone.")
 @click.option("--from", "first", metavar="STAGE", help="Begin with this stage.")
-def recipe(recipe: str, overrides: tuple[str, ...], plan_only: bool, only: str, first: str | None) -> None:
+def recipe(
+    recipe: str, overrides: tuple[str, ...], plan_only: bool, at_scale: bool, only: str, first: str | None
+) -> None:
     """Run the stages of a recipe; what is done already is skipped.
 
     RECIPE is a YAML file, or the name of a recipe that ships with the package: tiny, qwen7b, llama8b, and the controls
@@ -86,8 +89,8 @@ def recipe(recipe: str, overrides: tuple[str, ...], plan_only: bool, only: str, 
 
     file = find_recipe(recipe)
     selection = Selection(only=tuple(name for name in only.split(",") if name), first=first)
-    if plan_only:
-        raise SystemExit(plan_recipe(file, overrides))
+    if plan_only or at_scale:
+        raise SystemExit(plan_recipe(file, overrides, at_scale=at_scale))
     raise SystemExit(run_recipe(file, overrides, selection=selection))
 
 

@@ -254,3 +254,27 @@ def test_the_whole_is_printed():
         assert words in shown
     show(result, ["sft: bad /scratch/y"], Console(file=text), renamed=("/scratch", str(Path("runs/x"))))
     assert "✗ sft: bad runs/x/y" in text.getvalue()
+
+
+def test_steps_at_scale():
+    needs = Requirements(command="train", work=reinforce(prompts=2), gpus_per_node=8)
+    checked = [stage("rl", needs)]
+    result = estimate(checked, assumptions(), LAPTOP, offline=True, at_scale=True)
+    steps = result.stages[0].commands[0].scaled
+    assert len(steps) == 4 * (1 + 2 + 2)
+    by_kind = {(one.gpus, one.trajectories, one.separate, one.one_step_off): one.time for one in steps}
+    shared, separate = (by_kind[8, 16, apart, False] for apart in (False, True))
+    # one policy learns at a time, and the other's GPUs wait
+    assert separate.learning_s == pytest.approx(2 * shared.learning_s)
+    assert separate.idle > shared.idle
+    grown, same = by_kind[64, 128, False, False], by_kind[64, 16, False, False]
+    assert grown.learning_s == pytest.approx(shared.learning_s)
+    assert grown.tokens_per_s > same.tokens_per_s > shared.tokens_per_s
+    text = io.StringIO()
+    show(result, [], Console(file=text, width=140), renamed=("/x", "/y"))
+    assert "rl: a step at scale, simulated" in text.getvalue()
+    assert "one step off" in text.getvalue()
+
+
+def test_steps_are_simulated_when_they_are_asked_for():
+    assert plan(train()).stages[0].commands[0].scaled == ()

@@ -1,7 +1,10 @@
 """Puts the plan of a recipe together: stages, memory, disk, models."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from longshort_reward.protocol import ROLES
 
 from verl_longshort.base.requirements import (
     FineTuningWork,
@@ -14,6 +17,7 @@ from verl_longshort.planner.host import host_parts
 from verl_longshort.planner.machine import Machine
 from verl_longshort.planner.memory import MemoryTable, TableMaker, checkpoint_size
 from verl_longshort.planner.models import Found, Models, ModelShape
+from verl_longshort.planner.step_model import StepTime, simulate
 from verl_longshort.planner.work import Work, WorkMaker
 from verl_longshort.recipe.assumptions import GB, GIB, Assumptions
 from verl_longshort.recipe.recipe import RecipeStage
@@ -32,6 +36,25 @@ class CheckedStage:
     """Why it cannot run, in one line."""
 
 
+SCALES = (8, 64, 512)
+"""GPUs of simulated steps."""
+GROWN = 8
+"""Times the recipe's batch at most, for as many times its GPUs; beyond, nothing in the model changes but the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledStep:
+    """A simulated step of a pair's run."""
+
+    gpus: int
+    trajectories: int
+    separate: bool
+    """Each policy has half of the GPUs."""
+    one_step_off: bool
+    """The next step's trajectories are generated while the policies learn."""
+    time: StepTime
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlannedCommand:
     """A command with what was computed for it; no work: its models' shapes are not known."""
@@ -41,6 +64,8 @@ class PlannedCommand:
     tables: tuple[MemoryTable, ...]
     host: Mapping[str, float] = field(default_factory=dict)
     """Part → bytes in the host memory, of a command that trains on the CPU."""
+    scaled: tuple[ScaledStep, ...] = ()
+    """Of the RL of a pair on GPUs, if it was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +133,19 @@ class Result:
         return sum(max(stage.hours for stage in group) for group in self.groups)
 
 
-def estimate(stages: Sequence[CheckedStage], assumptions: Assumptions, machine: Machine, *, offline: bool) -> Result:
-    """The plan of a recipe whose stages were checked."""
+def estimate(
+    stages: Sequence[CheckedStage],
+    assumptions: Assumptions,
+    machine: Machine,
+    *,
+    offline: bool,
+    at_scale: bool = False,
+) -> Result:
+    """The plan of a recipe whose stages were checked; `at_scale`: with simulated steps of RL."""
     products = {p.path: p for stage in stages for needs in stage.needs for p in needs.products}
     models = Models(products, offline=offline)
     memory = assumptions.gpu.memory_gb or machine.planned_gpu_gb
-    planner = _Planner(models, assumptions, memory * GIB)
+    planner = _Planner(models, assumptions, memory * GIB, at_scale=at_scale)
     planned = tuple(planner.stage(stage) for stage in stages)
     # whether the recipe can run on this machine, as far as GPUs go
     here = bool(machine.gpu_memory_gb) or not any(stage.gpus for stage in planned)
@@ -135,7 +167,8 @@ class _UnknownShapeError(Exception):
 
 
 class _Planner:
-    def __init__(self, models: Models, assumptions: Assumptions, gpu: float) -> None:
+    def __init__(self, models: Models, assumptions: Assumptions, gpu: float, *, at_scale: bool) -> None:
+        self._at_scale = at_scale
         self._models = models
         self._tables = TableMaker(shape_of=self._shape, gpu=gpu, assume=assumptions.assume)
         self._work = WorkMaker(shape_of=self._shape, assumptions=assumptions)
@@ -164,8 +197,31 @@ class _Planner:
         except _UnknownShapeError:
             return PlannedCommand(needs=needs, work=None, tables=())
         if needs.gpus_per_node:
-            return PlannedCommand(needs=needs, work=work, tables=tuple(tables))
+            return PlannedCommand(needs=needs, work=work, tables=tuple(tables), scaled=self._scaled(needs))
         return PlannedCommand(needs=needs, work=work, tables=(), host=host_parts(needs, self._shape))
+
+    def _scaled(self, needs: Requirements) -> tuple[ScaledStep, ...]:
+        work = needs.work
+        if not self._at_scale or not isinstance(work, ReinforcementWork) or len(work.policies) != len(ROLES):
+            return ()
+        steps = []
+        for gpus in SCALES:
+            # the recipe's batch, and one that has grown with the GPUs
+            grown = min(GROWN, max(1, gpus // (needs.gpus_per_node * needs.nodes)))
+            for times in dict.fromkeys((1, grown)):
+                parts = self._work.step_parts(work, times)
+                for separate, one_step_off in itertools.product((False, True), repeat=2):
+                    time = simulate(parts, gpus, separate=separate, one_step_off=one_step_off)
+                    steps.append(
+                        ScaledStep(
+                            gpus=gpus,
+                            trajectories=len(parts.trajectories),
+                            separate=separate,
+                            one_step_off=one_step_off,
+                            time=time,
+                        )
+                    )
+        return tuple(steps)
 
     def _shape(self, name: str) -> ModelShape:
         shape = self._models.find(name).shape

@@ -29,8 +29,12 @@ STAGE_TIMEOUT_S = 1800.0
 _ERROR = "error: "
 
 
-def plan_recipe(path: Path, overrides: Sequence[str] = (), console: Console | None = None) -> int:
+def plan_recipe(
+    path: Path, overrides: Sequence[str] = (), console: Console | None = None, *, at_scale: bool = False
+) -> int:
     """Check all stages of the recipe in `path`, print the plan; 0 when it can run, 2 when it cannot.
+
+    `at_scale`: with simulated steps of RL on more GPUs.
 
     130 when interrupted. Raises UserError when the recipe cannot be read.
     """
@@ -44,7 +48,7 @@ def plan_recipe(path: Path, overrides: Sequence[str] = (), console: Console | No
             moved = load_recipe(path, [*overrides, f"output={scratch / 'output'}"])
             checked = check_stages(moved, scratch, assumptions, machine, console)
             offline = moved.environment.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-            result = estimate(checked, assumptions, machine, offline=offline)
+            result = estimate(checked, assumptions, machine, offline=offline, at_scale=at_scale)
             against = problems(result)
             show(result, against, console, renamed=(str(scratch / "output"), str(recipe.output)))
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from verl_longshort.planner.estimate import PlannedStage, Result
+from verl_longshort.planner.estimate import PlannedStage, Result, ScaledStep
 from verl_longshort.planner.memory import MemoryTable
 from verl_longshort.recipe.assumptions import GB, GIB
 
@@ -21,7 +21,8 @@ def show(result: Result, against: Sequence[str], console: Console, renamed: tupl
     verdict = [Text(f"✗ {problem}", "bold red") for problem in against]
     verdict = verdict or [Text("✓ all stages are valid, and the plan fits", "bold green")]
     models, disk = _models(result, renamed), _disk_and_gpus(result)
-    for part in (_stages(result), *_notes(result), *_memory(result), *models, *disk, *verdict):
+    scaled = _scaled(result)
+    for part in (_stages(result), *_notes(result), *_memory(result), *scaled, *models, *disk, *verdict):
         if isinstance(part, Text):
             part.plain = part.plain.replace(*renamed)
         console.print(part, soft_wrap=isinstance(part, Text))
@@ -100,6 +101,33 @@ def _below_memory(table: MemoryTable, gpus_per_node: int) -> Iterator[Text]:
         )
     if table.host:
         yield Text(f"  host memory of a node: {table.host * gpus_per_node / GIB:.0f} GiB", "dim")
+
+
+def _scaled(result: Result) -> Iterator[Text | Table]:
+    """A step of RL by GPUs, pools, and when learners learn."""
+    for stage in result.stages:
+        for command in stage.commands:
+            if command.scaled:
+                yield Text(f"{stage.checked.stage.name}: a step at scale, simulated (docs/recipes.md)", "italic")
+                yield _scaled_table(command.scaled)
+
+
+def _scaled_table(steps: Sequence[ScaledStep]) -> Table:
+    columns = ("GPUs", "trajectories", "pools", "learning", "step s", "generating s", "learning s", "tokens/s", "idle")
+    table = Table(*columns, box=SIMPLE_HEAD)
+    for place, column in enumerate(table.columns):
+        column.justify = "left" if place in (2, 3) else "right"
+    for step in steps:
+        time = step.time
+        table.add_row(
+            f"{step.gpus:,}",
+            f"{step.trajectories:,}",
+            "separate" if step.separate else "shared",
+            "one step off" if step.one_step_off else "synchronous",
+            *(f"{seconds:,.0f}" for seconds in (time.seconds, time.generating_s, time.learning_s, time.tokens_per_s)),
+            f"{time.idle:.0%}",
+        )
+    return table
 
 
 def _models(result: Result, renamed: tuple[str, str]) -> Iterator[Table]:

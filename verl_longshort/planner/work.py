@@ -7,6 +7,8 @@ twice); scoring costs 2. The attention's own products are left out: below 10 % a
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from longshort_reward.protocol import ROLES
+
 from verl_longshort.base.requirements import (
     EngineUse,
     FineTuningWork,
@@ -17,11 +19,13 @@ from verl_longshort.base.requirements import (
 from verl_longshort.engines.registry import spec_of
 from verl_longshort.planner.memory import checkpoint_size
 from verl_longshort.planner.models import ShapeOf
+from verl_longshort.planner.step_model import Engine, StepParts, draw_trajectories
 from verl_longshort.recipe.assumptions import GB, Assumptions
 
 _REFERENCE_PARAMETERS = 8.0e9
 """The size that the throughputs of engines are stated for."""
 _HOUR = 3600.0
+_BF16_BYTES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +76,10 @@ class WorkMaker:
         engines = [policy.engine for policy in work.policies.values()]
         # turns alternate, but many trajectories are under way: engines of their own GPUs work at once
         seconds = generated / (self._rate(engines) * (1 if work.shared_pool else len(engines)))
-        row = min(assume.prompt_tokens, work.prompt_tokens) + answer
         trained = 0.0
         for policy in work.policies.values():
             if policy.trained is not None:
-                tokens = policy.updates * rows * work.rows * row
+                tokens = policy.updates * self._learned(work)
                 seconds += self._learning(tokens, policy.trained)
                 trained += tokens
         saved = work.checkpoints * sum(
@@ -84,6 +87,45 @@ class WorkMaker:
         )
         seconds += saved / GB / assume.disk_gb_per_s + work.steps * assume.step_overhead_s
         return Work(generated=generated, trained=trained, hours=seconds / _HOUR + self._startup)
+
+    def step_parts(self, work: ReinforcementWork, times: int = 1) -> StepParts:
+        """An average step of a pair's run, with so many times its trajectories."""
+        assume = self.assumptions.assume
+        learning = sum(
+            self._learning(policy.updates * self._learned(work), policy.trained) * max(policy.trained.gpus, 1)
+            for policy in work.policies.values()
+            if policy.trained is not None
+        )
+        return StepParts(
+            trajectories=draw_trajectories(
+                times * work.prompts * work.samples,
+                tokens=self._used(work.new_tokens),
+                spread=assume.length_spread,
+                turns=assume.turns,
+                long_share=assume.long_share,
+                most=work.new_tokens,
+            ),
+            engines={
+                role: self._decoding(policy.engine) for role, policy in zip(ROLES, work.policies.values(), strict=True)
+            },
+            learning_gpu_s=times * learning / work.steps,
+            together=all(policy.updates == work.steps for policy in work.policies.values()),
+            overhead_s=assume.step_overhead_s,
+        )
+
+    def _decoding(self, engine: EngineUse) -> Engine:
+        """Of one GPU: the weights are read in each step, and with all rows it has the assumed throughput."""
+        assume, parameters = self.assumptions.assume, self.shape_of(engine.model).parameters
+        fast = spec_of(engine.name).fast
+        rate = assume.vllm_tokens_per_s if fast else assume.transformers_tokens_per_s
+        full = engine.max_num_seqs * parameters / _REFERENCE_PARAMETERS / rate
+        latency = min(full, _BF16_BYTES * parameters / (self.assumptions.gpu.memory_gb_per_s * GB))
+        return Engine(latency_s=latency, row_s=(full - latency) / engine.max_num_seqs)
+
+    def _learned(self, work: ReinforcementWork) -> float:
+        """Tokens that a policy learns from in a step."""
+        row = min(self.assumptions.assume.prompt_tokens, work.prompt_tokens) + self._used(work.new_tokens)
+        return work.prompts * work.samples * work.rows * row
 
     def _used(self, limit: int) -> float:
         """Tokens that are used of a limit, on average."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from longshort_reward.errors import UserError
-from longshort_reward.settings import Remedy, Settings
+from longshort_reward.settings import Remedy, Settings, Share
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, Strict
 
@@ -35,6 +35,7 @@ class GpuAssumptions(Settings):
     count: Detected
     memory_gb: Detected
     peak_tflops: Positive
+    memory_gb_per_s: Positive
 
 
 class DiskAssumptions(Settings):
@@ -54,6 +55,9 @@ class Assumed(Settings):
 
     used_share: Positive
     most_tokens: Positive
+    length_spread: Positive
+    turns: Annotated[float, Strict(), Ge(2), Remedy("must be 2 or more")]
+    long_share: Share
     prompt_tokens: Positive
     chain_tokens: Positive
     thoughts: Positive

@@ -10,10 +10,9 @@ from verl_longshort import __version__
 from verl_longshort.base.dry_run import dry_run
 from verl_longshort.base.errors import RunDiedError, RunStoppedError, UnavailableError
 from verl_longshort.base.stage import Stage, TrainingStage, execute
-from verl_longshort.stages import all_stages
+from verl_longshort.stages import GROUPS, stage_modules, stage_of
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-GROUPS = {"prepare": "Fetch and check problems and chains of thought."}
 
 
 class _Mistake(click.ClickException):
@@ -24,7 +23,23 @@ class _Stopped(click.ClickException):
     exit_code = 143  # as a shell gives it for SIGTERM
 
 
-class _Group(click.Group):
+class _Stages(click.Group):
+    """The stages of a group, of which only the one that is called is imported."""
+
+    prefix = ""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = (name.removeprefix(self.prefix) for name in stage_modules() if name.startswith(self.prefix))
+        return sorted({*super().list_commands(ctx), *(name for name in names if " " not in name)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in self.list_commands(ctx):
+            return own
+        return _command(stage_of(self.prefix + cmd_name), cmd_name)
+
+
+class _Group(_Stages):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -48,7 +63,7 @@ class _Group(click.Group):
 def main(context: click.Context) -> None:
     """Long⊗Short: two policies that solve problems together and spend fewer tokens."""
     command = str(context.invoked_subcommand)
-    if (dry := dry_run()) is not None and command not in {name.split()[0] for name in all_stages()}:
+    if (dry := dry_run()) is not None and command not in {name.split()[0] for name in stage_modules()}:
         dry.refuse(command)
 
 
@@ -112,12 +127,10 @@ def _command(stage: Stage[Any, Any], name: str) -> click.Command:
     )
 
 
-_groups = {name: click.Group(name, help=text) for name, text in GROUPS.items()}
-for _group in _groups.values():
+for _name, _text in GROUPS.items():
+    _group = _Stages(_name, help=_text)
+    _group.prefix = f"{_name} "
     main.add_command(_group)
-for _stage in all_stages().values():
-    *_words, _name = _stage.name.split()
-    (_groups[_words[0]] if _words else main).add_command(_command(_stage, _name))
 
 if __name__ == "__main__":
     main()

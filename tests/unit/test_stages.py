@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from longshort_reward.errors import UserError
@@ -15,7 +16,7 @@ from verl_longshort import stages
 from verl_longshort.base import dry_run, progress
 from verl_longshort.base.stage import execute
 from verl_longshort.cli import main
-from verl_longshort.stages import all_stages
+from verl_longshort.stages import all_stages, stage_modules, stage_of
 
 COMMANDS = {
     *(
@@ -79,15 +80,20 @@ def test_every_command_is_there_and_has_a_help_text() -> None:
         assert type(all_stages()[name]).__doc__ in " ".join(result.output.split())
 
 
+def find_anew() -> None:
+    stage_modules.cache_clear()
+    stage_of.cache_clear()
+
+
 @pytest.fixture
 def shout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A stage of one more file."""
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "shout.py").write_text(textwrap.dedent(A_STAGE))
     monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(tmp_path / "more")])
-    all_stages.cache_clear()
+    find_anew()
     yield all_stages()["shout"]
-    all_stages.cache_clear()
+    find_anew()
     sys.modules.pop("verl_longshort.stages.shout", None)
 
 
@@ -122,14 +128,37 @@ def test_a_recipe_shows_the_progress_of_its_stages(shout: Any, tmp_path: Path, m
 def test_a_module_without_a_stage_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty.py").write_text("")
     monkeypatch.setattr(stages, "__path__", [str(tmp_path)])
-    all_stages.cache_clear()
+    find_anew()
     with pytest.raises(RuntimeError, match="must define one Stage and defines 0"):
         all_stages()
-    all_stages.cache_clear()
+    find_anew()
 
 
-def test_the_command_line_starts_without_heavy_packages() -> None:
-    heavy = ("torch", "scipy", "pandas", "matplotlib", "transformers", "verl")
-    code = f"import sys, verl_longshort.cli; print(*(name for name in {heavy} if name in sys.modules))"
+def test_a_stage_has_the_name_of_its_module(shout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(shout), "name", "whisper")
+    stage_of.cache_clear()
+    with pytest.raises(RuntimeError, match="must define the stage 'shout' and defines 'whisper'"):
+        all_stages()
+
+
+def test_the_command_line_offers_a_new_stage(shout: Any) -> None:
+    assert "shout" in main.list_commands(click.Context(main))
+    assert "chains" in CliRunner().invoke(main, ["prepare", "--help"]).output
+    assert CliRunner().invoke(main, ["prepare chains"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "loads"),
+    [
+        ("import verl_longshort.cli as cli", ""),
+        # a command loads its own module, and what that needs
+        ("import verl_longshort.cli as cli; cli.main.get_command(None, 'table')", "numpy stages.table"),
+        ("import verl_longshort.recipe.launcher", ""),
+    ],
+)
+def test_the_command_line_starts_without_heavy_packages(program: str, loads: str) -> None:
+    heavy = ("torch", "scipy", "pandas", "matplotlib", "transformers", "verl", "ray", "numpy", "hydra", "httpx")
+    own = "[name.removeprefix('verl_longshort.') for name in sys.modules if name.startswith('verl_longshort.stages.')]"
+    code = f"{program}; import sys; print(*(name for name in {heavy} if name in sys.modules), *{own})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.split() == []
+    assert shown.split() == loads.split()

@@ -16,9 +16,9 @@ from typing_extensions import Self
 
 from verl_longshort.base.files import check_positions, model_identity, model_setting
 from verl_longshort.base.rejected import HasId, Rejected, work_on_all
-from verl_longshort.base.requirements import EngineUse
+from verl_longshort.base.requirements import EngineUse, GenerationWork, Product, Requirements
 from verl_longshort.config.pair import OfPair
-from verl_longshort.engines.factory import EngineSettings, local_engine, open_engine
+from verl_longshort.engines.factory import EngineSettings, generating, local_engine, open_engine
 from verl_longshort.llm.client import ChatSampling, LLMClient
 from verl_longshort.llm.task_client import ResponseCache, TaskClient
 
@@ -188,3 +188,11 @@ def api_key(variable: str | None) -> str | None:
         remedy = "no such environment variable: set it to the endpoint's key (null: no key is sent)"
         raise SettingError("api_key_env", variable, remedy)
     return None if variable is None else os.environ[variable]
+
+
+def asking(command: str, model: LLMSettings | None, records: int | None, products: Sequence[Product]) -> Requirements:
+    """Of a command that asks a language model, if one is configured, once about each record."""
+    if model is None:
+        return Requirements(command=command, products=tuple(products))
+    work = GenerationWork(engines=(asked_model(model),), records=records, new_tokens=model.max_tokens)
+    return generating(command, work, products)

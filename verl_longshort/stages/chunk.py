@@ -8,7 +8,7 @@ from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.chunk import ChunkSettings, chunk
 from verl_longshort.data.records import Chain, read_stage
-from verl_longshort.stages import asking
+from verl_longshort.llm.settings import asking
 
 
 class ChunkStage(ConfigStage[ChunkSettings, Records[Chain]]):

@@ -8,7 +8,7 @@ from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.records import Selected, Weighed, read_stage
 from verl_longshort.data.synthesis import SynthesisSettings, coldstart
-from verl_longshort.stages import asking
+from verl_longshort.llm.settings import asking
 
 FILES = ("train.jsonl", "val.jsonl", "dropped.jsonl", "card.json", "card.md")
 

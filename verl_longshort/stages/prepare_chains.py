@@ -8,7 +8,7 @@ from verl_longshort.base.requirements import Product, Requirements
 from verl_longshort.base.stage import ConfigStage
 from verl_longshort.data.prepare_chains import expected_chains, prepare_chains
 from verl_longshort.data.prepare_settings import ChainSettings
-from verl_longshort.stages import asking
+from verl_longshort.llm.settings import asking
 
 
 class PrepareChainsStage(ConfigStage[ChainSettings, None]):

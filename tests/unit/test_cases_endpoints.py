@@ -22,6 +22,7 @@ from verl_longshort.base.errors import UnavailableError
 from verl_longshort.base.stage import execute
 from verl_longshort.engines.sampling_params import TooLongError
 from verl_longshort.evaluation.runner import Task, _answer
+from verl_longshort.evaluation.settings import EvaluationSettings, Mode
 from verl_longshort.evaluation.summary import Summary, summarise
 from verl_longshort.llm.client import RefusedError, Reply
 from verl_longshort.llm.endpoint import CompletionEndpoint
@@ -322,7 +323,8 @@ def test_a_problem_too_long_for_a_model_in_this_process_is_refused_too() -> None
 
     problem = Problem(source="a", index=0, text="long", ground_truth="4")
     task = Task(id="a/0/0", problem=problem, seed=0)
-    record = asyncio.run(_answer(task, solver, ("long", "short"), 1.0))
+    settings = EvaluationSettings.model_construct(mode=Mode.PAIR, answer_timeout_s=1.0)
+    record = asyncio.run(_answer(task, solver, settings))
     assert (record["stop_reason"], record["correct"], record["tokens"]) == ("refused", False, {"long": 0, "short": 0})
     summary = summarise("x", [record, {**record, "id": "a/1/0", "problem_index": 1}])
     assert (summary.accuracy.value, summary.tokens.value) == (0, 0)

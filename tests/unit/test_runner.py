@@ -360,19 +360,22 @@ def test_work_is_bounded_and_errors_pass_through() -> None:
 
 
 @pytest.mark.parametrize(
-    ("roles", "reason", "correct"),
+    ("mode", "reason", "correct"),
     [
-        (("long", "short"), StopReason.ANSWERED, True),
-        (("long", "short"), StopReason.TURN_CUT, False),
-        (("long", "short"), StopReason.TOKEN_BUDGET, False),
-        (("single",), "length", True),
+        (Mode.PAIR, StopReason.ANSWERED, True),
+        (Mode.PAIR, StopReason.TURN_CUT, False),
+        (Mode.PAIR, StopReason.TOKEN_BUDGET, False),
+        (Mode.JOINT, StopReason.ANSWERED, True),
+        (Mode.JOINT, "length", False),
+        (Mode.PLAIN, "length", True),
     ],
 )
-def test_a_pair_that_never_answered_is_not_correct(roles: tuple[str, ...], reason: str, correct: bool) -> None:
+def test_a_trajectory_that_never_answered_is_not_correct(mode: Mode, reason: str, correct: bool) -> None:
     async def solver(problem: str, *, seed: int) -> Any:
         return {"turns": [], "text": r"2 and 2, so \boxed{4}", "stop_reason": reason, "tokens": {}, "rethinks": 0}
 
     task = runner.Task(id="a/0/0", problem=Problem(source="a", index=0, text="2+2", ground_truth="4"), seed=0)
-    record = asyncio.run(runner._answer(task, solver, roles, 5.0))
+    settings = EvaluationSettings.model_construct(mode=mode, answer_timeout_s=5.0)
+    record = asyncio.run(runner._answer(task, solver, settings))
     assert record["correct"] is correct
     assert record["text"].endswith(r"\boxed{4}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers.no_collection import no_collection
 from longshort_reward import Verdict, match_answer
 from longshort_reward.grader_pool import Grader, GraderKilledError, GraderPool
 
@@ -41,9 +42,11 @@ LONG_TEXTS = {
 @pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS)
 @pytest.mark.parametrize("gold", ["5", "A", "x^2+1", r"3\text{ hours}"])
 def test_long_texts_cost_little(text: str, gold: str) -> None:
-    started = time.process_time()
-    assert not match_answer(text, gold, timeout_s=1)
-    assert time.process_time() - started < 1
+    with no_collection():
+        # This thread's time alone: a server that an earlier test left counts in the process's.
+        started = time.thread_time()
+        assert not match_answer(text, gold, timeout_s=1)
+        assert time.thread_time() - started < 1
 
 
 def test_the_limit_counts_processor_time() -> None:

@@ -1,12 +1,14 @@
 """Every row and every prompt of a run is looked at before it starts, with every model's tokenizer."""
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.no_collection import no_collection
 from helpers.tiny_tokenizers import CHAT_ML, byte_level, normalising
 from longshort_reward.errors import UserError
 from longshort_reward.protocol import TAGS
@@ -140,13 +142,12 @@ def test_left_out_on_request_by_the_data_set_of_the_run(tmp_path: Path, makers: 
 
 
 def test_the_longest_problems_of_many_are_found_in_seconds(tmp_path: Path, makers: list[PromptMaker]) -> None:
-    import time
-
     problems = [f"start {i} ; step {i % 7} ? " * 4 for i in range(20_000)] + ["x" * 3000]
-    begin = time.process_time()
-    found = makers[0].overlong(problems, 1024, what="")
-    assert list(found) == [20_000]
-    assert time.process_time() - begin < 2
+    with no_collection():
+        begin = time.process_time()
+        found = makers[0].overlong(problems, 1024, what="")
+        assert list(found) == [20_000]
+        assert time.process_time() - begin < 2
 
 
 def words_alone() -> PreTrainedTokenizerFast:

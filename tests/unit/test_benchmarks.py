@@ -181,6 +181,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(tmp_path: Path, monkeypatch: p
         GatedRepoError("401: gated", response=httpx.Response(401, request=httpx.Request("GET", "https://hub"))),
         LocalEntryNotFoundError("no connection"),
         ConnectionError(),
+        httpx.ReadError("the connection broke"),
     ],
 )
 def test_a_hub_that_does_not_answer_is_named(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from verl_longshort.base.journal import read_record_file
 from verl_longshort.base.pair_file import read_pair
+from verl_longshort.base.policy_record import POLICY_FILE
 from verl_longshort.engines.loading import load_model
 from verl_longshort.sharing.card import fenced
 from verl_longshort.stages.eval import EvalStage
@@ -218,6 +219,13 @@ def test_a_damaged_pair_is_one_line(tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         read_pair(folder)
+
+
+def test_a_damaged_record_of_training_is_one_line(tmp_path: Path) -> None:
+    store = write_run(tmp_path)
+    (tmp_path / "start/long" / POLICY_FILE).write_text("{")
+    with pytest.raises(UserError, match=r"start/long/longshort_policy\.json: is no JSON"):
+        export(f"longshort.run={store.root}", f"longshort.output_dir={tmp_path / 'out'}")
 
 
 def test_what_is_no_pair_is_told_apart(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from longshort_reward.settings import SettingError
 from pydantic import AfterValidator
 
 from verl_longshort.base.dry_run import absolute, dry_run, is_planned
+from verl_longshort.base.hub import hub_errors, hub_reason
 from verl_longshort.base.model_files import check_files
 from verl_longshort.base.rejected import Rejected
 
@@ -250,13 +251,11 @@ def model_identity(path: str) -> list[Any]:
 
 def _check_hub(name: str, key: str) -> None:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         hf_hub_download(name, "config.json", etag_timeout=10)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(key, name, f"neither a folder nor a model the hub gives ({reason})") from error
+    except hub_errors() as error:
+        raise UserError(key, name, f"neither a folder nor a model the hub gives ({hub_reason(error)})") from error
 
 
 class LineError(ValueError):

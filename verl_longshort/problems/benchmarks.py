@@ -13,6 +13,7 @@ from typing import Any
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.files import KINDS, Record, read_records
+from verl_longshort.base.hub import hub_errors, hub_reason
 from verl_longshort.problems.fields import Schema, find_schema
 from verl_longshort.problems.reader import Problem, RowError, read_problem
 
@@ -189,11 +190,9 @@ def _locate(file: BenchmarkFile) -> tuple[Path, dict[str, Any]]:
     hub = BENCHMARKS[file.name]
     try:
         path = fetch(hub)
-    # The client's errors have no common ancestor but these.
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except hub_errors() as error:
         remedy = (
-            f"{hub.repository} cannot be fetched ({reason}); a gated one needs its terms accepted and a "
+            f"{hub.repository} cannot be fetched ({hub_reason(error)}); a gated one needs its terms accepted and a "
             f"login; without a network give {DIR_KEY}=<folder with {file.name}{Path(hub.file).suffix}>"
         )
         raise UserError(file.key, file.name, remedy) from error

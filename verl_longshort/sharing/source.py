@@ -203,7 +203,13 @@ def _lineage(model: str) -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        remedy = f"is no JSON ({error}): restore it, or remove it, and what it says of the model is not known"
+        raise UserError("longshort.models", file, remedy) from error
     return content if isinstance(content, dict) else {}
 
 

@@ -94,7 +94,7 @@ async def evaluated(pair: PairService, settings: EvaluationSettings, seconds: fl
 
         await run_bounded(
             tasks(),  # type: ignore[arg-type]
-            lambda task: _answer(task, solver, settings.mode.model_roles, settings.answer_timeout_s),
+            lambda task: _answer(task, solver, settings),
             keep,
             limit=settings.max_num_seqs * len(ROLES),
         )

@@ -27,7 +27,10 @@ from verl_longshort.engines.stopping import Decoder, StopStrings
 from verl_longshort.engines.weights import checksum, load_weights
 
 KEPT_TOKENS = 65_536
-_STREAM_S = 0.05  # between two looks at what streaming requests have generated: often enough to read along
+# Seconds between two looks at what streaming requests have generated, often enough to read along, and for how many
+# streams they are added once more, so that telling of them keeps nobody from generating.
+_STREAM_S = 0.05
+_STREAMS = 12
 
 
 class TransformersEngine(AbstractContextManager["TransformersEngine"]):
@@ -76,6 +79,7 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
         self._seeds = itertools.count(seed << 64)
         self._stop_strings = cache(partial(StopStrings, self._tokenizer))
         prefixes = SharedPrefixes(kept_tokens) if shared_prefixes else Prefixes(kept_tokens)
+        self._streaming: set[BatchRow] = set()
         self._scheduler = Scheduler(self._model, max_num_seqs=max_num_seqs, prefixes=prefixes)
 
     def __exit__(self, *_: object) -> None:
@@ -108,11 +112,11 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
         on_piece: Callable[[Sequence[int]], None],
     ) -> Generation:
         """Like `generate`, and gives new tokens to `on_piece` meanwhile, those of several steps together if they are
-        quick.
+        quick, or if there are many streams.
         """
         row = self._row(request_id, list(prompt_ids), SamplingParams.parse(sampling))
         loop, given = asyncio.get_running_loop(), 0
-        timer = loop.call_at(_next_look(loop.time()), lambda: look())
+        timer = loop.call_at(self._next_look(loop.time()), lambda: look())
 
         def give() -> None:
             nonlocal given
@@ -122,13 +126,15 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
 
         def look() -> None:
             nonlocal timer
-            timer = loop.call_at(_next_look(loop.time()), look)
+            timer = loop.call_at(self._next_look(loop.time()), look)
             give()
 
+        self._streaming.add(row)
         try:
             self._scheduler.submit(row)
             made = await asyncio.wrap_future(row.future)
         finally:
+            self._streaming.discard(row)
             timer.cancel()
         give()
         return made
@@ -206,7 +212,7 @@ class TransformersEngine(AbstractContextManager["TransformersEngine"]):
             stop_strings=self._stop_strings(params.stop),
         )
 
-
-def _next_look(now: float) -> float:
-    """When a loop looks at its streaming requests again: at all of them, so that it wakes once and not for each."""
-    return (now // _STREAM_S + 1) * _STREAM_S
+    def _next_look(self, now: float) -> float:
+        """When a loop looks at its streaming requests again: at all of them, so that it wakes once and not for each."""
+        every = _STREAM_S * (1 + len(self._streaming) // _STREAMS)
+        return (now // every + 1) * every

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from longshort_reward import RewardWeights
+from longshort_reward import RewardWeights, RoleReward
 from longshort_reward.errors import UserError
 from transfer_queue import KVBatchMeta
 
@@ -76,21 +76,8 @@ def _read(
     extras = dict(zip((keys[key].session for key in records.keys), read_extra_fields(records), strict=True))
     truths = dict(zip(extras, read_ground_truths(records), strict=True))
     facts = [extras[keys[key].session]["reward_extra_info"] for key in own]
-    rewards = reward_rows(own, facts, weights, step)
-    advantages = {
-        key: value
-        for part in learned
-        if (chosen := [key for key in part.keys if key in rewards])
-        for key, value in read_advantages(part.select_keys(chosen)).items()
-    }
-    by_session: dict[str, dict[str, SampledReward]] = {session: {} for session in extras}
-    for key in own:
-        reward, parsed = rewards[key], keys[key]
-        speakers = extras[parsed.session]["record"]["tokens"]
-        role = parsed.role.value if parsed.role.value in speakers else next(iter(speakers))
-        by_session[parsed.session][role] = SampledReward(
-            total=reward.total, terms=reward.terms, neutral=reward.neutral, advantage=advantages.get(key)
-        )
+    speakers = {session: list(extra["record"]["tokens"]) for session, extra in extras.items()}
+    rewards = _rewards(reward_rows(own, facts, weights, step), learned, speakers)
     named = {term.name: weight for term, weight in weights.weighted(step)}
     places = {group: place for place, group in enumerate(groups)}
     return [
@@ -103,11 +90,34 @@ def _read(
             session=int(session.rpartition("_")[2]),
             correct=extra["reward_extra_info"]["acc"] > 0.5,
             weights=named,
-            rewards=by_session[session],
+            rewards=rewards[session],
             **extra["record"],
         )
         for session, extra in extras.items()
     ]
+
+
+def _rewards(
+    rewards: Mapping[str, RoleReward], learned: Sequence[KVBatchMeta], speakers: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, SampledReward]]:
+    """Session -> role -> the reward of its row, with the advantage where it was learned from.
+
+    `speakers`: session -> who spoke; the row of a single model is its only speaker's, whatever its key says.
+    """
+    advantages = {
+        key: value
+        for part in learned
+        if (chosen := [key for key in part.keys if key in rewards])
+        for key, value in read_advantages(part.select_keys(chosen)).items()
+    }
+    found: dict[str, dict[str, SampledReward]] = {session: {} for session in speakers}
+    for key, reward in rewards.items():
+        parsed = ReplayKey.of(key)
+        spoke = speakers[parsed.session]
+        found[parsed.session][parsed.role.value if parsed.role.value in spoke else spoke[0]] = SampledReward(
+            total=reward.total, terms=reward.terms, neutral=reward.neutral, advantage=advantages.get(key)
+        )
+    return found
 
 
 def _by_session(sessions: Mapping[str, str]) -> list[str]:

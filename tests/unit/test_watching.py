@@ -59,17 +59,20 @@ def test_a_turn_in_pieces_is_the_turn_and_holds_no_tag(role: Role, text: str, si
     assert not any(tag in reader.text.replace("<<", "") for tag in TAGS)
 
 
-def test_an_engine_streams_what_it_generates() -> None:
+@pytest.mark.parametrize("count", [1, 30])
+def test_an_engine_streams_what_it_generates(count: int) -> None:
     with build_engine(build_model()) as engine:
-        pieces: list[Sequence[int]] = []
+        pieces: list[list[Sequence[int]]] = [[] for _ in range(count)]
         asked: dict[str, Any] = {"prompt_ids": [3, 4, 5], "sampling": {"max_tokens": 60, "ignore_eos": True, "seed": 4}}
 
-        async def work() -> tuple[Any, Any]:
-            streaming = engine.stream(request_id="a", **asked, on_piece=pieces.append)
-            return await asyncio.wait_for(streaming, WATCHDOG_S), await engine.generate(request_id="b", **asked)
+        async def work() -> tuple[list[Any], Any]:
+            streaming = [engine.stream(request_id="a", **asked, on_piece=one.append) for one in pieces]
+            made = await asyncio.wait_for(asyncio.gather(*streaming), WATCHDOG_S)
+            return made, await engine.generate(request_id="b", **asked)
 
         streamed, whole = run(work())
-        assert streamed.token_ids == whole.token_ids == [token for piece in pieces for token in piece]
+        for made, told in zip(streamed, pieces, strict=True):
+            assert made.token_ids == whole.token_ids == [token for piece in told for token in piece]
 
 
 def test_a_stream_that_is_left_leaves_the_batch() -> None:

@@ -68,12 +68,25 @@ def _reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> torch.nn.Modu
 
 def test_a_lesson_ends_when_its_rows_are_mastered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_model.os, "cpu_count", lambda: 1)
-    easily = Lesson(steps=50, rows={"walk": 1}, difficulty=Difficulty(), mastered=1e9)
+    easily = Lesson(steps=50, rows={"walk": 1}, difficulty=Difficulty(), mastered={"walk": 1e9})
     at_once = Lesson(steps=1, rows={"walk": 1}, difficulty=Difficulty())
     for name, lesson in (("early", easily), ("one", at_once)):
         train_base(tmp_path / name, seed=0, curriculum=(lesson,))
     early, one = (AutoModelForCausalLM.from_pretrained(tmp_path / n).state_dict() for n in ("early", "one"))
     assert all(torch.equal(early[name], value) for name, value in one.items())
+
+
+def test_what_is_not_learned_begins_anew_with_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tiny_model.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(tiny_model, "_ATTEMPTS", 2)
+    hard = Lesson(steps=2, rows={"walk": 1, "facts": 1}, difficulty=Difficulty(), mastered={"facts": 0.01})
+    with pytest.raises(RuntimeError, match=r"no base in 2 attempts, .* for facts \(below 0\.01\) in the last"):
+        train_base(tmp_path, seed=0, curriculum=(hard,))
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("attempt"))
+    assert first.startswith("attempt 1 of 2: after 2 steps the loss is ")
+    assert first.partition(":")[2] != second.partition(":")[2]
 
 
 def test_its_tokenizer_passes_the_checks_of_training() -> None:

@@ -1,8 +1,9 @@
 """The base model of the miniature world: a small Llama, trained from scratch in minutes on a CPU.
 
 `train_base` runs a curriculum whose number of steps depends on the seed alone, so the result does not depend
-on the speed of the machine. Every batch is made of `SHARDS` shards whose gradients are averaged; where there
-are cores for it, each shard has its own process, and the mathematics is the same with one process.
+on the speed of the machine. When a skill is found is a matter of luck: where first weights do not find one in
+time, the training begins anew with others. Every batch is made of `SHARDS` shards whose gradients are averaged;
+where there are cores for it, each shard has its own process, and the mathematics is the same with one process.
 """
 
 import multiprocessing
@@ -19,7 +20,9 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from verl_longshort.base.console import say
 from verl_longshort.base.progress import report
+from verl_longshort.base.seeds import derived_seed
 from verl_longshort.world.tiny_curriculum import CURRICULUM, IGNORED, Batch, Lesson, batches
 from verl_longshort.world.tiny_tokenizer import build_tokenizer
 
@@ -32,6 +35,7 @@ _DECAY_FROM = 0.5
 _PARTNER_TIMEOUT = timedelta(seconds=120)
 _REPORT_EVERY = 10
 _SMOOTHING = 0.9
+_ATTEMPTS = 5
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausalLM:
@@ -62,7 +66,8 @@ def train_base(output_dir: Path, *, seed: int, curriculum: Sequence[Lesson] = CU
     """Train the base and write model and tokenizer as a Hugging Face folder.
 
     Raises:
-        RuntimeError: the process that trains the other shard died or stopped answering.
+        RuntimeError: no attempt learned the curriculum, or the process that trains the other shard died or stopped
+            answering.
     """
     processes = min(SHARDS, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as meeting_place, _one_thread():
@@ -83,10 +88,22 @@ def _train(rank: int, processes: int, meeting_point: str, seed: int, curriculum:
     if processes > 1:
         dist.init_process_group("gloo", f"file://{meeting_point}", _PARTNER_TIMEOUT, rank=rank, world_size=processes)
     try:
-        return _Training(range(rank, SHARDS, processes), seed, curriculum).run(quiet=rank > 0)
+        for attempt in range(_ATTEMPTS):
+            own = derived_seed(seed, f"base/{attempt}") if attempt else seed
+            try:
+                return _Training(range(rank, SHARDS, processes), own, curriculum).run(quiet=rank > 0)
+            except _NotLearnedError as error:
+                reason = error
+                if rank == 0:
+                    say(f"attempt {attempt + 1} of {_ATTEMPTS}: {error}; other first weights may be luckier")
+        raise RuntimeError(f"no base in {_ATTEMPTS} attempts, {reason} in the last: give another seed")
     finally:
         if processes > 1:
             dist.destroy_process_group()
+
+
+class _NotLearnedError(Exception):
+    """A lesson ended and was not mastered."""
 
 
 class _Training:
@@ -115,8 +132,11 @@ class _Training:
                 smoothed = losses if step == 0 else _SMOOTHING * smoothed + (1 - _SMOOTHING) * losses
                 if not quiet and done % _REPORT_EVERY == 0:
                     report(done, self._total, f"loss {losses.mean():.3f}")
-                if lesson.mastered is not None and smoothed.max() < lesson.mastered:
+                missed = _missed(lesson, smoothed)
+                if lesson.ends_early and lesson.mastered and not missed:
                     break
+            if missed:
+                raise _NotLearnedError(f"after {lesson.steps} steps the loss is {missed}")
             start += lesson.steps
         return self._model
 
@@ -137,6 +157,15 @@ class _Training:
             group["lr"] = rate
         self._optimizer.step()
         return losses
+
+
+def _missed(lesson: Lesson, losses: torch.Tensor) -> str:
+    """The kinds of row that are not mastered, with their losses; empty: there are none."""
+    by_kind = dict(zip(lesson.rows, losses.tolist(), strict=True))
+    bounds = lesson.mastered.items()
+    return ", ".join(
+        f"{by_kind[kind]:.3f} for {kind} (below {bound})" for kind, bound in bounds if by_kind[kind] >= bound
+    )
 
 
 def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

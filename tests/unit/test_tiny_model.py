@@ -89,5 +89,11 @@ def test_what_is_not_learned_begins_anew_with_other_weights(
     assert first.partition(":")[2] != second.partition(":")[2]
 
 
+def test_a_loss_that_is_no_number_is_not_mastered() -> None:
+    lesson = Lesson(steps=1, rows={"walk": 1}, difficulty=Difficulty(), mastered={"walk": 1.0})
+    assert tiny_model._missed(lesson, torch.tensor([torch.nan]))
+    assert not tiny_model._missed(lesson, torch.tensor([0.5]))
+
+
 def test_its_tokenizer_passes_the_checks_of_training() -> None:
     check_chat(build_tokenizer(), "tiny", key="model", system="", prompt_key="longshort.environment.prompts.long")

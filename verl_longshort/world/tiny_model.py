@@ -160,11 +160,11 @@ class _Training:
 
 
 def _missed(lesson: Lesson, losses: torch.Tensor) -> str:
-    """The kinds of row that are not mastered, with their losses; empty: there are none."""
+    """The kinds of row that are not mastered, with their losses (not a number is none); empty: there are none."""
     by_kind = dict(zip(lesson.rows, losses.tolist(), strict=True))
     bounds = lesson.mastered.items()
     return ", ".join(
-        f"{by_kind[kind]:.3f} for {kind} (below {bound})" for kind, bound in bounds if by_kind[kind] >= bound
+        f"{by_kind[kind]:.3f} for {kind} (below {bound})" for kind, bound in bounds if not by_kind[kind] < bound
     )
 
 

@@ -43,3 +43,15 @@ def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv(device.THREADS_VARIABLE)
     device.use_free_cores()
     assert chosen == [3]
+
+
+@pytest.mark.parametrize(
+    ("instructions", "computes"),
+    [({"avx2": True, "avx512_bf16": False}, False), ({"avx512_bf16": True}, True), ({"neon": True, "bf16": True}, True)],
+)
+def test_a_cpu_computes_in_bfloat16_if_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], computes: bool
+) -> None:
+    monkeypatch.setenv(device.PLATFORM_VARIABLE, device.CPU)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert device.computes_in_bfloat16() is computes

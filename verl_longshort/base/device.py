@@ -10,6 +10,7 @@ CPU = "cpu"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 """Threads of torch and its libraries; where it is set, nobody else chooses."""
 
+_BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 _LOOK_S = 0.3
 _FREE_PERCENT = 50
 
@@ -26,6 +27,16 @@ def finds_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the device of this process's models has instructions for bfloat16, which it would emulate otherwise."""
+    import torch
+
+    if finds_gpu():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name, False) for name in _BF16_INSTRUCTIONS)
 
 
 def use_free_cores() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from longshort_reward.protocol import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 
-from verl_longshort.base.device import finds_gpu
+from verl_longshort.base.device import computes_in_bfloat16, finds_gpu
 from verl_longshort.base.files import model_identity
 from verl_longshort.base.folders import replace_folder, work_folder, writing
 from verl_longshort.base.progress import report
@@ -60,7 +60,7 @@ def training_rows(tokenizer: Any, *, seed: int, count: int) -> list[Row]:
 def train_prose_base(model: str, out: Path, *, seed: int, rows: int) -> None:
     """Fine-tune all weights of `model` for one pass over `rows` rows and write the folder `out`.
 
-    In bfloat16 with fp32 weights. A run that was killed goes on from its last checkpoint beside `out`.
+    In bfloat16, where the machine computes in it, with fp32 weights. A run that was killed goes on from its last checkpoint beside `out`.
 
     Raises UserError for a model that cannot be loaded, and RunDiedError for a full disk.
     """
@@ -91,7 +91,7 @@ def train_prose_base(model: str, out: Path, *, seed: int, rows: int) -> None:
         learning_rate=_RATE,
         lr_scheduler_type="cosine",
         warmup_steps=int(_WARMUP_SHARE * steps),
-        bf16=True,
+        bf16=computes_in_bfloat16(),
         use_cpu=not finds_gpu(),
         train_sampling_strategy="group_by_length",
         save_steps=max(1, steps // _CHECKPOINTS),

@@ -47,7 +47,11 @@ def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("instructions", "computes"),
-    [({"avx2": True, "avx512_bf16": False}, False), ({"avx512_bf16": True}, True), ({"neon": True, "bf16": True}, True)],
+    [
+        ({"avx2": True, "avx512_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+    ],
 )
 def test_a_cpu_computes_in_bfloat16_if_it_has_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], computes: bool

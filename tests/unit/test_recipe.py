@@ -375,6 +375,34 @@ def test_several_commands_run_in_order_until_one_fails(recipe: Recipe) -> None:
     assert recipe.lines("all") == ["a", "b", "c", "stop"]
 
 
+def test_a_stage_goes_on_with_the_command_it_was_at(recipe: Recipe) -> None:
+    def write(text: str, then: str = "true") -> list[str]:
+        return ["bash", "-c", f"echo {text} >> ${{output}}/all.txt; {then}"]
+
+    model, fail = "mkdir -p ${output}/model", "test -e ${output}/mended"
+    one = {"name": "one", "minutes": 1, "outputs": ["${output}/model"]}
+    both = {**one, "commands": [write("a", model), write("b", fail), write("c")]}
+    recipe.write(both)
+    assert recipe.run()[0] == 1
+    assert recipe.run()[0] == 1
+    assert recipe.lines("all") == ["a", "b", "b"]
+    (recipe.output / "model").rmdir()
+    (recipe.output / "mended").touch()
+    assert recipe.run()[0] == 0
+    assert recipe.lines("all")[3:] == ["a", "b", "c"]
+    # a stage that is done again does all of it
+    (recipe.output / "model").rmdir()
+    assert recipe.run()[0] == 0
+    assert recipe.lines("all")[6:] == ["a", "b", "c"]
+    # and so does another one of its name
+    (recipe.output / "mended").unlink()
+    recipe.write({**both, "commands": [*both["commands"], write("d")]})
+    assert recipe.run()[0] == 1
+    recipe.write({**both, "commands": [*both["commands"], write("e")]})
+    assert recipe.run()[0] == 1
+    assert recipe.lines("all")[9:] == ["a", "b", "a", "b"]
+
+
 def each_round(**more: Any) -> dict[str, Any]:
     words = ["echo", "${round.label}", "${round.step}", "${round.number}"]
     return {"for_each": "round", **stage("after-${round.label}", words), **more}  # type: ignore[arg-type]

@@ -3,11 +3,12 @@
 A stage's processes inherit a mark in their environment, also those that Ray has detached from it. It is found again
 when the stage's first process has died, and by a later launcher when the one that started the stage was killed.
 
-Below the recipe's output folder: `stages/<name>.json` is the marker, `logs/<name>.log` holds the output of
-all attempts, `progress/<name>.json` the last report.
+Below the recipe's output folder: `stages/<name>.json` is the marker, `stages/<name>.commands` says how many of
+several commands are done, `logs/<name>.log` holds the output of all attempts, `progress/<name>.json` the last report.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from longshort_reward.compat import StrEnum
 from verl_longshort.base.progress import VARIABLE, Pace, Progress, read
 from verl_longshort.base.run_record import DONE, RUNNING, Marker, read_marker, write_marker
 from verl_longshort.recipe.recipe import RecipeStage, as_text
+from verl_longshort.recipe.sequence import NOTE_VARIABLE, OUTPUTS_VARIABLE
 
 MARK_VARIABLE = "LONGSHORT_STAGE"
 GRACE_SECONDS = 10.0
@@ -51,6 +53,7 @@ class StageProcess:
         self._environment = environment
         self._mark = uuid.uuid4().hex
         self._marker_file = output / "stages" / f"{stage.name}.json"
+        self._commands_file = output / "stages" / f"{stage.name}.commands"
         self._progress_file = output / "progress" / f"{stage.name}.json"
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -91,7 +94,12 @@ class StageProcess:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {as_text(self.stage.command)}\n")
             log.flush()
-            own = {VARIABLE: str(self._progress_file.resolve()), MARK_VARIABLE: self._mark}
+            own = {
+                VARIABLE: str(self._progress_file.resolve()),
+                MARK_VARIABLE: self._mark,
+                NOTE_VARIABLE: str(self._commands_file.resolve()),
+                OUTPUTS_VARIABLE: json.dumps([str(path) for path in self.stage.outputs]),
+            }
             self._process = subprocess.Popen(
                 self.stage.command,
                 env={**stage_environment(self._environment), **own},
@@ -155,6 +163,8 @@ class StageProcess:
 
     def _clear(self) -> None:
         marker = read_marker(self._marker_file)
+        if marker is None or (marker.fingerprint, marker.status) != (self._fingerprint, RUNNING):
+            self._commands_file.unlink(missing_ok=True)
         if marker is None:
             return
         if marker.status == RUNNING:

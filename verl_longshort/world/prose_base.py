@@ -60,7 +60,8 @@ def training_rows(tokenizer: Any, *, seed: int, count: int) -> list[Row]:
 def train_prose_base(model: str, out: Path, *, seed: int, rows: int) -> None:
     """Fine-tune all weights of `model` for one pass over `rows` rows and write the folder `out`.
 
-    In bfloat16, where the machine computes in it, with fp32 weights. A run that was killed goes on from its last checkpoint beside `out`.
+    In bfloat16, where the machine computes in it, with fp32 weights. A run that was killed goes on from its last
+    checkpoint beside `out`.
 
     Raises UserError for a model that cannot be loaded, and RunDiedError for a full disk.
     """

@@ -63,6 +63,15 @@ def test_the_text_tells_all_numbers_in_order(seed: int) -> None:
 
 
 @given(SEEDS)
+def test_a_chain_quotes_the_story_in_order(seed: int) -> None:
+    problem = problem_of(seed)
+    thoughts = chain_of_thought(problem, random.Random(seed))
+    quoted = [sentence for thought in thoughts for sentence in re.findall(r'"([^"]*)"', thought.text)]
+    assert quoted == list(problem.sentences)
+    assert " ".join(problem.sentences) == problem.text
+
+
+@given(SEEDS)
 def test_every_written_calculation_is_right(seed: int) -> None:
     problem = problem_of(seed)
     chain = "\n\n".join(thought.text for thought in chain_of_thought(problem, random.Random(seed)))

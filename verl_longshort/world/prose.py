@@ -4,9 +4,11 @@ Somebody starts with a few things; then things are won or lost, one amount at a 
 (*hard*: a small model that writes their sum at once has to guess, and is correct when it adds them one by one). A
 problem may also tell of other things, which do not count. The question is how many things there are in the end.
 
-A chain has one thought, or two, for each step of the work, and each begins with a discourse marker, as those of
-reasoning models do. `Thought.kind` says what a thought is for: the working thoughts matter; restating, checking again
-and looking at what does not count do not.
+A chain goes through the story sentence by sentence. It quotes each and has one thought, or two, about it, and every
+thought begins with a discourse marker, as those of reasoning models do. Quoting is what makes a chain easy to learn: a
+small model copies the sentence after the last one that it copied, and then reads one sentence instead of a story.
+`Thought.kind` says what a thought is for: the working thoughts matter; restating, checking again and looking at what
+does not count do not.
 
 Problems of the test split are told in phrases that no problem of the other splits has.
 """
@@ -166,25 +168,40 @@ class WordProblem:
         """Decided by a hash of the numbers alone: no other split has a problem with the same ones."""
         return split_of(repr((self.start, [event.amounts for event in self.events])))
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The problem as it is asked, in the phrases of its split."""
+        return " ".join(self.sentences)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Of the text: the start, what happens, with other things among it, and the question."""
+        return tuple(sentence for sentence, _ in self._told)
+
+    @property
+    def others_at(self) -> int | None:
+        """Index of the sentence about other things."""
+        return next((index for index, (_, counts) in enumerate(self._told) if not counts), None)
+
+    @cached_property
+    def _told(self) -> tuple[tuple[str, bool], ...]:
+        """The sentences, and whether each is about what counts."""
         rng = random.Random(self.wording)
         phrases = _HELD_OUT if self.split is Split.TEST else _SEEN
         words = {"name": self.name, "things": self.things}
-        sentences = [rng.choice(phrases.start).format(n=self.start, **words)]
+        told = [(rng.choice(phrases.start).format(n=self.start, **words), True)]
         for event in self.events:
             if event.is_hard:
-                sentences.append(rng.choice(phrases.several).format(list=listed(event.amounts), **words))
+                told.append((rng.choice(phrases.several).format(list=listed(event.amounts), **words), True))
             else:
                 kind = phrases.gain if event.amounts[0] > 0 else phrases.loss
-                sentences.append(rng.choice(kind).format(n=abs(event.amounts[0]), **words))
+                told.append((rng.choice(kind).format(n=abs(event.amounts[0]), **words), True))
         if self.others is not None:
             count, others = self.others
             other = rng.choice([name for name in _NAMES if name != self.name])
-            place = rng.randint(1, len(sentences))
-            sentences.insert(place, rng.choice(phrases.others).format(n=count, others=others, other=other))
-        return " ".join([*sentences, rng.choice(phrases.question).format(**words)])
+            place = rng.randint(1, len(told))
+            told.insert(place, (rng.choice(phrases.others).format(n=count, others=others, other=other), False))
+        return (*told, (rng.choice(phrases.question).format(**words), True))
 
 
 def draw_word_problem(rng: random.Random) -> WordProblem:
@@ -264,23 +281,27 @@ def chain_of_thought(problem: WordProblem, rng: random.Random) -> list[Thought]:
     `rng` decides the wording and how often a step is checked; every calculation in the chain is correct.
     """
     name, things, start = problem.name, problem.things, problem.start
+    first, *story, question = problem.sentences
     restated = rng.choice(
         (
-            f"Okay, {name} has {start} {things} at first, and we want the number of {things} in the end.",
-            f"Okay, let us see. It begins with {start} {things}, and we go through the story step by step.",
-            f"First, what do we know? There are {start} {things}, and then the number changes.",
+            f'Okay, "{first}" So {name} has {start} {things} at first.',
+            f'First, what do we know? "{first}" It begins with {start} {things}.',
+            f'Okay, we go through it step by step. "{first}" There are {start} {things}.',
         )
     )
     thoughts = [Thought(ThoughtKind.RESTATE, None, restated)]
-    detour_after = rng.randrange(len(problem.events)) if problem.others is not None else None
-    for k, event in enumerate(problem.events):
-        thoughts += _hard_thoughts(problem, k, rng) if event.is_hard else _easy_thoughts(problem, k, rng)
-        if k == detour_after:
-            thoughts.append(_detour(problem, rng))
+    events = iter(range(len(problem.events)))
+    for index, sentence in enumerate(story, start=1):
+        if index == problem.others_at:
+            thoughts.append(_detour(problem, sentence, rng))
+            continue
+        k = next(events)
+        about = _hard_thoughts if problem.events[k].is_hard else _easy_thoughts
+        thoughts += about(problem, k, sentence, rng)
     closing = rng.choice(
         (
-            f"Therefore {name} has {problem.answer} {things}. The answer is \\boxed{{{problem.answer}}}.",
-            f"Finally, there are {problem.answer} {things}. The answer is \\boxed{{{problem.answer}}}.",
+            f'Finally, "{question}" {name} has {problem.answer} {things}. {boxed_answer(problem)}',
+            f'Therefore, "{question}" There are {problem.answer} {things}. {boxed_answer(problem)}',
         )
     )
     return [*thoughts, Thought(ThoughtKind.FINAL, None, closing, boxed_answer(problem))]
@@ -291,14 +312,14 @@ def steps_worked(thoughts: Sequence[Thought]) -> int:
     return sum(thought.kind in (ThoughtKind.HARD, ThoughtKind.EASY) for thought in thoughts)
 
 
-def _hard_thoughts(problem: WordProblem, k: int, rng: random.Random) -> list[Thought]:
+def _hard_thoughts(problem: WordProblem, k: int, sentence: str, rng: random.Random) -> list[Thought]:
     amounts, after, things = problem.events[k].amounts, problem.counts[k + 1], problem.things
     work = _one_by_one(problem, k)
     opening = rng.choice(
         (
-            f"Next come {listed(amounts)}. We add them one by one.",
-            f"Next we have to add {listed(amounts)}, and we do it slowly.",
-            f"Moving on, we add {listed(amounts)}, one after the other.",
+            f'Next, "{sentence}" We add them one by one.',
+            f'Next, "{sentence}" That is {listed(amounts)}, and we add them slowly.',
+            f'Moving on, "{sentence}" We add one after the other.',
         )
     )
     thoughts = [Thought(ThoughtKind.HARD, k, f"{opening} {work} That makes {after} {things}.", _at_once(problem, k))]
@@ -311,12 +332,11 @@ def _hard_thoughts(problem: WordProblem, k: int, rng: random.Random) -> list[Tho
     return thoughts
 
 
-def _easy_thoughts(problem: WordProblem, k: int, rng: random.Random) -> list[Thought]:
+def _easy_thoughts(problem: WordProblem, k: int, sentence: str, rng: random.Random) -> list[Thought]:
     before, amount, after = problem.counts[k], problem.events[k].amounts[0], problem.counts[k + 1]
-    change = f"{abs(amount)} {'more' if amount > 0 else 'are taken away'}"
-    text = (
-        f"{rng.choice(('Next', 'Moving on'))}, {change}. {_at_once(problem, k)} Now there are {after} {problem.things}."
-    )
+    change = f"That is {amount} more" if amount > 0 else f"So {-amount} are taken away"
+    now = f"{_at_once(problem, k)} Now there are {after} {problem.things}."
+    text = f'{rng.choice(("Next", "Moving on"))}, "{sentence}" {change}. {now}'
     thoughts = [Thought(ThoughtKind.EASY, k, text, _at_once(problem, k))]
     if rng.random() < _CHECK_EASY:
         back = f"{after} {'-' if amount > 0 else '+'} {abs(amount)} = {before}"
@@ -325,13 +345,12 @@ def _easy_thoughts(problem: WordProblem, k: int, rng: random.Random) -> list[Tho
     return thoughts
 
 
-def _detour(problem: WordProblem, rng: random.Random) -> Thought:
-    assert problem.others is not None
-    number, things = problem.others[0], problem.things
+def _detour(problem: WordProblem, sentence: str, rng: random.Random) -> Thought:
+    things = problem.things
     text = rng.choice(
         (
-            f"Maybe the {number} matters too? No, the question is about the {things} alone, so we leave it out.",
-            f"Perhaps we should also use the {number}. But it does not count {things} of {problem.name}, so no.",
+            f'Maybe this matters too? "{sentence}" No, the question is about the {things} alone, so we leave it out.',
+            f'Perhaps we should also use this: "{sentence}" But it does not count {things} of {problem.name}, so no.',
         )
     )
     return Thought(ThoughtKind.DETOUR, None, text)

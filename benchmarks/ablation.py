@@ -183,8 +183,10 @@ class Plan:
     def listed(self, console: Console) -> None:
         """Say what is missing of every run, and the minutes that this takes by the recipe's own estimates."""
         total = 0.0
-        waiting = {} if self.given else {f"start-{seed}": (one, FIRST + TAUGHT) for seed, one in self.starts.items()}
-        waiting |= {run.name: (run.recipe, run.stages) for run in self.runs}
+        waiting: dict[str, tuple[Recipe, tuple[str, ...]]] = {run.name: (run.recipe, run.stages) for run in self.runs}
+        if not self.given:
+            starts = {f"start-{seed}": (one, FIRST + TAUGHT) for seed, one in self.starts.items()}
+            waiting = {**starts, **waiting}
         for name, (recipe, names) in waiting.items():
             stages = missing(recipe, names)
             minutes = sum(max((one.minutes for one in group if one in stages), default=0.0) for group in recipe.groups)

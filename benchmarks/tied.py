@@ -84,7 +84,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("more", nargs="*", help="further key=value for every run")
     given = parser.parse_intermixed_args()
-    peaks, seconds = defaultdict(list), {False: defaultdict(list), True: defaultdict(list)}
+    peaks: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+    seconds: dict[bool, dict[str, list[float]]] = {False: defaultdict(list), True: defaultdict(list)}
     for number in range(given.repeats):
         # the one that begins alternates, in case the machine gets busier
         for tied in (False, True) if number % 2 == 0 else (True, False):
@@ -97,9 +98,9 @@ def main() -> None:
         two, one = (max(peak.get(kind, 0.0) for peak in peaks[tied]) for tied in (False, True))
         print(f"memory, {kind}: {two:.0f} MiB with two, {one:.0f} tied, {one / two:.2f}x")
     for part in PARTS:
-        shown = [median(seconds[tied][part]) if seconds[tied][part] else None for tied in (False, True)]
-        ratio = f", {shown[1] / shown[0]:.2f}x" if None not in shown else ""
-        print(f"seconds, {part}: {shown[0]} with two, {shown[1]} tied{ratio}")
+        pair, alone = (median(seconds[tied][part]) if seconds[tied][part] else None for tied in (False, True))
+        ratio = "" if pair is None or alone is None else f", {alone / pair:.2f}x"
+        print(f"seconds, {part}: {pair} with two, {alone} tied{ratio}")
     two, one = (
         sum(median(v) for k, v in seconds[tied].items() if v and k.startswith("learn")) for tied in (False, True)
     )

@@ -83,6 +83,8 @@ class Contest:
         return best
 
     def _run(self, work: Callable[[Prober], Any], *, shared: bool) -> None:
+        joining = self._settings.joining
+        assert joining != "auto", "the benchmark's settings name the words"
         with TransformersEngine(
             self._model,
             self._tokenizer,
@@ -96,7 +98,7 @@ class Contest:
                 tokenizer=self._tokenizer,
                 generate=engine.generate,
                 queue=PrioritySemaphore(2 * self._capacity),
-                answer_prompt=self._settings.joining,
+                answer_prompt=joining,
                 system_prompt="",
                 sampling=self._settings.sampling,
                 seed=0,

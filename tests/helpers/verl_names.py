@@ -197,6 +197,7 @@ TOUCHES: dict[str, list[Touch]] = {
             "PPOTrainer",
             _build_replay_buffer="",
             _next_train_batch="num_prompts",
+            get_llm_client="",
             _save_checkpoint="",
             step="metrics timing_raw",
             on_train_begin="",
@@ -214,6 +215,7 @@ TOUCHES: dict[str, list[Touch]] = {
             TRAINER,
             "PPOTrainer",
             _init_resource_pool_mgr="",
+            get_llm_client="",
             prepare_step="",
             on_sample_end="",
             _balance_batch="batch metrics logging_prefix keep_minibatch",
@@ -225,7 +227,6 @@ TOUCHES: dict[str, list[Touch]] = {
         attribute(CONFIGS, "FSDPOptimizerConfig.lr_warmup_steps"),
         attribute(CONFIGS, "FSDPOptimizerConfig.lr_warmup_steps_ratio"),
         called(LLM_SERVER, "LLMServerManager", "config"),
-        called(LLM_SERVER, "LLMServerManager.get_client", "self"),
         called(LLM_SERVER, "LLMServerManager.get_replicas", "self"),
         called("verl.checkpoint_engine", "CheckpointEngineManager.update_weights", "self global_steps"),
         called("verl.checkpoint_engine", "CheckpointEngineManager.sleep_replicas", "self"),
@@ -301,6 +302,14 @@ TOUCHES: dict[str, list[Touch]] = {
         called(VLLM_ADAPTER, "ServerAdapter", "config model_config device_mesh replica_rank"),
     ],
     "rollout/clients.py": [
+        *overridden(
+            LLM_SERVER, "LLMServerClient", _acquire_server="request_id extra", _release_server="server_id request_id"
+        ),
+        called(LLM_SERVER, "LLMServerClient", "config load_balancer_handle"),
+        called(LLM_SERVER, "LLMServerManager.get_client", "self client_cls"),
+        called(LLM_SERVER, "LLMServerManager.get_addresses", "self"),
+        called(LLM_SERVER, "LLMServerManager.get_replicas", "self"),
+        attribute(REPLICA, "RolloutReplica.server_handle"),
         called(LLM_SERVER, "LLMServerClient.generate", "self request_id prompt_ids sampling_params"),
         called(VLLM_SERVER, "vLLMHttpServer.generate", "self prompt_ids sampling_params request_id"),
         called("verl.utils.config", "omega_conf_to_dataclass", "config"),

@@ -9,10 +9,35 @@ from typing import Any
 
 from longshort_reward.protocol import Role
 from verl.utils.config import omega_conf_to_dataclass
-from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from verl_longshort.core.trajectory import Generation, Participant
 from verl_longshort.engines.registry import spec_of
+
+
+class OneServerClient(LLMServerClient):
+    """verl's client of a policy with a single server: nothing is to be balanced, so no balancer is asked.
+
+    That saves two calls to an actor for each turn.
+    """
+
+    def __init__(self, config: Any, load_balancer_handle: Any = None, *, server: tuple[str, Any]) -> None:
+        super().__init__(config, load_balancer_handle)
+        self._server = server
+
+    async def _acquire_server(self, request_id: str, **extra: Any) -> tuple[str, Any]:
+        return self._server
+
+    def _release_server(self, server_id: str, request_id: str | None = None) -> None:
+        """Nothing was counted."""
+
+
+def client_of(manager: LLMServerManager) -> LLMServerClient:
+    """A client of the servers of one policy; with `rollout.router_config_path`, the router that it names decides."""
+    addresses, replicas = manager.get_addresses(), manager.get_replicas()
+    if len(replicas) > 1 or manager.config.actor_rollout_ref.rollout.get("router_config_path"):
+        return manager.get_client()
+    return manager.get_client(OneServerClient, server=(addresses[0], replicas[0].server_handle))
 
 
 class PairClient:

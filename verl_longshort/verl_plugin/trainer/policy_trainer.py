@@ -18,6 +18,7 @@ from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from verl_longshort.verl_plugin.checks.resume import optimizer_horizon
 from verl_longshort.verl_plugin.checks.verl_checks import sequence_parallel
+from verl_longshort.verl_plugin.rollout.clients import client_of
 from verl_longshort.verl_plugin.run.activity import node_of_worker
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon, spread
@@ -106,6 +107,10 @@ class PolicyTrainer(TermTrainer):
 
     def on_sample_end(self) -> None:
         """The pair has put the servers to sleep already."""
+
+    def get_llm_client(self) -> LLMServerClient:
+        """The client of this policy's servers."""
+        return client_of(self.llm_server_manager)
 
     def nodes(self) -> list[str]:
         """The Ray node of each worker rank, by id."""
@@ -201,7 +206,7 @@ class FrozenPolicy:
 
     def get_llm_client(self) -> LLMServerClient:
         """The client of this policy's servers."""
-        return self.llm_server_manager.get_client()
+        return client_of(self.llm_server_manager)
 
     def nodes(self) -> list[str]:
         """It has no worker ranks."""

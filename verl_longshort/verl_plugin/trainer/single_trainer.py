@@ -14,8 +14,10 @@ from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils.debug import marked_timer
+from verl.workers.rollout.llm_server import LLMServerClient
 
 from verl_longshort.config.single_model import SingleSettings, single_settings_of
+from verl_longshort.verl_plugin.rollout.clients import client_of
 from verl_longshort.verl_plugin.run.activity import GENERATING, VALIDATING, ActivityFile
 from verl_longshort.verl_plugin.run.console import SINGLE, StepLines
 from verl_longshort.verl_plugin.run.stop import StopFile
@@ -94,6 +96,10 @@ class SingleTrainer(TermTrainer):
 
     def _build_replay_buffer(self) -> RewardingReplayBuffer:
         return RewardingReplayBuffer(self, self.settings)
+
+    def get_llm_client(self) -> LLMServerClient:
+        """The client of the model's servers."""
+        return client_of(self.llm_server_manager)
 
     def _val_metrics_update(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         return {**super()._val_metrics_update(*args, **kwargs), **self.replay_buffer.validation_failures()}

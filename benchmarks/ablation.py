@@ -8,7 +8,7 @@ skipped when the command is given again, an interrupted run resumes, and a run t
 `ablation.md` and `ablation.json` there hold a line for each arm (and learning rate): mean over seeds, in brackets its
 95 % interval over seeds, in parentheses the lowest and highest; and the difference from `default`, seed by seed.
 
-    python benchmarks/ablation.py --list                               # runs, what is missing of each, minutes
+    python benchmarks/ablation.py --list                               # what is missing, minutes; what is done, a table
     python benchmarks/ablation.py --dry-run                            # checks every command; nothing is run
     python benchmarks/ablation.py --output runs/ablation               # the parts of the method, three seeds: hours
     python benchmarks/ablation.py --groups advantages --rates 1e-4 3e-4
@@ -370,7 +370,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rates", nargs="+", help="learning rates of RL, each with every arm; the recipe's by default")
     parser.add_argument("--start", help="finished runs to begin with, {seed} in place of the seed; made by default")
-    parser.add_argument("--list", action="store_true", help="say what would be run, and how long it takes")
+    parser.add_argument("--list", action="store_true", help="say what is missing, and how long it takes; the table of what is done")
     parser.add_argument("--dry-run", action="store_true", help="check every command of the first seed, run nothing")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of the recipe, for all runs")
     return parser.parse_intermixed_args(arguments)
@@ -385,9 +385,7 @@ def main(arguments: Sequence[str]) -> int:
         for line in wrong:
             console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         return 2 if wrong else 0
-    if asked.list:
-        return 0
-    failed = make(plan, console)
+    failed = [] if asked.list else make(plan, console)
     found = results(plan)
     if found:
         cells, content = table(found)

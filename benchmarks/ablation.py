@@ -370,7 +370,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rates", nargs="+", help="learning rates of RL, each with every arm; the recipe's by default")
     parser.add_argument("--start", help="finished runs to begin with, {seed} in place of the seed; made by default")
-    parser.add_argument("--list", action="store_true", help="say what is missing, and how long it takes; the table of what is done")
+    parser.add_argument(
+        "--list", action="store_true", help="say what is missing, and how long it takes; the table of what is done"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check every command of the first seed, run nothing")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of the recipe, for all runs")
     return parser.parse_intermixed_args(arguments)

@@ -1,0 +1,170 @@
+"""`longshort serve` in front of real vLLM servers: two, one for each role, and one that serves both roles as adapters."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import torch
+from helpers.harness import sums
+from helpers.serving import NO_PROMPTS, Served, serve_settings, served
+from helpers.speakers import write_tied_speaker
+from longshort_reward.protocol import ROLES, Role
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from verl_longshort.engines.vllm import VLLM
+
+START_S = 300
+PROBLEMS = [problem for problem, _ in sums(8)]
+LIMITS = [NO_PROMPTS, "longshort.environment.token_budget=60", "longshort.temperature=0"]
+
+CAN_RUN = VLLM.installed and (torch.cuda.is_available() or VLLM.runs_without_gpu())
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(not CAN_RUN, reason="needs vLLM and a GPU, or its CPU build"),
+]
+
+
+@contextmanager
+def vllm_server(model: Path, name: str, log: Path, *more: str) -> Iterator[str]:
+    """vLLM's own server of a model; its URL up to and with `/v1`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # seeded requests and prompts in pieces do not go together on a CPU (docs/engine.md)
+    length = ["--max-model-len", "256", "--max-num-batched-tokens", "4096", "--no-enable-chunked-prefill"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--served-model-name", name, "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
+    command += ["--dtype", "float32", "--max-num-seqs", "8", "--kv-cache-memory-bytes", str(2**26), *length, *more]
+    with log.open("wb") as out:
+        alone = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **alone})
+    try:
+        until = time.monotonic() + START_S
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < until, log.read_text()[-3000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def asked(running: Served, *, stream: bool, sampling: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a client sees of the answers to the problems, asked for one after the other."""
+    asker = openai.OpenAI(base_url=running.url, api_key="any", max_retries=0, timeout=120)
+    seen = []
+    for problem in PROBLEMS:
+        request: Any = {"model": "longshort", "messages": [{"role": "user", "content": problem}], **sampling}
+        seen.append(_streamed(asker, request) if stream else _whole(asker, request))
+    return seen
+
+
+def _whole(asker: openai.OpenAI, request: Any) -> dict[str, Any]:
+    found = asker.chat.completions.create(**request)
+    (choice,) = found.choices
+    end, more = (choice.model_extra or {})["longshort"], choice.message.model_extra or {}
+    assert found.usage is not None
+    return {
+        "content": choice.message.content,
+        "reasoning": more["reasoning"],
+        "stop_reason": end["stop_reason"],
+        "turns": end["turns"],
+        "tokens": found.usage.completion_tokens,
+    }
+
+
+def _streamed(asker: openai.OpenAI, request: Any) -> dict[str, Any]:
+    seen: dict[str, Any] = {"content": "", "reasoning": ""}
+    for chunk in asker.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            seen["content"] += choice.delta.content or ""
+            seen["reasoning"] += (choice.delta.model_extra or {}).get("reasoning", "")
+            if choice.finish_reason is not None:
+                end = (choice.model_extra or {})["longshort"]
+                seen |= {"stop_reason": end["stop_reason"], "turns": end["turns"]}
+        if chunk.usage is not None:
+            seen["tokens"] = chunk.usage.completion_tokens
+    return seen
+
+
+def in_process(models: Mapping[Role, Path]) -> list[dict[str, Any]]:
+    paths = [f"longshort.models.{role}={models[role]}" for role in ROLES]
+    with served(serve_settings([*paths, *LIMITS])) as running:
+        return asked(running, stream=False, sampling={})
+
+
+def behind(urls: Mapping[Role, str], names: Mapping[Role, str], tokenizers: Mapping[Role, Path]) -> Sequence[str]:
+    """Keys of a server in front of these."""
+    return [
+        *(f"longshort.endpoint.base_url.{role}={urls[role]}" for role in ROLES),
+        *(f"longshort.models.{role}={names[role]}" for role in ROLES),
+        *(f"longshort.endpoint.tokenizer.{role}={tokenizers[role]}" for role in ROLES),
+        *LIMITS,
+    ]
+
+
+def check(keys: Sequence[str], expected: list[dict[str, Any]]) -> None:
+    """Greedy answers are those of the engine in this process, whole and streamed; sampled ones depend on the seed."""
+    with served(serve_settings(keys)) as running:
+        assert asked(running, stream=False, sampling={}) == expected
+        assert asked(running, stream=True, sampling={}) == expected
+        sampled = [
+            asked(running, stream=stream, sampling={"temperature": 1.0, "seed": seed})
+            for seed, stream in ((1, False), (1, True), (2, False))
+        ]
+        assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_two_servers(speakers: dict[Role, Path], tmp_path: Path) -> None:
+    expected = in_process(speakers)
+    assert any(one["stop_reason"] == "answered" for one in expected)
+    with ExitStack() as servers:
+        urls = {
+            role: servers.enter_context(vllm_server(speakers[role], str(role), tmp_path / f"{role}.log"))
+            for role in ROLES
+        }
+        check(behind(urls, {role: str(role) for role in ROLES}, speakers), expected)
+
+
+def test_two_adapters_of_one_server(tmp_path: Path) -> None:
+    base = write_tied_speaker(tmp_path / "base")[Role.LONG]
+    merged, adapters = {}, {}
+    for role in ROLES:
+        torch.manual_seed(len(role))
+        lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
+        for name, weight in model.named_parameters():
+            if "lora" in name:
+                torch.nn.init.normal_(weight, std=0.05)
+        adapters[role], merged[role] = tmp_path / f"{role}-adapter", tmp_path / f"{role}-merged"
+        model.save_pretrained(adapters[role])
+        model.merge_and_unload().save_pretrained(merged[role])
+        AutoTokenizer.from_pretrained(base).save_pretrained(merged[role])
+    expected = in_process(merged)
+    assert expected != in_process(dict.fromkeys(ROLES, base))
+    lora = [f"{role}={adapters[role]}" for role in ROLES]
+    options = ["--enable-lora", "--max-lora-rank", "8", "--max-loras", "2", "--lora-modules", *lora]
+    with vllm_server(base, "base", tmp_path / "server.log", *options) as url:
+        names = {role: str(role) for role in ROLES}
+        check(behind(dict.fromkeys(ROLES, url), names, dict.fromkeys(ROLES, base)), expected)

@@ -1,4 +1,4 @@
-"""`longshort serve` in front of real vLLM servers: two, one for each role, and one that serves both roles as adapters."""
+"""`longshort serve` in front of real vLLM servers: one for each role, and one that serves both roles as adapters."""
 
 import os
 import socket

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 START_S = 60
 
@@ -28,7 +28,16 @@ class HeldEndpoint:
         body = json.loads(await reader.readexactly(int(length)))
         self.requests += 1
         self.connections += 1
-        if body.get("stream"):
+        try:
+            # an end, too: the client leaves with some of the answer unread
+            with suppress(ConnectionResetError):
+                await self._hold(reader, writer, stream=bool(body.get("stream")))
+        finally:
+            self.connections -= 1
+            writer.close()
+
+    async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stream: bool) -> None:
+        if stream:
             event = {"choices": [{"text": "<think>", "finish_reason": None}]}
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
             writer.write(b"data: " + json.dumps(event).encode() + b"\n\n")
@@ -36,8 +45,6 @@ class HeldEndpoint:
         self.asked.set()
         # ends with the connection, since nothing more is sent
         await reader.read()
-        self.connections -= 1
-        writer.close()
 
 
 @contextmanager

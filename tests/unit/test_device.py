@@ -49,11 +49,12 @@ def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> N
     ("instructions", "computes"),
     [
         ({"avx2": True, "avx512_bf16": False}, False),
-        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True}, False),
+        ({"avx512_bf16": True, "amx_bf16": True}, True),
         ({"neon": True, "bf16": True}, True),
     ],
 )
-def test_a_cpu_computes_in_bfloat16_if_it_has_instructions_for_it(
+def test_a_cpu_computes_in_bfloat16_if_its_instructions_make_that_faster(
     monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], computes: bool
 ) -> None:
     monkeypatch.setenv(device.PLATFORM_VARIABLE, device.CPU)

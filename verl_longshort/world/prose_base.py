@@ -30,7 +30,7 @@ from verl_longshort.world.prose import (
 from verl_longshort.world.world import Split
 
 _KINDS, _WEIGHTS = ("long", "prefixed", "direct"), (0.4, 0.4, 0.2)
-_BATCH, _RATE, _WARMUP_SHARE = 8, 4e-4, 0.1
+_BATCH, _RATE, _WARMUP_SHARE = 4, 3e-4, 0.1
 _CHECKPOINTS = 5
 """How often a run that is killed could be resumed."""
 _LOG_EVERY = 5  # steps

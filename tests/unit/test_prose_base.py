@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_and_other_settings_begin_anew(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    train_prose_base(str(model), whole, seed=0, rows=40)
+    train_prose_base(str(model), whole, seed=0, rows=20)
 
     def killed_in_step_4(done: float, total: float, message: str = "") -> None:
         if done >= 4:
@@ -91,20 +91,20 @@ def test_a_killed_run_goes_on_and_other_settings_begin_anew(
     monkeypatch.setattr(prose_base, "_LOG_EVERY", 1)
     monkeypatch.setattr(prose_base, "report", killed_in_step_4)
     with pytest.raises(KeyboardInterrupt):
-        train_prose_base(str(model), out, seed=0, rows=40)
+        train_prose_base(str(model), out, seed=0, rows=20)
     assert not out.exists()
     steps: list[float] = []
     monkeypatch.setattr(prose_base, "report", lambda done, total, message="": steps.append(done))
-    train_prose_base(str(model), out, seed=0, rows=40)
+    train_prose_base(str(model), out, seed=0, rows=20)
     assert steps[0] == 4
     resumed, expected = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (out, whole))
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     monkeypatch.setattr(prose_base, "report", killed_in_step_4)
     with pytest.raises(KeyboardInterrupt):
-        train_prose_base(str(model), tmp_path / "other", seed=0, rows=40)
+        train_prose_base(str(model), tmp_path / "other", seed=0, rows=20)
     steps.clear()
     monkeypatch.setattr(prose_base, "report", lambda done, total, message="": steps.append(done))
-    train_prose_base(str(model), tmp_path / "other", seed=1, rows=40)
+    train_prose_base(str(model), tmp_path / "other", seed=1, rows=20)
     assert steps[0] == 1
 
 

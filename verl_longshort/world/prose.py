@@ -102,6 +102,12 @@ _SEEN = Phrases(
         "{other} bought {n} {others} last year.",
         "Under the bed lie {n} {others}.",
         "{other} likes {others} and keeps {n}.",
+        "In the kitchen lie {n} {others}.",
+        "{n} {others} hang on the wall.",
+        "{other} dreams of {n} {others}.",
+        "A shop nearby sells {n} {others} a day.",
+        "Next door there are {n} {others}.",
+        "{other} wants to buy {n} {others}.",
     ),
     question=(
         "How many {things} does {name} have now?",
@@ -346,14 +352,14 @@ def _easy_thoughts(problem: WordProblem, k: int, sentence: str, rng: random.Rand
 
 
 def _detour(problem: WordProblem, sentence: str, rng: random.Random) -> Thought:
-    things = problem.things
-    text = rng.choice(
+    # Begins like every other sentence of the story: what it is about shows only once it has been quoted.
+    reason = rng.choice(
         (
-            f'Maybe this matters too? "{sentence}" No, the question is about the {things} alone, so we leave it out.',
-            f'Perhaps we should also use this: "{sentence}" But it does not count {things} of {problem.name}, so no.',
+            f"Does that matter? No, the question is about the {problem.things} alone, so we leave it out.",
+            f"But it does not count {problem.things} of {problem.name}, so it changes nothing.",
         )
     )
-    return Thought(ThoughtKind.DETOUR, None, text)
+    return Thought(ThoughtKind.DETOUR, None, f'{rng.choice(("Next", "Moving on"))}, "{sentence}" {reason}')
 
 
 def _at_once(problem: WordProblem, k: int) -> str:

@@ -4,9 +4,11 @@ Every contender runs in a process of its own, and they take turns, so that other
 Counted are processor seconds of prompts and tokens together, the best of some rounds, the kernel's share of them, minor
 page faults, and the peak of resident memory up to and with a case. Prompts are random tokens, sampling is at
 temperature 1 without stop; `generate` and continuous batching give no log-probs of the whole distribution and test no
-stop strings, the engine does both.
+stop strings, the engine and vLLM do both. Costs are those of a contender's process and the processes that it started;
+vLLM, where it is installed, is asked in eager mode and without prefix caching, like the others.
 
     python benchmarks/engine_sizes.py MODEL                          # a folder with a causal language model
+    .venv-vllm/bin/python benchmarks/engine_sizes.py MODEL           # with vLLM among the contenders
     python benchmarks/engine_sizes.py MODEL --against CHECKOUT       # beside the engine of another checkout
     python benchmarks/engine_sizes.py MODEL --cases 8x60 --tokens 4  # smoke
 """
@@ -17,7 +19,6 @@ import json
 import logging
 import os
 import random
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +40,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from verl_longshort.engines.transformers_engine import TransformersEngine
+from verl_longshort.engines.vllm import VLLM, VllmEngine
 
 TIMEOUT_S = 600.0
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,23 +110,62 @@ def continuous_batching(model: PreTrainedModel, folder: str) -> Iterator[Callabl
 def engine(model: PreTrainedModel, folder: str) -> Iterator[Callable[[Prompts, int], None]]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with TransformersEngine(model, tokenizer, max_num_seqs=32, eos_token_ids=[], kept_tokens=0) as served:
+        yield lambda prompts, tokens: asyncio.run(ask(served, prompts, tokens))
 
-        async def ask(prompts: Prompts, tokens: int) -> None:
-            keys = {"max_tokens": tokens, "min_tokens": tokens, "logprobs": True, "stop": ["</think>"]}
-            asked = (
-                served.generate(request_id=str(index), prompt_ids=prompt, sampling={**keys, "seed": index})
-                for index, prompt in enumerate(prompts)
-            )
-            await asyncio.gather(*asked)
 
-        yield lambda prompts, tokens: asyncio.run(ask(prompts, tokens))
+@contextmanager
+def vllm(model: PreTrainedModel, folder: str) -> Iterator[Callable[[Prompts, int], None]]:
+    options = {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "enable_prefix_caching": False,
+        "max_model_len": 2048,
+        "max_num_batched_tokens": 2048,
+        "kv_cache_memory_bytes": 2**32,
+    }
+    with VllmEngine(folder, max_num_seqs=32, options=options) as served:
+        yield lambda prompts, tokens: asyncio.run(ask(served, prompts, tokens))
+
+
+async def ask(served: TransformersEngine | VllmEngine, prompts: Prompts, tokens: int) -> None:
+    keys = {"max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True, "logprobs": True, "stop": ["</think>"]}
+    asked = (
+        served.generate(request_id=str(index), prompt_ids=prompt, sampling={**keys, "seed": index})
+        for index, prompt in enumerate(prompts)
+    )
+    await asyncio.gather(*asked)
 
 
 CONTENDERS: dict[str, Callable[[PreTrainedModel, str], Any]] = {
     "generate": generate,
     "continuous batching": continuous_batching,
     "engine": engine,
+    **({"vLLM": vllm} if VLLM.installed else {}),
 }
+
+
+class Usage(NamedTuple):
+    """What a process and its descendants have used so far; the peak is a sum of peaks."""
+
+    user_s: float
+    kernel_s: float
+    faults: int
+    peak_kib: int
+
+    @classmethod
+    def now(cls) -> "Usage":
+        me = psutil.Process()
+        each = [cls._of(process) for process in (me, *me.children(recursive=True))]
+        return cls(*map(sum, zip(*each, strict=True)))
+
+    @classmethod
+    def _of(cls, process: psutil.Process) -> "Usage":
+        times = process.cpu_times()
+        folder = Path("/proc", str(process.pid))
+        # The fields after the name, which is in brackets: state is the first, minor faults the eighth (proc(5)).
+        faults = int((folder / "stat").read_text().rpartition(")")[2].split()[7])
+        peak = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
+        return cls(times.user, times.system, faults, int(peak.split()[1]))
 
 
 def serve(name: str, folder: str) -> None:
@@ -138,15 +180,10 @@ def serve(name: str, folder: str) -> None:
             requests, prompt, tokens = json.loads(line)
             draw = random.Random(0)
             prompts = [draw.choices(range(100, model.config.vocab_size), k=prompt) for _ in range(requests)]
-            before = resource.getrusage(resource.RUSAGE_SELF)
+            before = Usage.now()
             run(prompts, tokens)
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            spent = [
-                after.ru_utime - before.ru_utime,
-                after.ru_stime - before.ru_stime,
-                after.ru_minflt - before.ru_minflt,
-                after.ru_maxrss,
-            ]
+            after = Usage.now()
+            spent = [*(end - begin for begin, end in zip(before[:3], after[:3], strict=True)), after.peak_kib]
             print(json.dumps(spent), flush=True)
 
 
@@ -157,7 +194,7 @@ class Contender:
         path = os.pathsep.join(map(str, (checkout, checkout / "reward")))
         self._process = subprocess.Popen(
             [sys.executable, __file__, folder, "--serve", name],
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,7 +7,9 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import uvicorn
+from longshort_reward.protocol import ROLES
 
 from helpers.word_models import FOLLOWING, save_model
 from verl_longshort.config.compose import compose_config
@@ -103,3 +105,39 @@ def served(settings: ServeSettings, opened: AbstractAsyncContextManager[PairServ
         thread.join(START_S)
         if failed:
             raise failed[0]
+
+
+def seen_answer(asker: openai.OpenAI, request: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+    """What a client of `longshort serve` sees of an answer, whole or streamed: texts, end, turns, tokens by role."""
+    if stream:
+        return _streamed(asker, request)
+    found = asker.chat.completions.create(**request)
+    (choice,) = found.choices
+    return {
+        "content": choice.message.content,
+        "reasoning": (choice.message.model_extra or {})["reasoning"],
+        **_end(choice),
+        "tokens": _tokens(found.usage),
+    }
+
+
+def _streamed(asker: openai.OpenAI, request: dict[str, Any]) -> dict[str, Any]:
+    seen: dict[str, Any] = {"content": "", "reasoning": ""}
+    for chunk in asker.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            seen["content"] += choice.delta.content or ""
+            seen["reasoning"] += (choice.delta.model_extra or {}).get("reasoning", "")
+            if choice.finish_reason is not None:
+                seen |= _end(choice)
+        if chunk.usage is not None:
+            seen["tokens"] = _tokens(chunk.usage)
+    return seen
+
+
+def _end(choice: Any) -> dict[str, Any]:
+    end = choice.model_extra["longshort"]
+    return {"stop_reason": end["stop_reason"], "turns": end["turns"]}
+
+
+def _tokens(usage: Any) -> dict[str, int]:
+    return {str(role): usage.model_extra["longshort"][role]["completion_tokens"] for role in ROLES}

@@ -15,7 +15,7 @@ import openai
 import pytest
 import torch
 from helpers.harness import sums
-from helpers.serving import NO_PROMPTS, Served, serve_settings, served
+from helpers.serving import NO_PROMPTS, Served, seen_answer, serve_settings, served
 from helpers.speakers import write_tied_speaker
 from longshort_reward.protocol import ROLES, Role
 from peft import LoraConfig, get_peft_model
@@ -73,39 +73,8 @@ def _answers(url: str) -> bool:
 def asked(running: Served, *, stream: bool, sampling: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a client sees of the answers to the problems, asked for one after the other."""
     asker = openai.OpenAI(base_url=running.url, api_key="any", max_retries=0, timeout=120)
-    seen = []
-    for problem in PROBLEMS:
-        request: Any = {"model": "longshort", "messages": [{"role": "user", "content": problem}], **sampling}
-        seen.append(_streamed(asker, request) if stream else _whole(asker, request))
-    return seen
-
-
-def _whole(asker: openai.OpenAI, request: Any) -> dict[str, Any]:
-    found = asker.chat.completions.create(**request)
-    (choice,) = found.choices
-    end, more = (choice.model_extra or {})["longshort"], choice.message.model_extra or {}
-    assert found.usage is not None
-    return {
-        "content": choice.message.content,
-        "reasoning": more["reasoning"],
-        "stop_reason": end["stop_reason"],
-        "turns": end["turns"],
-        "tokens": found.usage.completion_tokens,
-    }
-
-
-def _streamed(asker: openai.OpenAI, request: Any) -> dict[str, Any]:
-    seen: dict[str, Any] = {"content": "", "reasoning": ""}
-    for chunk in asker.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}):
-        for choice in chunk.choices:
-            seen["content"] += choice.delta.content or ""
-            seen["reasoning"] += (choice.delta.model_extra or {}).get("reasoning", "")
-            if choice.finish_reason is not None:
-                end = (choice.model_extra or {})["longshort"]
-                seen |= {"stop_reason": end["stop_reason"], "turns": end["turns"]}
-        if chunk.usage is not None:
-            seen["tokens"] = chunk.usage.completion_tokens
-    return seen
+    requests = [{"model": "longshort", "messages": [{"role": "user", "content": problem}]} for problem in PROBLEMS]
+    return [seen_answer(asker, {**request, **sampling}, stream=stream) for request in requests]
 
 
 def in_process(models: Mapping[Role, Path]) -> list[dict[str, Any]]:

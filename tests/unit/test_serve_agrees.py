@@ -7,8 +7,8 @@ from typing import Any
 import openai
 import pytest
 from helpers.completions_server import completions_server
-from helpers.serving import NO_PROMPTS, Served, save_word_models, serve_settings, served
-from longshort_reward.protocol import ROLES, Role
+from helpers.serving import NO_PROMPTS, Served, save_word_models, seen_answer, serve_settings, served
+from longshort_reward.protocol import Role
 from test_runner import data, evaluate, pair  # noqa: F401 (a fixture)
 
 from verl_longshort.base.journal import read_record_file
@@ -50,36 +50,6 @@ def expected(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def answered(asker: openai.OpenAI, record: dict[str, Any]) -> dict[str, Any]:
-    found = asker.chat.completions.create(**request(record))
-    (choice,) = found.choices
-    end, usage = (choice.model_extra or {})["longshort"], found.usage
-    assert usage is not None
-    return {
-        "content": choice.message.content,
-        "reasoning": (choice.message.model_extra or {})["reasoning"],
-        "stop_reason": end["stop_reason"],
-        "turns": end["turns"],
-        "tokens": {str(role): (usage.model_extra or {})["longshort"][role]["completion_tokens"] for role in ROLES},
-    }
-
-
-def streamed(asker: openai.OpenAI, record: dict[str, Any]) -> dict[str, Any]:
-    seen: dict[str, Any] = {"content": "", "reasoning": ""}
-    options = {"stream": True, "stream_options": {"include_usage": True}}
-    for chunk in asker.chat.completions.create(**request(record), **options):
-        for choice in chunk.choices:
-            seen["content"] += choice.delta.content or ""
-            seen["reasoning"] += (choice.delta.model_extra or {}).get("reasoning", "")
-            if choice.finish_reason is not None:
-                end = (choice.model_extra or {})["longshort"]
-                seen |= {"stop_reason": end["stop_reason"], "turns": end["turns"]}
-        if chunk.usage is not None:
-            tokens = (chunk.usage.model_extra or {})["longshort"]
-            seen["tokens"] = {str(role): tokens[role]["completion_tokens"] for role in ROLES}
-    return seen
-
-
 def request(record: dict[str, Any]) -> dict[str, Any]:
     message = {"role": "user", "content": record["problem"]}
     return {"model": "longshort", "messages": [message], **SAMPLING, "seed": derived_seed(SEED, record["id"])}
@@ -105,5 +75,5 @@ def check(running: Served, records: list[dict[str, Any]]) -> None:
     assert len({record["stop_reason"] for record in records}) > 1
     assert any(record["rethinks"] for record in records)
     for record in records:
-        assert answered(asker, record) == expected(record)
-        assert streamed(asker, record) == expected(record)
+        for stream in (False, True):
+            assert seen_answer(asker, request(record), stream=stream) == expected(record)

@@ -170,6 +170,9 @@ class Usage(NamedTuple):
 
 def serve(name: str, folder: str) -> None:
     """Run cases from standard input, one JSON list [requests, prompt, tokens] a line; costs go to standard output."""
+    # vLLM's processes log to standard output.
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(1)
     logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
@@ -184,7 +187,7 @@ def serve(name: str, folder: str) -> None:
             run(prompts, tokens)
             after = Usage.now()
             spent = [*(end - begin for begin, end in zip(before[:3], after[:3], strict=True)), after.peak_kib]
-            print(json.dumps(spent), flush=True)
+            print(json.dumps(spent), file=replies, flush=True)
 
 
 class Contender:

@@ -1,5 +1,8 @@
 """The CPU platform: when it answers, what verl finds behind it, and how the process group is opened."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -92,6 +95,32 @@ def test_device_module_is_torch_cpu_with_memory_and_generator() -> None:
     assert torch.equal(first, torch.rand(3))
     with pytest.raises(AttributeError):
         device_module.no_such_function()
+
+
+KEEPS_FREED_MEMORY = """
+import torch
+from verl_longshort.verl_plugin.platform import device_module
+
+blocks = [torch.ones(2**18) for _ in range(300)]  # of 1 MiB
+last = torch.ones(2**18)  # above them: the heap cannot shrink
+del blocks
+kept = device_module.memory_allocated()
+device_module.empty_cache()
+print(kept - device_module.memory_allocated())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
+def test_an_emptied_cache_gives_freed_memory_back() -> None:
+    tunables = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+    process = subprocess.run(
+        [sys.executable, "-c", KEEPS_FREED_MEMORY],
+        env={**os.environ, "GLIBC_TUNABLES": tunables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(process.stdout) > 250 * 2**20
 
 
 def test_a_process_alone_becomes_a_group_of_one(alone: pytest.MonkeyPatch) -> None:

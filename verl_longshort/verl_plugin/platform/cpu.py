@@ -92,7 +92,7 @@ class PlatformCPU(PlatformBase):
         """A CPU has no caching allocator to set."""
 
     def empty_cache(self) -> None:
-        """A CPU has no caching allocator to empty."""
+        device_module.empty_cache()
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
         return None, None

@@ -4,6 +4,7 @@ A module because verl's `PlatformBase.device_module` is one. What is not written
 `torch.cpu`. Memory is the process's resident set in bytes: the CPU has no allocator of its own to ask.
 """
 
+import ctypes
 import resource
 import sys
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 
+_LIBRARY = ctypes.CDLL(None)
 # ru_maxrss is in KiB on Linux and in bytes on macOS.
 _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -73,11 +75,20 @@ def manual_seed(seed: int) -> None:
 manual_seed_all = manual_seed
 
 
+def empty_cache() -> None:
+    """Give freed memory that malloc keeps back to the system, where the C library can (glibc).
+
+    verl calls this when a policy has learned. The partner's worker needs the memory next.
+    """
+    trim = getattr(_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _nothing(*args: object, **kwargs: object) -> None:
-    """Streams, caches and memory limits: a CPU has none."""
+    """Streams and memory limits: a CPU has none."""
 
 
-empty_cache = _nothing
 ipc_collect = _nothing
 reset_peak_memory_stats = _nothing
 reset_accumulated_memory_stats = _nothing

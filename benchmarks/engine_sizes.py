@@ -121,7 +121,7 @@ def vllm(model: PreTrainedModel, folder: str) -> Iterator[Callable[[Prompts, int
         "enable_prefix_caching": False,
         "max_model_len": 2048,
         "max_num_batched_tokens": 2048,
-        "kv_cache_memory_bytes": 2**32,
+        "kv_cache_memory_bytes": 2**31,
     }
     with VllmEngine(folder, max_num_seqs=32, options=options) as served:
         yield lambda prompts, tokens: asyncio.run(ask(served, prompts, tokens))

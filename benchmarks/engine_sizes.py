@@ -179,9 +179,10 @@ def serve(name: str, folder: str) -> None:
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     with CONTENDERS[name](model, folder) as run:
-        for line in sys.stdin:
+        for number, line in enumerate(sys.stdin):
             requests, prompt, tokens = json.loads(line)
-            draw = random.Random(0)
+            # Others in every round: continuous batching would find the blocks of those before.
+            draw = random.Random(number)
             prompts = [draw.choices(range(100, model.config.vocab_size), k=prompt) for _ in range(requests)]
             before = Usage.now()
             run(prompts, tokens)

@@ -12,7 +12,7 @@ from helpers.llm_server import Respond, failure, in_turn, serve
 from helpers.tiny_tokenizers import byte_level, normalising, word_level
 from hypothesis import example, given
 from hypothesis import strategies as st
-from longshort_reward.protocol import TAGS, Role, parse_turn
+from longshort_reward.protocol import TAG_PATTERN, TAGS, Role, parse_turn
 
 from verl_longshort.base.errors import UnavailableError
 from verl_longshort.core.role_view import decode_turn
@@ -47,6 +47,7 @@ def test_text_in_pieces_is_the_text(text: str, sizes: list[int]) -> None:
 @given(st.sampled_from(list(Role)), PIECES.map("".join), CUTS)
 @example(Role.LONG, "<think>a <think", [1])
 @example(Role.SHORT, "<answer> 4 </answer>", [3])
+@example(Role.SHORT, "<answer><<<think>", [1])
 def test_a_turn_in_pieces_is_the_turn_and_holds_no_tag(role: Role, text: str, sizes: list[int]) -> None:
     reader, whole = TurnReader(role), TurnReader(role)
     shown = "".join(reader.feed(piece) for piece in cut(text, sizes))
@@ -55,8 +56,8 @@ def test_a_turn_in_pieces_is_the_turn_and_holds_no_tag(role: Role, text: str, si
     assert not turn.ok or shown == turn.body
     assert shown + reader.finish(turn.text) == reader.text == whole.finish(turn.text)
     assert not turn.ok or reader.text == turn.body
-    # as the protocol reads it, `<<think>` is no tag
-    assert not any(tag in reader.text.replace("<<", "") for tag in TAGS)
+    # as the protocol reads it: `<<think>` is no tag
+    assert TAG_PATTERN.search(reader.text) is None
 
 
 @pytest.mark.parametrize("count", [1, 30])

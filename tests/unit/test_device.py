@@ -54,7 +54,7 @@ def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> N
         ({"neon": True, "bf16": True}, True),
     ],
 )
-def test_a_cpu_computes_in_bfloat16_if_its_instructions_make_that_faster(
+def test_a_cpu_computes_in_bfloat16_if_its_instructions_are_worth_using(
     monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], computes: bool
 ) -> None:
     monkeypatch.setenv(device.PLATFORM_VARIABLE, device.CPU)

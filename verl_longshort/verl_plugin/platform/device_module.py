@@ -78,7 +78,8 @@ manual_seed_all = manual_seed
 def empty_cache() -> None:
     """Give freed memory that malloc keeps back to the system, where the C library can (glibc).
 
-    verl calls this when a policy has learned. The partner's worker needs the memory next.
+    verl calls this around sending a policy's weights to its engine, hence after every update: the partner's worker may
+    need the memory next. Not with pools of their own, where weights go another way.
     """
     trim = getattr(_LIBRARY, "malloc_trim", None)
     if trim is not None:

@@ -22,7 +22,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,7 +192,7 @@ def serve(name: str, folder: str) -> None:
 
 
 class Contender:
-    """A contender's process."""
+    """A contender's process; as a context it ends with it, and is killed there when something failed."""
 
     def __init__(self, name: str, folder: str, checkout: Path) -> None:
         path = os.pathsep.join(map(str, (checkout, checkout / "reward")))
@@ -217,8 +217,13 @@ class Contender:
         self.peak_mib = peak // 1024
         return Cost(user, kernel, faults)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Contender":
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
         assert self._process.stdin is not None
+        if failed:
+            self._process.kill()
         self._process.stdin.close()
         self._process.wait(TIMEOUT_S)
 
@@ -228,33 +233,34 @@ def compare(folder: str, cases: Sequence[Case], options: argparse.Namespace) -> 
     given = {name: (name, ROOT) for name in options.only}
     if against:
         given[f"engine of {against}"] = ("engine", against)
-    contenders = {title: Contender(name, folder, checkout) for title, (name, checkout) in given.items()}
-    for contender in contenders.values():
-        contender.run(Case(2, 60), 2)
     columns = ("case", "", "cpu s", "tokens / cpu s", "ratio", "kernel", "faults", "peak MiB")
     table = Table(*columns, title=f"{options.tokens} tokens a request; ratio: to the first line of a case")
     console = Console(width=130)
-    for case in cases:
-        costs: dict[str, Cost] = {}
-        for _ in range(options.rounds):
-            for title, contender in contenders.items():
-                cost = contender.run(case, options.tokens)
-                costs[title] = min(cost, costs.get(title, cost), key=lambda each: each.cpu_s)
-                console.print(f"{case.requests} x {case.prompt}: {title}: {cost}", style="dim")
-        base = next(iter(costs.values())).cpu_s
-        for title, cost in costs.items():
-            table.add_row(
-                f"{case.requests} x {case.prompt}",
-                title,
-                f"{cost.cpu_s:.2f}",
-                f"{case.requests * options.tokens / cost.cpu_s:.0f}",
-                f"{base / cost.cpu_s:.2f}x",
-                f"{cost.kernel_s / cost.cpu_s:.0%}",
-                f"{cost.faults:,}",
-                f"{contenders[title].peak_mib:,}",
-            )
-    for contender in contenders.values():
-        contender.close()
+    with ExitStack() as stack:
+        contenders = {
+            title: stack.enter_context(Contender(name, folder, checkout)) for title, (name, checkout) in given.items()
+        }
+        for contender in contenders.values():
+            contender.run(Case(2, 60), 2)
+        for case in cases:
+            costs: dict[str, Cost] = {}
+            for _ in range(options.rounds):
+                for title, contender in contenders.items():
+                    cost = contender.run(case, options.tokens)
+                    costs[title] = min(cost, costs.get(title, cost), key=lambda each: each.cpu_s)
+                    console.print(f"{case.requests} x {case.prompt}: {title}: {cost}", style="dim")
+            base = next(iter(costs.values())).cpu_s
+            for title, cost in costs.items():
+                table.add_row(
+                    f"{case.requests} x {case.prompt}",
+                    title,
+                    f"{cost.cpu_s:.2f}",
+                    f"{case.requests * options.tokens / cost.cpu_s:.0f}",
+                    f"{base / cost.cpu_s:.2f}x",
+                    f"{cost.kernel_s / cost.cpu_s:.0%}",
+                    f"{cost.faults:,}",
+                    f"{contenders[title].peak_mib:,}",
+                )
     console.print(table)
 
 

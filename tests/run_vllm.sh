@@ -34,5 +34,5 @@ PYTHON
 fi
 "$python" -c 'from importlib.metadata import version as v
 print(*(f"{name} {v(name)}" for name in ("vllm", "torch", "verl", "transformers", "ray")), sep=", ")'
-[ $# -gt 0 ] || set -- tests/on_vllm tests/contract
+[ $# -gt 0 ] || set -- tests/on_vllm tests/contract tests/integration/test_single.py
 exec "$python" -m pytest -m vllm "$@"

@@ -59,7 +59,7 @@ def write_evaluation(
         "samples": samples,
         "temperature": 0.0 if samples == 1 else 1.0,
         "seed": seed,
-        "limits": {"max_turns": 8, "token_budget": 320},
+        "limits": {"max_turns": 8, "token_budget": 320 if mode == "pair" else 512},
         "date": "2026-01-02",
     }
     records = [

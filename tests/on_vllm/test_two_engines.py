@@ -64,9 +64,13 @@ def test_pools_of_their_own(speakers: dict[Role, Path], tmp_path: Path) -> None:
     rows_are_sound(run, per_step=16, bound=BOUND)
 
 
-def test_adapters_beside_a_policy_that_never_learns(speakers: dict[Role, Path], tmp_path: Path) -> None:
-    adapters = "longshort.policies.long.actor_rollout_ref"
-    learns = [f"{adapters}.model.lora_rank=8", f"{adapters}.actor.optim.lr=1e-2", "trainer.test_freq=-1"]
+@pytest.mark.parametrize("merged", [True, False], ids=["merged", "as they are"])
+def test_adapters_beside_a_policy_that_never_learns(
+    speakers: dict[Role, Path], tmp_path: Path, merged: bool
+) -> None:
+    actor = "longshort.policies.long.actor_rollout_ref"
+    adapters = [f"{actor}.model.lora_rank=8", f"{actor}.model.lora.merge={str(merged).lower()}"]
+    learns = [*adapters, f"{actor}.actor.optim.lr=1e-2", "trainer.test_freq=-1"]
     run = on_vllm(tmp_path, speakers, "longshort.schedule=[long]", "longshort.steps_per_round=2", *learns)
     run.to_end().expect_success()
     vllm_served_both(run)

@@ -240,6 +240,7 @@ MISTAKES = {
     "longshort.method=llm": "longshort.llm.model = None: is required",
     "longshort.splitter='('": "longshort.splitter = (: is no regular expression",
     "longshort.input=nowhere.jsonl": "longshort.input = nowhere.jsonl: no such file",
+    "longshort.input=/": "longshort.input = /: is a folder: give the path of a .jsonl file",
     "longshort.metod=llm": "longshort.metod = llm: no such key; did you mean longshort.method?",
 }
 

@@ -177,6 +177,14 @@ def test_the_stage_that_makes_the_report_is_not_missed(tmp_path: Path, monkeypat
     assert read_runs([tmp_path], None)[0].missing == []
 
 
+def test_the_limits_shown_are_the_pairs(tmp_path: Path) -> None:
+    (run,) = read_runs([make_run(tmp_path)], None)
+    assert run.evaluations[0].is_alone
+    body = str(facts_section([run]).body)
+    assert "<dt>token budget</dt><dd>320</dd>" in body
+    assert "512" not in body
+
+
 def test_stages_that_have_not_begun_are_named(tmp_path: Path) -> None:
     make_run(tmp_path)
     (tmp_path / "stages" / "train.json").unlink()

@@ -74,6 +74,15 @@ class Records(list[Item]):
         return joined
 
 
+def check_file(path: str | Path, *, key: str, kinds: str = KINDS) -> None:
+    """`path` is a file that exists. Raises UserError otherwise, which asks for one of `kinds`."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise UserError(key, path, f"is a folder: give the path of {kinds}")
+    if not file.is_file():
+        raise UserError(key, path, f"no such file: give the path of {kinds}")
+
+
 def read_records(path: str | Path, *, key: str, columns: Iterable[str]) -> Records[Record]:
     """All records of a `.jsonl`, `.json`, `.parquet` or `.csv` file as plain Python values, of a CSV file as
     text; each has all of `columns`.
@@ -83,8 +92,7 @@ def read_records(path: str | Path, *, key: str, columns: Iterable[str]) -> Recor
     file = Path(path).expanduser()
     if is_planned(file):
         return Records.planned(file)
-    if not file.is_file():
-        raise UserError(key, path, f"no such file: give the path of {KINDS}")
+    check_file(path, key=key)
     records = _read(file, key)
     if not records:
         raise UserError(key, path, "has no records: run the stage that writes it again")

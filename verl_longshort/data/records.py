@@ -28,7 +28,7 @@ from typing_extensions import Self
 
 from verl_longshort.base.characters import half_character, whole_characters
 from verl_longshort.base.dry_run import is_planned
-from verl_longshort.base.files import LineError, Record, Records, parse_record, read_records, text_lines
+from verl_longshort.base.files import LineError, Record, Records, check_file, parse_record, read_records, text_lines
 from verl_longshort.base.rejected import Rejected
 
 Filled = Annotated[str, Field(min_length=1)]
@@ -220,8 +220,7 @@ def read_stage(path: str | Path, model: type[ChainT], *, key: str, reject: bool 
     file = Path(path).expanduser()
     if is_planned(file):
         return Records.planned(file)
-    if not file.is_file():
-        raise UserError(key, path, "no such file: give the path of a .jsonl file")
+    check_file(path, key=key, kinds="a .jsonl file")
     records: dict[str, ChainT] = {}
     rejected: list[Rejected] = []
     for number, line in text_lines(file, key=key):

@@ -12,7 +12,7 @@ from typing import Any
 
 from longshort_reward.errors import UserError
 
-from verl_longshort.base.files import KINDS, Record, read_records
+from verl_longshort.base.files import Record, check_file, read_records
 from verl_longshort.base.hub import hub_errors, hub_reason
 from verl_longshort.problems.fields import Schema, find_schema
 from verl_longshort.problems.reader import Problem, RowError, read_problem
@@ -184,8 +184,7 @@ def _named(name: str, file: str | None, folder: str | None) -> BenchmarkFile:
 
 def _locate(file: BenchmarkFile) -> tuple[Path, dict[str, Any]]:
     if file.path is not None:
-        if not file.path.is_file():
-            raise UserError(file.key, file.path, f"no such file: give the path of {KINDS}")
+        check_file(file.path, key=file.key)
         return file.path, {"name": file.name, "file": file.path.name, "sha256": _digest(file.path)}
     hub = BENCHMARKS[file.name]
     try:

@@ -12,7 +12,7 @@ from typing import Protocol
 from longshort_reward.errors import UserError
 
 from verl_longshort.base.dry_run import is_planned
-from verl_longshort.base.files import KINDS, Record, read_records
+from verl_longshort.base.files import KINDS, Record, check_file, read_records
 
 _HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.-]+))?")
 _FILES = (".jsonl", ".json", ".parquet", ".csv")
@@ -46,8 +46,8 @@ def check_source(source: str, *, key: str) -> None:
     """
     path = Path(source).expanduser()
     if is_file(source):
-        if not (path.is_file() or is_planned(path)):
-            raise UserError(key, source, f"no such file: give the path of {KINDS}")
+        if not is_planned(path):
+            check_file(source, key=key)
     elif _HUB.fullmatch(source) is None:
         remedy = f"no such file: give {KINDS}, or owner/name[:config][@split] on the Hub"
         raise UserError(key, source, remedy)

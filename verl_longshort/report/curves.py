@@ -14,6 +14,7 @@ from longshort_reward import Term, all_terms
 from longshort_reward.protocol import ROLES, Role
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from verl_longshort.core.policies import TIED
 from verl_longshort.report.page import Section, fragment
@@ -207,8 +208,13 @@ def _draw_controls(
         if steps:
             axes.plot(steps, values, color=ink.value, linestyle=dashes, label=label)
     axes.set_title(CONTROLS[metric][0])
-    axes.set_xlabel("step")
+    _name_steps(axes)
     legend_below(axes)
+
+
+def _name_steps(axes: Axes) -> None:
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _says_something(curve: Curve, logs: Sequence[TrainingLog]) -> bool:
@@ -223,7 +229,7 @@ def _draw(panel: Panel, logs: Sequence[TrainingLog], axes: Axes) -> None:
         _draw_curve(axes, curve, logs)
     _shade(axes, max((log.rounds() for log in logs), key=len))
     axes.set_title(panel.title, pad=16)
-    axes.set_xlabel("step")
+    _name_steps(axes)
     axes.margins(x=0.01)
     axes.grid(visible=False, axis="x")
     if panel.from_zero:

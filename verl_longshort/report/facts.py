@@ -28,7 +28,8 @@ def _facts(run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "models": {_short(path, run.root): _describe(Path(path)) for path in sorted(paths)},
-        "limits": next((one.header["limits"] for one in run.evaluations if "limits" in one.header), {}),
+        # The pair's: a model alone has other ones.
+        "limits": next((one.header["limits"] for one in run.evaluations if not one.is_alone), {}),
         "stages": _stages(run),
         # Those that are a number or a word; the rest is in the stages' commands.
         "settings": {

@@ -65,9 +65,7 @@ def test_pools_of_their_own(speakers: dict[Role, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("merged", [True, False], ids=["merged", "as they are"])
-def test_adapters_beside_a_policy_that_never_learns(
-    speakers: dict[Role, Path], tmp_path: Path, merged: bool
-) -> None:
+def test_adapters_beside_a_policy_that_never_learns(speakers: dict[Role, Path], tmp_path: Path, merged: bool) -> None:
     actor = "longshort.policies.long.actor_rollout_ref"
     adapters = [f"{actor}.model.lora_rank=8", f"{actor}.model.lora.merge={str(merged).lower()}"]
     learns = [*adapters, f"{actor}.actor.optim.lr=1e-2", "trainer.test_freq=-1"]

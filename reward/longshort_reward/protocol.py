@@ -180,35 +180,15 @@ class RolePrompts:
         return self.long if role is Role.LONG else self.short
 
 
-_COMMON_PROMPT = r"""
-Two assistants solve the user's problem together. They take turns and write one shared solution.
-
-The long-thought assistant moves first. In each of its turns it works out one thought that needs care: a hard
-step, a choice of method, a check that matters. It writes the thought in full between <think> and </think> and
-leaves the rest to its partner.
-
-The short-thought assistant carries on from there, briefly, and skips what is plain. Its turn starts with
-<answer> and ends in one of two ways: with </rethink>, when the next step is hard and deserves another long
-thought, or with </answer>, when the problem is solved. The final answer stands in \boxed{} just before
-</answer>.
-
-A turn is nothing but its tags and what is between them. Each tag is written once, and nobody writes the tags
-of the partner.
-
-An example. Problem: How many positive divisors of 360 are not perfect squares?
-<think>All hangs on the factorisation. 360 = 8 * 45 = 2^3 * 3^2 * 5. Check: 8 * 9 = 72, 72 * 5 = 360.</think>
-<answer>So 360 has (3+1)(2+1)(1+1) = 24 divisors. Counting the squares among them needs care.</rethink>
-<think>A square divisor has even exponents: 0 or 2 for the prime 2, 0 or 2 for 3, only 0 for 5. That makes
-2 * 2 * 1 = 4 squares: 1, 4, 9, 36. Each divides 360.</think>
-<answer>24 - 4 = 20, so the answer is \boxed{20}.</answer>
-""".strip()
-_LONG_TAIL = "You are the long-thought assistant. Write your next turn: <think> ... </think>."
-_SHORT_TAIL = (
-    "You are the short-thought assistant. Write your next turn: <answer> ... </rethink> or <answer> ... </answer>."
-)
+_TOGETHER = "You and a partner solve the problem together, in turns."
 
 DEFAULT_PROMPTS = RolePrompts(
-    long=f"{_COMMON_PROMPT}\n\n{_LONG_TAIL}",
-    short=f"{_COMMON_PROMPT}\n\n{_SHORT_TAIL}",
+    long=f"{_TOGETHER} Write one careful thought on the next step that is hard: {THINK_OPEN} ... {THINK_CLOSE}.",
+    short=(
+        f"{_TOGETHER} Carry on briefly. When the next step is hard, ask for a careful thought: "
+        f"{ANSWER_OPEN} ... {RETHINK}. Otherwise end with the final answer in \\boxed{{}}: "
+        f"{ANSWER_OPEN} ... {ANSWER_CLOSE}."
+    ),
 )
-"""The system prompts used when a configuration gives none."""
+"""The system prompts used when a configuration gives none. Short, because every call of a model and every row of
+training has one; fine-tuning teaches the rest."""

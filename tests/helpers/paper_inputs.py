@@ -112,7 +112,7 @@ def write_models(folder: Path) -> None:
 
 
 def tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of these texts, with the system prompts, so that a prompt has some hundred tokens."""
+    """Byte-level BPE of these texts and the system prompts."""
     built = Tokenizer(BPE())
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = decoders.ByteLevel()

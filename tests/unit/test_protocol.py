@@ -180,20 +180,13 @@ def test_a_cut_last_turn_leaves_the_others_good(turns: list[Turn], last: Turn, d
     assert parsed[-1].fault is Fault.NO_CLOSING
 
 
-def test_default_prompts_tell_the_roles_apart_and_name_every_tag() -> None:
+def test_default_prompts_name_the_tags_of_their_role_alone() -> None:
     for role in ROLES:
         prompt = DEFAULT_PROMPTS.for_role(role)
-        assert all(tag in prompt for tag in (*TAGS, "\\boxed{}"))
-        assert prompt.endswith(f"{STOP_STRINGS[role][0]}.")
-        assert f"You are the {role}-thought assistant" in prompt
-        assert f"You are the {role.partner}-thought assistant" not in prompt
-
-
-def test_the_example_in_the_prompt_keeps_to_the_protocol() -> None:
-    example = DEFAULT_PROMPTS.long.partition("perfect squares?\n")[2].partition("\n\nYou are")[0]
-    turns = parse_trajectory(example)
-    assert [turn.role for turn in turns] == [LONG, SHORT, LONG, SHORT]
-    assert all(turn.ok for turn in turns)
+        assert {tag for tag in TAGS if tag in prompt} == {OPENINGS[role], *STOP_STRINGS[role]}
+        assert ("\\boxed{}" in prompt) is (role is SHORT)
+        # every call of a model and every row that it learns from has it
+        assert len(prompt.split()) < 50
 
 
 def test_roles_are_plain_strings_with_a_partner() -> None:

@@ -138,6 +138,16 @@ def test_what_is_done_is_not_done_again(settings: list[str], tmp_path: Path, mon
     assert not asked
 
 
+def test_rollouts_are_reported_before_a_chain_is_done(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[float, str]] = []
+    monkeypatch.setattr(stage, "_TELL_S", 0.0)
+    monkeypatch.setattr(stage, "report", lambda done, total, message: told.append((done, message)))
+    weigh(settings, quiet())
+    assert told[0] == (0, "0/6 chains weighed, 0 rollouts")
+    assert (0, "0/6 chains weighed, 1 rollouts") in told
+    assert told[-1][0] == 6
+
+
 def test_other_settings_do_not_go_on_with_the_file(settings: list[str]) -> None:
     weigh(settings, quiet())
     with pytest.raises(UserError, match="samples"):

@@ -6,6 +6,7 @@ what is sampled for a rollout depends on the seed, its record and its number alo
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from verl_longshort.base.journal import RecordFile
 from verl_longshort.base.progress import report
 from verl_longshort.base.rejected import Rejected
 from verl_longshort.core.role_view import Tokenizer
+from verl_longshort.core.trajectory import Generate, Generation
 from verl_longshort.data.card import summary_table
 from verl_longshort.data.forced import ForcedSettings, Forcer
 from verl_longshort.data.importance import PassCount, more_rollouts, thought_importances
@@ -43,6 +45,7 @@ from verl_longshort.data.weigh_summary import summary, warnings
 from verl_longshort.engines.factory import EngineSettings, open_engine
 
 _QUEUE = 2  # requests let through per place in the engine, so that a free place is taken at once
+_TELL_S = 5.0  # between two reports of rollouts while no chain gets done
 _DECIDES = (
     *("input", "model", "tokenizer", "limit", "samples", "mode", "confidence", "budget"),
     *("temperature", "top_p", "max_tokens", "seed", "system_prompt"),
@@ -159,14 +162,7 @@ def _work(
         reason = str(error).strip().splitlines()[0]
         remedy = f"cannot be loaded ({reason}): give a folder"
         raise UserError("longshort.tokenizer", settings.tokenizer, remedy) from error
-    total = len(journal.records) + len(waiting)
     with ExitStack() as stack:
-
-        def keep(outcome: Weighed | Rejected) -> None:
-            journal.append(outcome.to_record())
-            done = len(journal.records)
-            report(done, total, f"{done}/{total} chains weighed")
-
         tokenizer, engine = open_engine(
             settings.model,
             settings,
@@ -176,9 +172,10 @@ def _work(
             shared_prefixes=True,
         )
         room = engine.max_model_len - settings.max_tokens
+        progress = _Progress(done=len(journal.records), total=len(journal.records) + len(waiting))
         prober = Prober(
             tokenizer=tokenizer,
-            generate=engine.generate,
+            generate=progress.counted(engine.generate),
             queue=PrioritySemaphore(_QUEUE * settings.max_num_seqs),
             answer_prompt=shipped()["tags"] if isinstance(settings.joining, str) else settings.joining,
             system_prompt=settings.system_prompt,
@@ -186,6 +183,10 @@ def _work(
             seed=settings.seed,
             answer_timeout_s=settings.answer_timeout_s,
         )
+
+        def keep(outcome: Weighed | Rejected) -> None:
+            journal.append(outcome.to_record())
+            progress.weighed()
 
         async def work() -> None:
             own = prober
@@ -203,6 +204,35 @@ def _work(
             )
 
         asyncio.run(work())
+
+
+class _Progress:
+    """Chains and rollouts so far, told with every chain and now and then before the next one is done."""
+
+    def __init__(self, *, done: int, total: int) -> None:
+        self._done, self._total, self._rollouts = done, total, 0
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        report(self._done, self._total, f"{self._done}/{self._total} chains weighed, {self._rollouts} rollouts")
+
+    def weighed(self) -> None:
+        """One more chain."""
+        self._done += 1
+        self._tell()
+
+    def counted(self, generate: Generate) -> Generate:
+        """The engine, whose requests are counted."""
+
+        async def one(**request: Any) -> Generation:
+            made = await generate(**request)
+            self._rollouts += 1
+            if time.monotonic() - self._told > _TELL_S:
+                self._tell()
+            return made
+
+        return one
 
 
 async def _chosen_joining(

@@ -15,11 +15,12 @@ import openai
 import pytest
 import torch
 from helpers.harness import sums
+from helpers.pair_runs import PairRun
 from helpers.serving import NO_PROMPTS, Served, seen_answer, serve_settings, served
 from helpers.speakers import write_tied_speaker
 from longshort_reward.protocol import ROLES, Role
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from verl_longshort.engines.vllm import VLLM
 
@@ -116,20 +117,16 @@ def test_two_servers(speakers: dict[Role, Path], tmp_path: Path) -> None:
         check(behind(urls, {role: str(role) for role in ROLES}, speakers), expected)
 
 
-def test_two_adapters_of_one_server(tmp_path: Path) -> None:
+def test_adapters_of_a_trained_pair_in_peft_and_on_one_server(tmp_path: Path) -> None:
     base = write_tied_speaker(tmp_path / "base")[Role.LONG]
-    merged, adapters = {}, {}
-    for role in ROLES:
-        torch.manual_seed(len(role))
-        lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
-        for name, weight in model.named_parameters():
-            if "lora" in name:
-                torch.nn.init.normal_(weight, std=0.05)
-        adapters[role], merged[role] = tmp_path / f"{role}-adapter", tmp_path / f"{role}-merged"
-        model.save_pretrained(adapters[role])
-        model.merge_and_unload().save_pretrained(merged[role])
-        AutoTokenizer.from_pretrained(base).save_pretrained(merged[role])
+    learns = ["actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.actor.optim.lr=5e-2", "trainer.test_freq=-1"]
+    steps = ["longshort.schedule=[both]", "longshort.steps_per_round=2"]
+    (tmp_path / "run").mkdir()
+    run = PairRun(folder=tmp_path / "run", models=dict.fromkeys(ROLES, base), overrides=[*steps, *learns])
+    run.to_end().expect_success()
+    actors = {role: run.checkpoints / role / "global_step_2" / "actor" for role in ROLES}
+    adapters, merged = ({role: actor / name for role, actor in actors.items()} for name in ("adapter", "huggingface"))
+    both_in_one_peft_model(base, adapters, merged)
     expected = in_process(merged)
     assert expected != in_process(dict.fromkeys(ROLES, base))
     lora = [f"{role}={adapters[role]}" for role in ROLES]
@@ -137,3 +134,15 @@ def test_two_adapters_of_one_server(tmp_path: Path) -> None:
     with vllm_server(base, "base", tmp_path / "server.log", *options) as url:
         names = {role: str(role) for role in ROLES}
         check(behind(dict.fromkeys(ROLES, url), names, dict.fromkeys(ROLES, base)), expected)
+
+
+def both_in_one_peft_model(base: Path, adapters: Mapping[Role, Path], merged: Mapping[Role, Path]) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    model = PeftModel.from_pretrained(plain, str(adapters[Role.LONG]), adapter_name=Role.LONG.value)
+    model.load_adapter(str(adapters[Role.SHORT]), adapter_name=Role.SHORT.value)
+    ids = torch.arange(1, 12)[None]
+    for role in ROLES:
+        model.set_adapter(role.value)
+        with torch.no_grad():
+            whole = AutoModelForCausalLM.from_pretrained(merged[role])(ids).logits
+            torch.testing.assert_close(model(ids).logits, whole, rtol=1e-4, atol=1e-4)

@@ -50,7 +50,7 @@ def command(model: Path, rows: Path, run: Path, engine: str) -> list[str]:
 @pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
 def test_grpo_of_a_single_model(speakers: dict[Role, Path], tiny_rows: Path, tmp_path: Path, engine: str) -> None:
     model, run = speakers[Role.SHORT], tmp_path / "run"
-    done = run_command(command(model, tiny_rows, run, engine), log=tmp_path / "log.txt", timeout_s=500)
+    done = run_command(command(model, tiny_rows, run, engine), log=tmp_path / "log.txt", timeout_s=400)
     done.expect_success()
     (file,) = metrics_files(run)
     metrics = read_metrics(file)

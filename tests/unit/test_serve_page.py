@@ -108,6 +108,7 @@ def answered(tab: Page, count: int = 1) -> Any:
 def test_both_roles_beside_a_single_model(opened: Page) -> None:
     ask(opened)
     exchange = answered(opened)
+    assert opened.locator("[autofocus]").count() == 0  # it and the key's focus exclude each other
     assert opened.title() == "longshort"
     long, short = exchange.locator(".turn.long"), exchange.locator(".turn.short")
     assert long.locator("summary").inner_text() == "long turn 1 · 3 tokens"
@@ -163,6 +164,7 @@ def test_text_can_be_read(opened: Page) -> None:
 @in_browser
 def test_the_key_is_asked_for_and_a_conversation_goes_on(opened: Page, single: Any) -> None:
     playwright.expect(opened.locator("#error")).to_contain_text("a key is needed")
+    playwright.expect(opened.locator("#key")).to_be_focused()
     ask(opened, key="another")
     ended(opened)
     assert "a key is needed" in opened.locator("#error").inner_text()

@@ -55,6 +55,10 @@ def test_a_mixed_schedule(speakers, tmp_path):
         roles_have_their_own_tokenizers(folder)
     for step, learners in ((1, ["long"]), (2, ["short"]), (3, ["long", "short"])):
         rows_are_accounted_for(metrics[step], learners, per_step=16)
+        # a policy that did not learn has its weights already
+        assert {role: metrics[step][f"{role}/weights_sent"] for role in ROLES} == {
+            role: float(role in learners) for role in ROLES
+        }
     assert "long/actor/kl_loss" in metrics[1]
     assert "short/actor/kl_loss" not in metrics[1]
     for name in (
@@ -206,6 +210,8 @@ def test_a_mixed_schedule_by_gae_in_pools_of_their_own(speakers, tmp_path):
     run.to_end().expect_success()
     learned_as_scheduled(run, schedule)
     rows_are_sound(run, per_step=16)
+    sent = {step: {role for role in ROLES if own[f"{role}/weights_sent"]} for step, own in metrics_of(run).items()}
+    assert sent == {1: {"short"}, 2: set(ROLES), 3: {"long"}}
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ class Rollout:
     """Keys below `rollout` that it needs on a CPU, in place of those of the configuration."""
     fills_buckets: bool = False
     """Weights reach it in buckets of a fixed size (`checkpoint_engine.update_weights_bucket_megabytes`)."""
+    sleeps_with_weights: bool = False
+    """It has its weights when it wakes up; others need them sent again."""
 
     def load_replica(self) -> type:
         """The replica's class."""
@@ -73,6 +75,7 @@ ROLLOUTS = {
             replica=f"{_HERE}.server.TransformersReplica",
             adapter=f"{_HERE}.adapter.TransformersAdapter",
             refused=_refused_of_all,
+            sleeps_with_weights=True,
         ),
     )
 }

@@ -75,6 +75,7 @@ class PairTrainer(PPOTrainerSync):
         self._lines = StepLines(self.schedule.total_steps)
         self._texts: dict[str, tuple[str, str]] = {}
         self._learned: dict[str, tuple[KVBatchMeta, dict[str, float]]] = {}
+        self._sent: dict[str, bool] = {}
         self._stop = StopFile(config.trainer.default_local_dir)
         self._draws = Draws()
         super().__init__(config)
@@ -273,15 +274,14 @@ class PairTrainer(PPOTrainerSync):
         return joined([batch, left_out])
 
     def on_step_end(self) -> None:
-        """Save the end of a round, and give every engine its weights.
+        """Save the end of a round, and give the engines their weights.
 
-        Learners have new ones, and an engine that slept has lost those it had.
+        Learners have new ones, and an engine that slept may have lost those it had.
         """
         self._save_end_of_round()
         self.activity.now(self.global_steps, "giving the engines their weights")
         with marked_timer("update_weights", self.timing_raw, color="red"):
-            for policy in self.policies.values():
-                policy.sync(self.global_steps)
+            self._sent = {name: policy.sync(self.global_steps) for name, policy in self.policies.items()}
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
@@ -289,6 +289,7 @@ class PairTrainer(PPOTrainerSync):
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         metrics["training/round"] = self.schedule.round_of(global_steps)
         metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
+        metrics.update({f"{name}/weights_sent": float(sent) for name, sent in self._sent.items()})
         for policy_name, (rows, timing) in self._learned.items():
             policy = self.policies[policy_name]
             assert isinstance(policy, PolicyTrainer)

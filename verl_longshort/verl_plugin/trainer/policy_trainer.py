@@ -19,6 +19,7 @@ from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 from verl_longshort.verl_plugin.checks.resume import optimizer_horizon
 from verl_longshort.verl_plugin.checks.verl_checks import sequence_parallel
 from verl_longshort.verl_plugin.rollout.clients import client_of
+from verl_longshort.verl_plugin.rollout.registry import ROLLOUTS
 from verl_longshort.verl_plugin.run.activity import node_of_worker
 from verl_longshort.verl_plugin.trainer.gdpo import Credit, TermTrainer
 from verl_longshort.verl_plugin.trainer.learning import compares_group, set_horizon, spread
@@ -70,6 +71,9 @@ class PolicyTrainer(TermTrainer):
         self._updates = updates
         self._total_steps = total_steps
         self._pools = pools
+        self._asleep = False
+        self._up_to_date = False
+        """The engine has this policy's weights, or will have them when it wakes up."""
         super().__init__(config)
 
     def _build_replay_buffer(self) -> PresetBatch:
@@ -100,6 +104,10 @@ class PolicyTrainer(TermTrainer):
             resource_pool_spec={own: made.resource_pool_spec["global_pool"]},
             mapping=dict.fromkeys(made.mapping, own),
         )
+
+    def on_init_end(self) -> None:
+        """Give the servers the weights that the run begins with."""
+        self.sync(self.global_steps)
 
     def prepare_step(self) -> dict[str, Any]:
         """Nothing to submit: the pair does."""
@@ -161,6 +169,7 @@ class PolicyTrainer(TermTrainer):
         self.replay_buffer.rows = rows
         metrics: dict[str, Any] = {}
         timing: dict[str, float] = {}
+        self._up_to_date = False
         # verl compares trainer.critic_warmup with it: a critic warms up in its own policy's first updates
         self.global_steps = update
         try:
@@ -169,13 +178,27 @@ class PolicyTrainer(TermTrainer):
             self.global_steps = step
         return batch, metrics, timing
 
-    def sync(self, step: int) -> None:
-        """Wake the servers and give them this policy's weights as version `step`."""
-        self.checkpoint_manager.update_weights(step)
+    def sync(self, step: int) -> bool:
+        """Wake the servers; give them this policy's weights as version `step` unless they have them: whether it did."""
+        sent = not self._up_to_date
+        if sent:
+            self.checkpoint_manager.update_weights(step)
+        else:
+            if self._asleep:
+                self.checkpoint_manager.wake_up_replicas()
+            # as after an update: what is sampled must not depend on what was sampled before, nor on a resume
+            ray.get([server.clear_kv_cache.remote() for server in servers_of(self.llm_server_manager)])
+            set_version(self.llm_server_manager, step)
+        self._up_to_date, self._asleep = True, False
+        return sent
 
     def sleep(self) -> None:
         """Free the servers' memory while weights change."""
         self.checkpoint_manager.sleep_replicas()
+        rollout = self.config.actor_rollout_ref.rollout
+        if rollout.free_cache_engine:
+            self._asleep = True
+            self._up_to_date &= ROLLOUTS[rollout.name].sleeps_with_weights if rollout.name in ROLLOUTS else False
 
     def save(self, step: int) -> None:
         """Write this policy's checkpoint."""
@@ -188,6 +211,16 @@ class PolicyTrainer(TermTrainer):
             return str(self.config.actor_rollout_ref.model.path)
         root = self.config.trainer.default_local_dir
         return os.path.join(root, f"global_step_{step}", "actor", "huggingface")
+
+
+def servers_of(manager: LLMServerManager) -> list[Any]:
+    """Their actors."""
+    return [server for replica in manager.get_replicas() for server in replica.servers]
+
+
+def set_version(manager: LLMServerManager, step: int) -> None:
+    """Tell servers whose weights did not change the step, so that staleness metrics are right."""
+    ray.get([server.set_global_steps.remote(step) for server in servers_of(manager)])
 
 
 class FrozenPolicy:
@@ -216,10 +249,10 @@ class FrozenPolicy:
         """See `nodes`."""
         return {}
 
-    def sync(self, step: int) -> None:
-        """Tell the servers the step, so that staleness metrics are right."""
-        servers = [s for replica in self.llm_server_manager.get_replicas() for s in replica.servers]
-        ray.get([server.set_global_steps.remote(step) for server in servers])
+    def sync(self, step: int) -> bool:
+        """Tell the servers the step; False, since there are no weights to give."""
+        set_version(self.llm_server_manager, step)
+        return False
 
     def sleep(self) -> None:
         """A standalone server shares no memory with training: it stays awake."""

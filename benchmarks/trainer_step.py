@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,30 +125,43 @@ def plain(common: Sequence[str], model: Path, steps: int, folder: Path) -> Train
     )
 
 
-def run(trainer: Trainer, folder: Path, lengths: Path) -> list[Mapping[str, float]]:
-    """The metrics of its steps but the first two. Raises RuntimeError with the end of its output when it fails."""
-    metrics, log = folder / "metrics.jsonl", folder / "log.txt"
-    here = Path(__file__).parent
-    variables = {
+def run(trainer: Trainer, folder: Path, lengths: Path) -> tuple[float, list[Mapping[str, float]]]:
+    """Seconds from the command to its first step, and the metrics of its steps.
+
+    Raises RuntimeError with the end of its output when it fails.
+    """
+    metrics, log, here = folder / "metrics.jsonl", folder / "log.txt", Path(__file__).parent
+    paths = [str(here), str(here.parent), str(here.parent / "reward"), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
-        LENGTHS: str(lengths),
         "VERL_FILE_LOGGER_PATH": str(metrics),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        LENGTHS: str(lengths),
     }
-    paths = [str(here), str(here.parent), str(here.parent / "reward"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+    def steps() -> list[Mapping[str, float]]:
+        found = sorted((folder / "checkpoints").glob("metrics.*.jsonl")) or [metrics]
+        lines = found[-1].read_text().splitlines() if found[-1].exists() else []
+        return [row for row in (json.loads(line)["data"] for line in lines) if "timing_s/step" in row]
+
+    begun, first = time.monotonic(), None
     with log.open("wb") as sink:
-        done = subprocess.run(trainer.command, env=environment, stdout=sink, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
+        started = subprocess.Popen(trainer.command, env=environment, stdout=sink, stderr=subprocess.STDOUT)
+        while started.poll() is None:
+            time.sleep(0.1)
+            if first is None and (seen := steps()):
+                first = time.monotonic() - begun - seen[0]["timing_s/step"]
+    if started.returncode or first is None:
         raise RuntimeError(f"{' '.join(trainer.command[:4])} failed:\n{log.read_text(errors='replace')[-4000:]}")
-    found = sorted((folder / "checkpoints").glob("metrics.*.jsonl")) or [metrics]
-    rows = [json.loads(line) for line in found[-1].read_text().splitlines()]
-    steps = [row["data"] for row in rows if "timing_s/step" in row["data"]]
-    return steps[WARM_UP:]
+    return first, steps()
 
 
-def medians(steps: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float]:
-    """Seconds of a step and its parts, and tokens of the rows that learned, over all steps."""
+def measured(trainer: Trainer, folder: Path, lengths: Path) -> dict[str, float]:
+    """Seconds of the start, of a step and its parts, and tokens of the rows that learned, medians over the steps."""
+    start, all_steps = run(trainer, folder, lengths)
+    steps, prefix = all_steps[WARM_UP:], trainer.prefix
 
     def value(step: Mapping[str, float], timer: str) -> float:
         return step.get(f"{prefix}timing_s/{timer}", step.get(f"timing_s/{timer}", 0.0))
@@ -157,7 +171,7 @@ def medians(steps: Sequence[Mapping[str, float]], prefix: str) -> dict[str, floa
     parts["step"] = whole
     parts["all but generation"] = [all_of - gen for all_of, gen in zip(whole, parts["generation"], strict=True)]
     parts["tokens of rows"] = [one[f"{prefix}perf/total_num_tokens"] for one in steps]
-    return {name: statistics.median(values) for name, values in parts.items()}
+    return {"start": start, **{name: statistics.median(values) for name, values in parts.items()}}
 
 
 def main() -> None:
@@ -179,13 +193,13 @@ def main() -> None:
                 folder.mkdir()
             lengths = Path(temporary, "lengths.json")
             ours = pair(settings(asked.data, asked.problems, asked.steps, first), asked.long, asked.short)
-            measured = {"pair": medians(run(ours, first, lengths), ours.prefix)}
+            pair_took = measured(ours, first, lengths)
             lengths.write_text(json.dumps([sum(one.tokens.values()) for one in read_steps(first / "checkpoints")]))
             own = settings(asked.data, asked.problems, asked.steps, second)
             theirs = plain(own, asked.long, asked.steps, second)
-            seen.append({**measured, "verl": medians(run(theirs, second, lengths), theirs.prefix)})
+            seen.append({"pair": pair_took, "verl": measured(theirs, second, lengths)})
 
-    table = Table("", "pair", "verl", "pair / verl", title="seconds of a step")
+    table = Table("", "pair", "verl", "pair / verl", title="seconds")
     ratios = {}
     for name in seen[0]["pair"]:
         ours_s, theirs_s = (statistics.median(one[who][name] for one in seen) for who in ("pair", "verl"))

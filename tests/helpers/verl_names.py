@@ -153,6 +153,7 @@ TOUCHES: dict[str, list[Touch]] = {
         called(TRAINER, "PPOTrainer.prepare_step", "self"),
         called(POOLS, "ResourcePoolManager", "resource_pool_spec mapping resource_pool_dict"),
         called(POOLS, "ResourcePoolManager.create_resource_pool", "self"),
+        called(POOLS, "RayResourcePool.get_placement_groups", "self device_name"),
     ],
     "trainer/dataset.py": [
         *overridden(DATASET, "RLHFDataset", maybe_filter_out_long_prompts="dataframe"),

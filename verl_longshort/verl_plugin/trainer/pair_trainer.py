@@ -8,6 +8,7 @@ plays both roles and has the rows of both.
 
 import copy
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from longshort_reward import RoleReward
@@ -128,10 +129,16 @@ class PairTrainer(PPOTrainerSync):
             manager = ResourcePoolManager(resource_pool_spec={"global_pool": nodes}, mapping={})
             manager.create_resource_pool()
             pools = manager.resource_pool_dict
+            for pool in pools.values():
+                # verl makes them when the first workers come, and those of both policies may come at once
+                pool.get_placement_groups(device_name=self.config.trainer.device)
         players = self.settings.players
         self.policies: dict[str, Policy] = {name: self._make_policy(name, players[name], pools) for name in players}
+        # an engine measures how much memory its device has left, so on one device they start one after the other
+        apart = self.settings.pools is Pools.SEPARATE or self.config.trainer.device == "cpu"
+        with ThreadPoolExecutor(max_workers=len(self.policies) if apart else 1) as starting:
+            list(starting.map(lambda policy: policy.init(), self.policies.values()))
         for policy in self.policies.values():
-            policy.init()
             if policy.global_steps != self.global_steps and isinstance(policy, PolicyTrainer):
                 raise RuntimeError(f"{policy.name} resumed at step {policy.global_steps}, not {self.global_steps}")
         self.activity.set_ranks({name: policy.nodes() for name, policy in self.policies.items()})

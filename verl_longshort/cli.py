@@ -88,10 +88,10 @@ def doctor(ray: bool) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--dry-run", "plan_only", is_flag=True, envvar="DRY_RUN", help="Only check, and show the plan.")
 @click.option("--at-scale", is_flag=True, help="The plan, with simulated steps of RL on 8, 64 and 512 GPUs.")
-@click.option("--only", default="", metavar="STAGE[,STAGE]", help="Run these stages alone.")
+@click.option("--only", multiple=True, metavar="STAGE[,STAGE]", help="Run these stages alone.")
 @click.option("--from", "first", metavar="STAGE", help="Begin with this stage.")
 def recipe(
-    recipe: str, overrides: tuple[str, ...], plan_only: bool, at_scale: bool, only: str, first: str | None
+    recipe: str, overrides: tuple[str, ...], plan_only: bool, at_scale: bool, only: tuple[str, ...], first: str | None
 ) -> None:
     """Run the stages of a recipe; what is done already is skipped.
 
@@ -103,8 +103,10 @@ def recipe(
     from verl_longshort.recipe.recipe import Selection, find_recipe
 
     file = find_recipe(recipe)
-    selection = Selection(only=tuple(name for name in only.split(",") if name), first=first)
+    selection = Selection(only=tuple(name for part in only for name in part.split(",") if name), first=first)
     if plan_only or at_scale:
+        if selection != Selection():
+            raise click.UsageError("a plan is of all stages: leave out --only and --from")
         raise SystemExit(plan_recipe(file, overrides, at_scale=at_scale))
     raise SystemExit(run_recipe(file, overrides, selection=selection))
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from longshort_reward.errors import UserError
 from rich.console import Console
 
+from verl_longshort.cli import main
 from verl_longshort.recipe.launcher import run_recipe
 from verl_longshort.recipe.recipe import Selection, load_recipe
 
@@ -98,3 +100,11 @@ def test_a_key_that_is_null_can_be_set(write, tmp_path):
     assert load_recipe(path, ["word=x"]).settings["word"] == "x"
     with pytest.raises(UserError, match="wort = x: no such key"):
         load_recipe(path, ["wort=x"])
+
+
+def test_the_command_takes_several_stages_and_plans_all(recipe, tmp_path):
+    done = CliRunner().invoke(main, ["recipe", str(recipe), "--only", "a,b", "--only", "d"])
+    assert (done.exit_code, ran(tmp_path)) == (0, "abd"), done.output
+    refused = CliRunner().invoke(main, ["recipe", str(recipe), "--dry-run", "--only", "a"])
+    assert refused.exit_code == 2
+    assert "a plan is of all stages: leave out --only and --from" in refused.output

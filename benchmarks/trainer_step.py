@@ -56,7 +56,7 @@ class Trainer:
 
 
 def settings(data: Path, problems: int, steps: int, folder: Path) -> list[str]:
-    """Of both: those of the tiny recipe."""
+    """Of both: those of the tiny recipe, but for one update a step."""
     return [
         f"data.train_files={data}",
         f"data.val_files={data}",

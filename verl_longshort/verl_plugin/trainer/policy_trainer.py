@@ -214,7 +214,7 @@ class PolicyTrainer(TermTrainer):
 
 
 def servers_of(manager: LLMServerManager) -> list[Any]:
-    """Their actors."""
+    """The Ray actors of all its servers; of a replica on several nodes, one for each node."""
     return [server for replica in manager.get_replicas() for server in replica.servers]
 
 

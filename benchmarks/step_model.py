@@ -1,9 +1,10 @@
 """How well the planner's simulation predicts the steps of a run that has ended.
 
 The parts are measured: a decoding step's seconds by its rows, on both models at once in this process, by a straight
-line through 1 and `--rows` rows; learning and what else a step takes, as the median of the run's own steps. The lengths
-of the turns are those that the run logged (`longshort.log_groups`; drawn again with replacement where it logged some
-groups only). What is predicted is the generation of each step, and the step.
+line through 1 and `--rows` rows, and the seconds of a prompt's token; learning and what else a step takes, as the
+median of the run's own steps. The lengths of the turns are those that the run logged (`longshort.log_groups`; drawn
+again with replacement where it logged some groups only), and those of the prompts its means. What is predicted is the
+generation of each step, and the step.
 
     python benchmarks/step_model.py runs/tiny/pair --long runs/tiny/sft/long --short runs/tiny/sft/short --out step.json
 
@@ -33,34 +34,50 @@ from verl_longshort.planner.step_model import Engine, StepParts, generate
 
 TOKENS = 40
 """Of a measured request."""
+SHORT_PROMPT, LONG_PROMPT = 4, 200
+"""Tokens of prompts; the difference is what a prompt's token takes."""
 
 
 def measured_engines(models: dict[Role, str], rows: int, rounds: int) -> dict[Role, Engine]:
-    """Both engines decode at the same time, as in a run."""
+    """Both engines work at the same time, as in a run."""
+    rng = random.Random(0)
     with ExitStack() as engines:
         opened = {
             role: open_engine(path, EngineSettings(engine="transformers"), max_num_seqs=rows, seed=0, engines=engines)
             for role, path in models.items()
         }
 
-        async def decode(count: int) -> dict[Role, float]:
+        async def ask(count: int, prompt_tokens: int, tokens: int) -> dict[Role, float]:
             async def one(role: Role) -> tuple[Role, float]:
                 tokenizer, engine = opened[role]
-                prompt = tokenizer.encode("so 3 + 4", add_special_tokens=False)
-                sampling = {"max_tokens": TOKENS, "min_tokens": TOKENS, "logprobs": True, "ignore_eos": True}
+                words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+                sampling = {"max_tokens": tokens, "min_tokens": tokens, "logprobs": True, "ignore_eos": True}
+                # all of them new, so that no prefix is found in a cache
+                prompts = [rng.choices(words, k=prompt_tokens) for _ in range(count)]
                 begun = time.monotonic()
                 await asyncio.gather(
-                    *(engine.generate(request_id=str(n), prompt_ids=prompt, sampling=sampling) for n in range(count))
+                    *(
+                        engine.generate(request_id=str(number), prompt_ids=prompt, sampling=sampling)
+                        for number, prompt in enumerate(prompts)
+                    )
                 )
-                return role, (time.monotonic() - begun) / TOKENS
+                return role, time.monotonic() - begun
 
             return dict(await asyncio.gather(*map(one, ROLES)))
 
-        asyncio.run(decode(rows))
-        few, many = ([asyncio.run(decode(count)) for _ in range(rounds)] for count in (1, rows))
-    best = {role: [min(one[role] for one in some) for some in (few, many)] for role in ROLES}
-    slope = {role: max(0.0, (many - few) / (rows - 1)) for role, (few, many) in best.items()}
-    return {role: Engine(latency_s=best[role][0] - slope[role], row_s=slope[role]) for role in ROLES}
+        def best(count: int, prompt_tokens: int, tokens: int) -> dict[Role, float]:
+            seen = [asyncio.run(ask(count, prompt_tokens, tokens)) for _ in range(rounds)]
+            return {role: min(one[role] for one in seen) for role in ROLES}
+
+        asyncio.run(ask(rows, SHORT_PROMPT, TOKENS))
+        one, many = (best(count, SHORT_PROMPT, TOKENS) for count in (1, rows))
+        brief, long = (best(rows, prompt_tokens, 1) for prompt_tokens in (SHORT_PROMPT, LONG_PROMPT))
+    found = {}
+    for role in ROLES:
+        row_s = max(0.0, (many[role] - one[role]) / TOKENS / (rows - 1))
+        prompt_token_s = max(0.0, (long[role] - brief[role]) / (rows * (LONG_PROMPT - SHORT_PROMPT)))
+        found[role] = Engine(latency_s=one[role] / TOKENS - row_s, row_s=row_s, prompt_token_s=prompt_token_s)
+    return found
 
 
 def logged_steps(run: Path) -> dict[int, dict[str, float]]:
@@ -81,11 +98,23 @@ def predicted(run: Path, engines: dict[Role, Engine], *, separate: bool, traject
     # the first step of a start loads and compiles
     known = {step: seen for step, seen in steps.items() if step in turns and step > min(steps)}
     rest = statistics.median(seen["timing_s/step"] - seen["timing_s/gen"] for seen in known.values())
+    prompts = {
+        role: statistics.median(seen[key] for seen in steps.values() if key in seen)
+        for role in ROLES
+        for key in (f"{role}/prompt_length/mean",)
+    }
     rng = random.Random(0)
     shown = []
     for step, seen in sorted(known.items()):
         lengths = turns[step] if len(turns[step]) >= trajectories else rng.choices(turns[step], k=trajectories)
-        parts = StepParts(trajectories=lengths, engines=engines, learning_gpu_s=0.0, together=False, overhead_s=0.0)
+        parts = StepParts(
+            trajectories=lengths,
+            engines=engines,
+            prompt_tokens=prompts,
+            learning_gpu_s=0.0,
+            together=False,
+            overhead_s=0.0,
+        )
         seconds, _ = generate(parts, 2 if separate else 1, separate=separate)
         shown.append(
             {

@@ -17,12 +17,14 @@ and has a line of its own. Seconds are medians over the steps after the first tw
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +40,14 @@ BUDGET = 320
 """Tokens of a joint trajectory, and of a row."""
 LOOP = "- name: given_length\n  _target_: given_length.GivenLengthLoop\n"
 PARTS = {
-    "generation": ("gen",),
-    "log-probs": ("old_log_prob",),
-    "update": ("update_actor",),
-    "weights": ("update_weights",),
+    "generation": "gen",
+    "log-probs": "old_log_prob",
+    "update": "update_actor",
+    "weights": "update_weights",
 }
-"""Of a step -> timers of verl."""
+"""Of a step -> verl's timer."""
+SILENT_S = 900
+"""Without a new step, after which a run is ended."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def plain(common: Sequence[str], model: Path, steps: int, folder: Path) -> Train
 def run(trainer: Trainer, folder: Path, lengths: Path) -> tuple[float, list[Mapping[str, float]]]:
     """Seconds from the command to its first step, and the metrics of its steps.
 
-    Raises RuntimeError with the end of its output when it fails.
+    Raises RuntimeError with the end of its output when it fails or makes no step for `SILENT_S`.
     """
     metrics, log, here = folder / "metrics.jsonl", folder / "log.txt", Path(__file__).parent
     paths = [str(here), str(here.parent), str(here.parent / "reward"), os.environ.get("PYTHONPATH", "")]
@@ -146,13 +150,23 @@ def run(trainer: Trainer, folder: Path, lengths: Path) -> tuple[float, list[Mapp
         lines = found[-1].read_text().splitlines() if found[-1].exists() else []
         return [row for row in (json.loads(line)["data"] for line in lines) if "timing_s/step" in row]
 
-    begun, first = time.monotonic(), None
+    begun = heard = time.monotonic()
+    first, known = None, 0
     with log.open("wb") as sink:
         started = subprocess.Popen(trainer.command, env=environment, stdout=sink, stderr=subprocess.STDOUT)
-        while started.poll() is None:
+        while started.poll() is None and time.monotonic() - heard < SILENT_S:
             time.sleep(0.1)
-            if first is None and (seen := steps()):
-                first = time.monotonic() - begun - seen[0]["timing_s/step"]
+            seen = steps()
+            if len(seen) > known:
+                known, heard = len(seen), time.monotonic()
+                first = heard - begun - seen[0]["timing_s/step"] if first is None else first
+        if started.poll() is None:
+            # interrupted first: both trainers end Ray then
+            started.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                started.wait(timeout=60)
+            started.kill()
+            started.wait()
     if started.returncode or first is None:
         raise RuntimeError(f"{' '.join(trainer.command[:4])} failed:\n{log.read_text(errors='replace')[-4000:]}")
     return first, steps()
@@ -166,7 +180,7 @@ def measured(trainer: Trainer, folder: Path, lengths: Path) -> dict[str, float]:
     def value(step: Mapping[str, float], timer: str) -> float:
         return step.get(f"{prefix}timing_s/{timer}", step.get(f"timing_s/{timer}", 0.0))
 
-    parts = {name: [sum(value(one, timer) for timer in timers) for one in steps] for name, timers in PARTS.items()}
+    parts = {name: [value(one, timer) for one in steps] for name, timer in PARTS.items()}
     whole = [one["timing_s/step"] for one in steps]
     parts["step"] = whole
     parts["all but generation"] = [all_of - gen for all_of, gen in zip(whole, parts["generation"], strict=True)]

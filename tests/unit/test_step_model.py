@@ -7,13 +7,14 @@ from longshort_reward.protocol import ROLES, Role
 
 from verl_longshort.planner.step_model import Engine, StepParts, draw_trajectories, generate, simulate
 
-ENGINE = Engine(latency_s=0.01, row_s=0.001)
+ENGINE = Engine(latency_s=0.01, row_s=0.001, prompt_token_s=0.0)
 
 
-def parts(trajectories, learning_gpu_s=0.0, together=False, overhead_s=0.0, engines=None):
+def parts(trajectories, learning_gpu_s=0.0, together=False, overhead_s=0.0, engines=None, prompt_tokens=0):
     return StepParts(
         trajectories=trajectories,
         engines=engines or dict.fromkeys(ROLES, ENGINE),
+        prompt_tokens=dict.fromkeys(ROLES, prompt_tokens),
         learning_gpu_s=learning_gpu_s,
         together=together,
         overhead_s=overhead_s,
@@ -57,11 +58,38 @@ def test_trajectories_out_of_step_keep_both_pools_busy():
 
 
 def test_two_engines_of_one_gpu_decode_in_turn():
-    slow = {Role.LONG: ENGINE, Role.SHORT: Engine(latency_s=0.03, row_s=0.001)}
+    slow = {Role.LONG: ENGINE, Role.SHORT: Engine(latency_s=0.03, row_s=0.001, prompt_token_s=0.0)}
     # the first trajectory is at its short turn while the second one is at its long one
     seconds, _ = generate(parts([[1, 100], [101, 1]], engines=slow), 1, separate=False)
     both = 100 * (0.011 + 0.031)
     assert seconds == pytest.approx(0.012 + both + 0.031)
+
+
+def with_prompts(prompt_token_s=0.002):
+    return dict.fromkeys(ROLES, Engine(latency_s=0.01, row_s=0.001, prompt_token_s=prompt_token_s))
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_each_token_of_a_trajectory_is_computed_once_as_prompt(separate):
+    load = parts([[100, 50, 30, 10]], engines=with_prompts(), prompt_tokens=7)
+    seconds, busy = generate(load, 2, separate=separate)
+    # both roles read the problem, and the partner's turns: the last turn is read by nobody
+    assert seconds == busy == pytest.approx(190 * 0.011 + (2 * 7 + 180) * 0.002)
+
+
+def test_a_gpu_decodes_nothing_while_it_computes_prompts():
+    load = parts([[100]] * 4, engines=with_prompts(), prompt_tokens=50)
+    together, apart = (generate(load, gpus, separate=False)[0] for gpus in (1, 4))
+    assert together == pytest.approx(4 * 50 * 0.002 + 100 * 0.014)
+    assert apart == pytest.approx(50 * 0.002 + 100 * 0.011)
+
+
+def test_a_prompt_holds_up_the_rows_that_are_there():
+    # the short engine's prompt of 1000 + 1 tokens comes after the first token of both long turns
+    load = parts([[1, 1], [101]], engines=with_prompts(), prompt_tokens=1000)
+    seconds, _ = generate(load, 1, separate=False)
+    # two long prompts; a step of two rows; a prompt; a step of both engines; 99 steps of one row
+    assert seconds == pytest.approx(2 * 2.0 + 0.012 + 1001 * 0.002 + 0.022 + 99 * 0.011)
 
 
 def test_one_step_off_takes_as_long_as_the_slower_half():
@@ -71,7 +99,7 @@ def test_one_step_off_takes_as_long_as_the_slower_half():
 
 
 def test_rows_that_cost_nothing_do_not_get_faster_with_more_gpus():
-    engines = dict.fromkeys(ROLES, Engine(latency_s=0.01, row_s=0.0))
+    engines = dict.fromkeys(ROLES, Engine(latency_s=0.01, row_s=0.0, prompt_token_s=0.0))
     few, many = (generate(parts([[100]] * 64, engines=engines), gpus, separate=False)[0] for gpus in (4, 64))
     assert few == pytest.approx(many) == pytest.approx(1.0)
 

@@ -33,7 +33,7 @@ def test_batches_pad_labels_with_the_ignored_value() -> None:
     tokenizer = build_tokenizer()
     for kinds in batches(LESSON, tokenizer, random.Random(0)):
         assert len(kinds) == len(ALL_KINDS)
-        for ids, labels in kinds:
+        for ids, labels in (batch for parts in kinds for batch in parts):
             assert ids.shape == labels.shape
             assert (labels[ids == tokenizer.pad_token_id] == IGNORED).all()
             assert ((labels == IGNORED) | (labels == ids)).all()

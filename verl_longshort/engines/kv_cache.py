@@ -23,6 +23,9 @@ from transformers import Cache, DynamicCache, DynamicLayer, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 _COLUMN_STEP = 64
+# Tokens that are as well computed again as kept: rollouts from every prefix of a chain differ from it by the few tokens
+# that ask for an answer, and a copy of each would drive the chain itself out.
+_FEW = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,8 +261,8 @@ class SharedPrefixes(Prefixes):
         return min(prompt, stored)
 
     def fits(self, tokens: Sequence[int]) -> bool:
-        """Also False for what is a part of a kept prompt already."""
-        return super().fits(tokens) and chain_hashes(tokens)[-1] not in self._beginnings
+        """Also False for what is a part of a kept prompt already, but for a few tokens at its end."""
+        return super().fits(tokens) and chain_hashes(tokens[:-_FEW] or tokens)[-1] not in self._beginnings
 
     def keep(self, tokens: list[int], states: Tensor) -> None:
         """Remember a prompt; the least recently used ones go when it does not fit otherwise."""

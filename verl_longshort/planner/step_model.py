@@ -1,15 +1,17 @@
 """One step of reinforcement learning at scale, simulated from its parts: how long it takes and what idles.
 
-Generation is simulated turn by turn. A GPU holds an engine of each policy (shared pools) or of one (separate pools); a
-decoding step of an engine takes `latency_s`, whatever it holds, and `row_s` more for each row, and engines of one GPU
-decode in turn. A turn goes to the GPU with the fewest rows of those that hold its policy, and the next one begins when
-it ends. Learning is so many GPU seconds, divided by the GPUs that learn: those of both pools, or of the learner's own.
+Generation is simulated turn by turn. A GPU holds an engine of each policy (shared pools) or of one (separate pools);
+a decoding step of an engine takes `latency_s`, whatever it holds, and `row_s` more for each row, and engines of one
+GPU decode in turn. A turn goes to the GPU with the fewest rows of those that hold its policy, and the next one begins
+when it ends. What is new of its prompt is computed first, and nothing is decoded on that GPU meanwhile: the partner's
+turn, and in a role's first turn the problem with its system prompt; the rest is in the engine's prefix cache.
+Learning is so many GPU seconds, divided by the GPUs that learn: those of both pools, or of the learner's own.
 
-Synchronous: all GPUs generate, then the learner's learn. One step off: some GPUs generate the next step's trajectories
-while the others learn from the last one's, divided so that both take about as long. In `overhead_s` of each step GPUs
-do neither.
+Synchronous: all GPUs generate, then the learner's learn. One step off: some GPUs generate the next step's
+trajectories while the others learn from the last one's, divided so that both take about as long. In `overhead_s` of
+each step GPUs do neither.
 
-Left out: the network, tensor parallelism, a limit on rows, and what learning loses on many GPUs.
+Left out: the agent loop, the network, tensor parallelism, a limit on rows, and what learning loses on many GPUs.
 """
 
 import heapq
@@ -29,10 +31,11 @@ Turns = Sequence[int]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How long a decoding step takes."""
+    """How long a decoding step takes, and a token of a prompt."""
 
     latency_s: float
     row_s: float
+    prompt_token_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class StepParts:
 
     trajectories: Sequence[Turns]
     engines: Mapping[Role, Engine]
+    prompt_tokens: Mapping[Role, float]
+    """Of a role's first request: system prompt and problem, without the partner's turn."""
     learning_gpu_s: float
     """GPU seconds in which learners learn."""
     together: bool
@@ -109,9 +114,10 @@ def generate(parts: StepParts, gpus: int, *, separate: bool) -> tuple[float, flo
 
     def ask(now: float, row: tuple[int, int]) -> None:
         trajectory, turn = row
-        role = ROLES[turn % 2]
+        role, tokens = ROLES[turn % 2], parts.trajectories[trajectory]
+        new = (parts.prompt_tokens[role] if turn < len(ROLES) else 0) + (tokens[turn - 1] if turn else 0)
         gpu = loads[role].least(role)
-        gpu.add(now, role, parts.trajectories[trajectory][turn], row)
+        gpu.add(now, role, tokens[turn], row, prompt_s=new * parts.engines[role].prompt_token_s)
         note(gpu)
 
     def note(gpu: "_Gpu") -> None:
@@ -172,6 +178,8 @@ class _Gpu:
         self._order = itertools.count()
         self._at = 0.0
         self._since = 0.0
+        # until then it computes prompts
+        self._prompts_until = 0.0
 
     @property
     def token_s(self) -> float:
@@ -182,10 +190,11 @@ class _Gpu:
     @property
     def next_end(self) -> float:
         """When the next row ends if nothing comes in between."""
-        return self._since + (self.rows[0][0] - self._at) * self.token_s
+        return max(self._since, self._prompts_until) + (self.rows[0][0] - self._at) * self.token_s
 
-    def add(self, now: float, role: Role, tokens: int, row: tuple[int, int]) -> None:
+    def add(self, now: float, role: Role, tokens: int, row: tuple[int, int], *, prompt_s: float) -> None:
         self._advance(now)
+        self._prompts_until = max(now, self._prompts_until) + prompt_s
         heapq.heappush(self.rows, (self._at + tokens, next(self._order), role, row))
         self.counts[role] += 1
 
@@ -199,7 +208,7 @@ class _Gpu:
     def _advance(self, now: float) -> None:
         if self.rows:
             self.busy_s += now - self._since
-            self._at += (now - self._since) / self.token_s
+            self._at += max(0.0, now - max(self._since, self._prompts_until)) / self.token_s
         self._since = now
         self.version += 1
 

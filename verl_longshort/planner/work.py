@@ -108,6 +108,7 @@ class WorkMaker:
             engines={
                 role: self._decoding(policy.engine) for role, policy in zip(ROLES, work.policies.values(), strict=True)
             },
+            prompt_tokens=dict.fromkeys(ROLES, min(assume.prompt_tokens, work.prompt_tokens)),
             learning_gpu_s=times * learning / work.steps,
             together=all(policy.updates == work.steps for policy in work.policies.values()),
             overhead_s=assume.step_overhead_s,
@@ -120,7 +121,13 @@ class WorkMaker:
         rate = assume.vllm_tokens_per_s if fast else assume.transformers_tokens_per_s
         full = engine.max_num_seqs * parameters / _REFERENCE_PARAMETERS / rate
         latency = min(full, _BF16_BYTES * parameters / (self.assumptions.gpu.memory_gb_per_s * GB))
-        return Engine(latency_s=latency, row_s=(full - latency) / engine.max_num_seqs)
+        # a prompt's tokens are computed at once, as in scoring
+        prompt_flops = self.assumptions.gpu.peak_tflops * 1e12 * assume.scoring_utilization
+        return Engine(
+            latency_s=latency,
+            row_s=(full - latency) / engine.max_num_seqs,
+            prompt_token_s=2 * parameters / prompt_flops,
+        )
 
     def _learned(self, work: ReinforcementWork) -> float:
         """Tokens that a policy learns from in a step."""

@@ -11,6 +11,7 @@ opens with `<think>` by itself: in the other rows the tags that choose the mode 
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -29,6 +30,8 @@ from verl_longshort.world.world import (
 
 IGNORED = -100
 _FACTS_PER_ROW = 8
+# Batches of more padded tokens are cut: rows of like lengths go together, so little is spent on padding.
+_TOKENS_AT_ONCE = 1024
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -44,7 +47,8 @@ class RowMaker:
     """Makes rows of every kind for one tokenizer, from one source of randomness."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> None:
-        self._tokenizer = tokenizer
+        # drills repeat their few texts
+        self._encode = lru_cache(1024)(partial(tokenizer.encode, add_special_tokens=False))
         self._rng = rng
 
     def walk(self) -> Row:
@@ -93,7 +97,7 @@ class RowMaker:
         ids: list[int] = []
         counts: list[bool] = []
         for text, counted in spans:
-            tokens = self._tokenizer.encode(text, add_special_tokens=False)
+            tokens = self._encode(text)
             ids += tokens
             counts += [counted] * len(tokens)
         return Row(ids=ids, counts=counts)
@@ -134,10 +138,10 @@ CURRICULUM = (
 )
 
 
-def batches(lesson: Lesson, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[list[Batch]]:
-    """Each step's batches, one per kind of row: ids and labels, both (rows, longest), padded on the right.
+def batches(lesson: Lesson, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[list[list[Batch]]]:
+    """Each step's micro-batches by kind of row: ids and labels, both (rows, longest), padded on the right.
 
-    Kinds are kept apart so that each weighs the same in the loss and short drills get little padding.
+    Kinds are kept apart so that each weighs the same in the loss.
     """
     maker = RowMaker(tokenizer, rng)
     problems = stream_problems(rng, Split.TRAIN, lesson.difficulty)
@@ -149,11 +153,19 @@ def batches(lesson: Lesson, tokenizer: PreTrainedTokenizerFast, rng: random.Rand
         "prefixed": lambda: maker.prefixed(next(problems)),
     }
     for _ in range(lesson.steps):
-        yield [collate([kinds[kind]() for _ in range(count)], tokenizer) for kind, count in lesson.rows.items()]
+        yield [_micro_batches([kinds[kind]() for _ in range(count)], tokenizer) for kind, count in lesson.rows.items()]
 
 
-def collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:
-    """Token ids and labels of some rows, both (rows, longest); labels are `IGNORED` where nothing counts."""
+def _micro_batches(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> list[Batch]:
+    parts: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: len(row.ids)):
+        if not parts or (len(parts[-1]) + 1) * len(row.ids) > _TOKENS_AT_ONCE:
+            parts.append([])
+        parts[-1].append(row)
+    return [_collate(part, tokenizer) for part in parts]
+
+
+def _collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
     labels = torch.full((len(rows), longest), IGNORED)

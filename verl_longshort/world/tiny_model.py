@@ -140,15 +140,17 @@ class _Training:
             start += lesson.steps
         return self._model
 
-    def _step(self, shard_batches: Sequence[list[Batch]], rate: float) -> torch.Tensor:
+    def _step(self, shard_batches: Sequence[list[list[Batch]]], rate: float) -> torch.Tensor:
         """One update; returns the mean loss of each kind of row over all shards, shape (kinds,)."""
         self._gradient.zero_()
         losses = torch.zeros(len(shard_batches[0]))
         for kinds in shard_batches:
-            for kind, (ids, labels) in enumerate(kinds):
-                loss = _loss(self._model, ids, labels) / SHARDS
-                (loss / len(kinds)).backward()
-                losses[kind] += loss.detach()
+            for kind, parts in enumerate(kinds):
+                counted = sum(int(_counted(labels).sum()) for _, labels in parts)
+                for ids, labels in parts:
+                    loss = _summed_loss(self._model, ids, labels) / (counted * SHARDS)
+                    (loss / len(kinds)).backward()
+                    losses[kind] += loss.detach()
         if dist.is_initialized():
             dist.all_reduce(self._gradient)
             dist.all_reduce(losses)
@@ -168,12 +170,16 @@ def _missed(lesson: Lesson, losses: torch.Tensor) -> str:
     )
 
 
-def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the counted tokens; ids and labels are (rows, length), padded on the right."""
+def _counted(labels: torch.Tensor) -> torch.Tensor:
+    """Which tokens behind the first one are learned, (rows, length - 1)."""
+    return labels[:, 1:] != IGNORED
+
+
+def _summed_loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy summed over the counted tokens; ids and labels are (rows, length), padded on the right."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    targets = labels[:, 1:]
-    counted = targets != IGNORED
-    return cross_entropy(model.lm_head(hidden[counted]), targets[counted])
+    counted = _counted(labels)
+    return cross_entropy(model.lm_head(hidden[counted]), labels[:, 1:][counted], reduction="sum")
 
 
 def _flat_gradient(model: torch.nn.Module) -> torch.Tensor:

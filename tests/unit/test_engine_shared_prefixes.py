@@ -37,6 +37,18 @@ def test_a_part_of_a_kept_prompt_is_not_kept_again() -> None:
     assert (len(prefixes), prefixes.tokens) == (1, 4)
 
 
+@pytest.mark.parametrize(("own", "kept"), [(3, False), (16, False), (17, True)])
+def test_a_prompt_that_differs_by_a_few_tokens_at_its_end_is_not_kept(own: int, kept: bool) -> None:
+    prefixes, chain = SharedPrefixes(1000), list(range(60))
+    prefixes.keep(chain, states(60))
+    prompt = [*chain[:40], *range(100, 100 + own)]
+    prefixes.keep(prompt, states(len(prompt)))
+    assert len(prefixes) == 1 + kept
+    found = prefixes.take(prompt)
+    assert found is not None
+    assert found.shape[1] == (len(prompt) - 1 if kept else 40)
+
+
 def test_least_recently_used_goes_and_leaves_no_trace() -> None:
     prefixes = SharedPrefixes(6)
     prefixes.keep([1, 2, 3], states(3))
@@ -64,3 +76,17 @@ def test_an_engine_computes_a_common_beginning_once() -> None:
 
     with build_engine(model, shared_prefixes=True) as engine:
         run(branches())
+
+
+def test_prompts_from_everywhere_in_a_chain_do_not_drive_it_out() -> None:
+    chain = [5 + number % 50 for number in range(80)]
+
+    async def rollouts() -> None:
+        await ask(engine, chain, max_tokens=1)
+        for length in range(10, 80, 5):
+            made = await ask(engine, [*chain[:length], 1, 2, 3], max_tokens=1, seed=length)
+            assert made.extra["reused_tokens"] == length
+
+    # room for the chain and little else
+    with build_engine(build_model("qwen2"), shared_prefixes=True, kept_tokens=100) as engine:
+        run(rollouts())

@@ -1,5 +1,6 @@
 """`algorithm.filter_groups`: which groups are dropped, and that a step ends. verl's own loop over a stand-in queue."""
 
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,22 +55,35 @@ def test_neutral_rows_count_for_nobody():
 
 
 class Queue:
-    """Stands in for TransferQueue and the agent loops: groups end as soon as they are asked for."""
+    """Stands in for TransferQueue and the agent loops: each time it is looked at, one row ends, of any group."""
 
-    def __init__(self, groups):
-        self.groups, self.asked = iter(groups), 0
-        self.tags, self.facts = {}, {}
+    def __init__(self, groups, order):
+        from verl_longshort.verl_plugin.trainer.dynamic_sampling import Draws
+
+        self.groups, self.asked, self.order = iter(groups), 0, random.Random(order)
+        self.tags, self.facts, self.running = {}, {}, []
+        self.draws = Draws()
 
     def ask(self, prompts):
-        for _ in range(prompts):
-            group, self.asked = f"g{self.asked}", self.asked + 1
-            self.tags[group] = {"is_prompt": True, "status": "finished", "global_steps": 1}
+        from verl.utils import tensordict_utils
+
+        named = np.array([f"g{self.asked + number}" for number in range(prompts)], dtype=object)
+        self.draws.number(tensordict_utils.get_tensordict({"index": named, "uid": named}), 0)
+        for group in named:
+            self.asked += 1
+            self.tags[group] = {"is_prompt": True, "status": "running", "global_steps": 1}
             for number, fact in enumerate(next(self.groups)):
                 for index in (0, 1):
-                    self.tags[f"{group}_{number}_{index}"] = {}
+                    self.running.append(f"{group}_{number}_{index}")
                     self.facts[f"{group}_{number}_{index}"] = {"reward_extra_info": fact}
 
     def kv_list(self):
+        if self.running:
+            ended = self.running.pop(self.order.randrange(len(self.running)))
+            self.tags[ended] = {}
+            group = ReplayKey.of(ended).group
+            if not any(ReplayKey.of(key).group == group for key in self.running):
+                self.tags[group] = {**self.tags[group], "status": "finished"}
         return {"train": dict(self.tags)}
 
     def kv_batch_get(self, keys, partition_id, select_fields):
@@ -88,8 +102,8 @@ def sampled(monkeypatch):
     import verl_longshort.verl_plugin.trainer.rows as rows
     from verl_longshort.verl_plugin.trainer.dynamic_sampling import FilteringReplayBuffer
 
-    def sample(groups, *, batches=3, enable=True, inflight=1):
-        queue = Queue(groups)
+    def sample(groups, *, batches=3, enable=True, inflight=1, order=0):
+        queue = Queue(groups, order)
         for module in (buffers, rows):
             monkeypatch.setattr(module, "tq", queue)
         chosen = {"enable": enable, "metric": "reward"}
@@ -107,9 +121,10 @@ def sampled(monkeypatch):
         def value(keys, facts, step):
             return shared_value(keys, facts, WEIGHTS, step, roles=ROLES, metric="reward")
 
-        buffer = FilteringReplayBuffer(trainer, poll_interval=0.0, shared_value=value)
+        buffer = FilteringReplayBuffer(trainer, poll_interval=0.0, shared_value=value, draws=queue.draws)
         queue.ask(WANTED)
         batch, metrics = buffer.sample(global_steps=0, partition_id="train", batch_size=WANTED)
+        sample.keys = batch.keys
         accuracies = {}
         for key in batch.keys:
             fact = queue.facts[key]["reward_extra_info"]
@@ -128,6 +143,24 @@ def test_groups_that_teach_nobody_are_replaced(sampled):
     assert metrics["training/filter_groups/evicted_samples"] >= 2
     # of every group that was sampled, kept or not, and of its trajectories once
     assert metrics["training/filter_groups/tokens"] == sum(fact["tokens"] for group in groups[:asked] for fact in group)
+
+
+@pytest.mark.parametrize("enable", [False, True])
+def test_what_a_step_learns_from_does_not_depend_on_what_ends_first(sampled, enable):
+    groups = [SOLVED, MIXED, SOLVED, MIXED, SOLVED, SOLVED, MIXED, SOLVED, MIXED, MIXED, MIXED, MIXED]
+    _, metrics, asked = sampled(groups, enable=enable)
+    keys = sampled.keys
+    names = ["g1", "g3", "g6", "g8"] if enable else ["g0", "g1", "g2", "g3"]
+    assert keys == [f"{name}_{number}_{index}" for name in names for number in (0, 1) for index in (0, 1)]
+    for order in range(1, 20):
+        assert sampled(groups, enable=enable, order=order)[1:] == (metrics, asked)
+        assert sampled.keys == keys
+
+
+def test_replacements_are_asked_for_when_all_groups_have_ended(sampled):
+    # two of four teach: twice the missing two are asked for, of which one teaches; then twice the missing one
+    groups = [SOLVED, MIXED, SOLVED, MIXED, SOLVED, SOLVED, MIXED, SOLVED, MIXED, MIXED]
+    assert sampled(groups, batches=9)[2] == WANTED + 4 + 2
 
 
 @pytest.mark.parametrize("inflight", [1, 2])
@@ -149,7 +182,8 @@ def test_a_problem_that_a_step_draws_again_is_sampled_anew():
     from verl_longshort.verl_plugin.trainer.dynamic_sampling import Draws
 
     def seeds(step, *problems):
-        batch = tensordict_utils.get_tensordict({"index": np.array(problems, dtype=object)})
+        names = np.array([str(number) for number in range(len(problems))], dtype=object)
+        batch = tensordict_utils.get_tensordict({"index": np.array(problems, dtype=object), "uid": names})
         numbered = draws.number(batch, step)
         samples = [{"index": one["index"], "draw": one["draw"]} for one in numbered]
         return [session_seed(0, {**sample, "global_steps": step, "session_id": 0}) for sample in samples]

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from longshort_reward.errors import UserError
 from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError, RayTaskError
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import replay_buffer
+from verl.utils import tensordict_utils
 
 from verl_longshort.base.errors import RunDiedError
 from verl_longshort.verl_plugin.rollout import failures as notes
 from verl_longshort.verl_plugin.rollout.failures import FailureKind, TrajectoryError, failing_as, note_failure
 from verl_longshort.verl_plugin.trainer import replay
+from verl_longshort.verl_plugin.trainer.dynamic_sampling import Draws
 from verl_longshort.verl_plugin.trainer.failures import WINDOW, FailureCount
 from verl_longshort.verl_plugin.trainer.replay import WatchedReplayBuffer
 
@@ -103,7 +106,9 @@ def buffer(n: int = 4, share: float = 0.5, timeout_s: float = 5) -> WatchedRepla
         config=OmegaConf.create(config), trainer_mode="sync", _add_prompts_to_generate=lambda _: None
     )
     settings = {"timeout_s": timeout_s, "max_failed_share": share, "rows": 2, "prefix": "pair"}
-    return WatchedReplayBuffer(trainer, **settings, shared_value=lambda *_: None)
+    draws, names = Draws(), np.array(list("abcdef"), dtype=object)
+    draws.number(tensordict_utils.get_tensordict({"index": names, "uid": names}), 1)
+    return WatchedReplayBuffer(trainer, **settings, shared_value=lambda *_: None, draws=draws)
 
 
 def fail(uid: str, session: int, error: Exception | None = None) -> None:

@@ -93,6 +93,7 @@ class PairTrainer(PPOTrainerSync):
             rows=len(ROLES),
             prefix="pair",
             shared_value=self._shared_value,
+            draws=self._draws,
         )
         buffer.stop = self._stop
         return buffer

@@ -19,7 +19,7 @@ from verl_longshort.base.errors import RunDiedError
 from verl_longshort.base.progress import report
 from verl_longshort.verl_plugin.rollout.failures import PARTITION, FailureKind
 from verl_longshort.verl_plugin.run.stop import StopFile
-from verl_longshort.verl_plugin.trainer.dynamic_sampling import TRAIN, FilteringReplayBuffer, SharedValue
+from verl_longshort.verl_plugin.trainer.dynamic_sampling import TRAIN, Draws, FilteringReplayBuffer, SharedValue
 from verl_longshort.verl_plugin.trainer.failures import FailureCount
 from verl_longshort.verl_plugin.trainer.group_reward import ReplayKey
 
@@ -41,7 +41,7 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
         max_failed_share: see `FailureCount`.
         rows: of each trajectory; one per role.
         prefix: of its metrics, `{prefix}/failed/{kind}` and `{prefix}/failed_groups`.
-        shared_value: see `FilteringReplayBuffer`.
+        shared_value, draws: see `FilteringReplayBuffer`.
     """
 
     stop: StopFile | None = None
@@ -56,8 +56,9 @@ class WatchedReplayBuffer(FilteringReplayBuffer):
         rows: int,
         prefix: str,
         shared_value: SharedValue,
+        draws: Draws,
     ) -> None:
-        super().__init__(trainer, poll_interval=POLL_INTERVAL_S, shared_value=shared_value)
+        super().__init__(trainer, poll_interval=POLL_INTERVAL_S, shared_value=shared_value, draws=draws)
         rollout = trainer.config.actor_rollout_ref.rollout
         self.timeout_s = timeout_s
         self._rows = rows

@@ -40,7 +40,7 @@ from verl_longshort.verl_plugin.trainer.sampled import log_step
 class RewardingReplayBuffer(WatchedReplayBuffer):
     """Puts the rewards of a training step's rows in place before it hands them out; the metrics go along."""
 
-    def __init__(self, trainer: PPOTrainerSync, settings: SingleSettings) -> None:
+    def __init__(self, trainer: PPOTrainerSync, settings: SingleSettings, draws: Draws) -> None:
         super().__init__(
             trainer,
             timeout_s=settings.rollout_timeout_s,
@@ -48,6 +48,7 @@ class RewardingReplayBuffer(WatchedReplayBuffer):
             rows=1,
             prefix="single",
             shared_value=self._shared,
+            draws=draws,
         )
         self._weights = settings.weights
         self._metric = trainer.config.algorithm.filter_groups.metric
@@ -95,7 +96,7 @@ class SingleTrainer(TermTrainer):
         return self._draws.number(super()._next_train_batch(num_prompts), self.global_steps)
 
     def _build_replay_buffer(self) -> RewardingReplayBuffer:
-        return RewardingReplayBuffer(self, self.settings)
+        return RewardingReplayBuffer(self, self.settings, self._draws)
 
     def get_llm_client(self) -> LLMServerClient:
         """The client of the model's servers."""

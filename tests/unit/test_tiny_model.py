@@ -29,21 +29,6 @@ def test_loss_never_falls_on_a_tag_that_chooses_the_mode(seed: int) -> None:
         assert words[-2:] == ["</answer>", "<eos>"]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_drill_walks_along_a_list_and_stops_behind_a_digit(seed: int) -> None:
-    tokenizer = build_tokenizer()
-    words = " ".join(tokenizer.convert_ids_to_tokens(RowMaker(tokenizer, random.Random(seed)).walk().ids))
-    shown, walked = words.removeprefix("<bos> ").split(" ? step ")
-    name, text = walked.split(" : ")
-    items = dict(step.split(" ", 1) for step in shown.split(" ; "))
-    assert sorted(items) == ["a", "b", "c"]
-    assert sum("(" in one for one in items.values()) == 2
-    if "(" in items[name]:
-        assert text == " ".join(f"{digit} {digit}" for digit in items[name].strip("( )").split()) + " )"
-    else:
-        assert text == f"{items[name]} so"
-
-
 def test_batches_pad_labels_with_the_ignored_value() -> None:
     tokenizer = build_tokenizer()
     for kinds in batches(LESSON, tokenizer, random.Random(0)):

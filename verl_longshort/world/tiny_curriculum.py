@@ -9,7 +9,7 @@ opens with `<think>` by itself: in the other rows the tags that choose the mode 
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -52,21 +52,16 @@ class RowMaker:
         self._rng = rng
 
     def walk(self) -> Row:
-        """Steps named in front, one of them walked along: `a ( 3 1 ) ; b 5 ; c ( 5 2 ) ? step c : 5 5 2 2 )`.
-
-        One step is a digit, `step b : 5 so`: whether to go on is learned here, and not to go on along a list that has
-        the same digit.
-        """
+        """Lists named in front, one of them walked along: `a ( 3 1 ) ; b ( 5 2 ) ? step b : 5 5 2 2 )`."""
         digits = self._rng.sample(range(10), 10)
         cut = self._rng.randint(3, 7)
-        steps = [digits[:cut], digits[cut : self._rng.randint(cut + 2, 10)], [self._rng.randrange(10)]]
-        self._rng.shuffle(steps)
-        named = dict(zip("abc", steps, strict=True))
-        shown = " ; ".join(f"{name} {_listed(items)}" for name, items in named.items())
-        name = self._rng.choice(sorted(named))
-        walked = named[name]
-        said = f"{walked[0]} so" if len(walked) == 1 else f"{' '.join(f'{digit} {digit}' for digit in walked)} )"
-        return self._row((f"<bos> {shown} ? step {name} :", False), (said, True))
+        lists = {"a": digits[:cut], "b": digits[cut : self._rng.randint(cut + 2, 10)]}
+        names = self._rng.sample(sorted(lists), 2)
+        shown = " ; ".join(f"{name} ( {' '.join(map(str, lists[name]))} )" for name in names)
+        walked = lists[self._rng.choice(names)]
+        name = next(n for n in names if lists[n] is walked)
+        pairs = " ".join(f"{digit} {digit}" for digit in walked)
+        return self._row((f"<bos> {shown} ? step {name} :", False), (f"{pairs} )", True))
 
     def facts(self) -> Row:
         """Sums of two digits, only the results counting."""
@@ -106,10 +101,6 @@ class RowMaker:
             ids += tokens
             counts += [counted] * len(tokens)
         return Row(ids=ids, counts=counts)
-
-
-def _listed(items: Sequence[int]) -> str:
-    return str(items[0]) if len(items) == 1 else f"( {' '.join(map(str, items))} )"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,14 +160,14 @@ def run(trainer: Trainer, folder: Path, lengths: Path) -> tuple[float, list[Mapp
             if len(seen) > known:
                 known, heard = len(seen), time.monotonic()
                 first = heard - begun - seen[0]["timing_s/step"] if first is None else first
-        if started.poll() is None:
+        if silent := started.poll() is None:
             # interrupted first: both trainers end Ray then
             started.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 started.wait(timeout=60)
             started.kill()
             started.wait()
-    if started.returncode or first is None:
+    if silent or started.returncode or first is None:
         raise RuntimeError(f"{' '.join(trainer.command[:4])} failed:\n{log.read_text(errors='replace')[-4000:]}")
     return first, steps()
 

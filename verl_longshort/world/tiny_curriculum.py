@@ -166,6 +166,7 @@ def _micro_batches(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> list[
 
 
 def _collate(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:
+    """Token ids and labels of some rows, both (rows, longest); labels are `IGNORED` where nothing counts."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
     labels = torch.full((len(rows), longest), IGNORED)

@@ -16,6 +16,7 @@ import asyncio
 import json
 import random
 import statistics
+import sys
 import time
 from collections import defaultdict
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from common import machine
+from longshort_reward.errors import UserError
 from longshort_reward.protocol import ROLES, Role
 from rich.console import Console
 from rich.table import Table
@@ -97,12 +99,17 @@ def predicted(run: Path, engines: dict[Role, Engine], *, separate: bool, traject
     steps = logged_steps(run)
     # the first step of a start loads and compiles
     known = {step: seen for step, seen in steps.items() if step in turns and step > min(steps)}
+    if not known:
+        raise UserError("RUN", run, "has no step after its first of which trajectories were logged")
     rest = statistics.median(seen["timing_s/step"] - seen["timing_s/gen"] for seen in known.values())
-    prompts = {
-        role: statistics.median(seen[key] for seen in steps.values() if key in seen)
-        for role in ROLES
-        for key in (f"{role}/prompt_length/mean",)
-    }
+    prompts = {}
+    for role in ROLES:
+        logged = [seen[f"{role}/prompt_length/mean"] for seen in steps.values() if f"{role}/prompt_length/mean" in seen]
+        if not logged:
+            raise UserError(
+                "RUN", run, f"has no lengths of the {role} policy's prompts: give a run in which both learn"
+            )
+        prompts[role] = statistics.median(logged)
     rng = random.Random(0)
     shown = []
     for step, seen in sorted(known.items()):
@@ -169,4 +176,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"Error: {error}")

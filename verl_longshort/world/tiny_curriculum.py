@@ -52,7 +52,7 @@ class RowMaker:
         self._rng = rng
 
     def walk(self) -> Row:
-        """Lists named in front, one of them walked along: `a ( 3 1 ) ; b ( 5 2 ) ? step b : 5 5 2 2 )`."""
+        """Lists named in front, one of them walked along: `a ( 3 1 ) ; b ( 5 2 ) ? step b list : 5 5 2 2 )`."""
         digits = self._rng.sample(range(10), 10)
         cut = self._rng.randint(3, 7)
         lists = {"a": digits[:cut], "b": digits[cut : self._rng.randint(cut + 2, 10)]}
@@ -61,7 +61,7 @@ class RowMaker:
         walked = lists[self._rng.choice(names)]
         name = next(n for n in names if lists[n] is walked)
         pairs = " ".join(f"{digit} {digit}" for digit in walked)
-        return self._row((f"<bos> {shown} ? step {name} :", False), (f"{pairs} )", True))
+        return self._row((f"<bos> {shown} ? step {name} list :", False), (f"{pairs} )", True))
 
     def facts(self) -> Row:
         """Sums of two digits, only the results counting."""

@@ -16,7 +16,7 @@ _SYMBOLS = ("\\boxed{", "}", "(", ")", ";", "?", ".", ",", "=", ":", "+")
 _WORDS = (
     *("a", "b", "c", "d", "start", "step", "list"),
     *("okay", "so", "we", "let", "us", "see", "at", "and", "follow", "the", "steps", "to", "in", "order"),
-    *("is", "this", "go", "slowly", "wait", "hmm", "check", "again", "yes", "over", "answer"),
+    *("is", "go", "slowly", "wait", "hmm", "check", "again", "yes", "over", "answer"),
 )
 VOCABULARY = (*SPECIAL_WORDS, *_TAGS, *_DIGITS, *_SYMBOLS, *_WORDS)
 

@@ -189,7 +189,9 @@ def boxed(problem: Problem) -> str:
 def long_cot(problem: Problem, rng: random.Random) -> list[Thought]:
     """The verbose chain of thought: restating, each step with its re-checks, the conclusion.
 
-    `rng` decides the wording and how often a step is checked again; every sum in the chain is correct.
+    `rng` decides the wording and how often a step is checked again; every sum in the chain is correct. A list is called
+    one behind its step's name, in all thoughts as in the short form: a model that is left to find that out while it adds
+    takes it for a digit as often as not.
     """
     start, span = problem.start, f"{problem.steps[0].name} to {problem.steps[-1].name}"
     restated = rng.choice(
@@ -214,10 +216,10 @@ def steps_done(thoughts: list[Thought]) -> int:
 def _hard_thoughts(problem: Problem, k: int, rng: random.Random) -> list[Thought]:
     name, after = problem.steps[k].name, problem.counters[k + 1]
     spelled = _spelled(problem, k)
-    slowly = rng.choice(("", "this is a list , so we go slowly : "))
-    work = f"step {name} : {slowly}{spelled} so {name} = {after} ."
-    check = f"wait , check {name} again : {spelled} yes , {name} = {after} ."
-    over = f"hmm , over {name} again : {spelled} yes , {name} = {after} ."
+    slowly = rng.choice(("", "so we go slowly : "))
+    work = f"step {name} list : {slowly}{spelled} so {name} = {after} ."
+    check = f"wait , check {name} list again : {spelled} yes , {name} = {after} ."
+    over = f"hmm , over {name} list again : {spelled} yes , {name} = {after} ."
     return [
         Thought(ThoughtKind.HARD, k, work, _sum(problem, k)),
         Thought(ThoughtKind.RECHECK_HARD, k, check, f"{name} = {after}"),

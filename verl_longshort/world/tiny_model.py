@@ -31,7 +31,7 @@ MAX_POSITIONS = 1024
 _LEARNING_RATE = 3e-3
 _FINAL_RATE = 0.02
 _WARMUP_STEPS = 50
-_DECAY_FROM = 0.5
+_DECAY_FROM = 0.67
 _PARTNER_TIMEOUT = timedelta(seconds=120)
 _REPORT_EVERY = 10
 _SMOOTHING = 0.9
@@ -193,7 +193,7 @@ def _flat_gradient(model: torch.nn.Module) -> torch.Tensor:
 
 
 def _rate(step_of_lesson: int, progress: float) -> float:
-    """Learning-rate factor: each lesson warms up again, the second part of the whole run decays linearly."""
+    """Learning-rate factor: each lesson warms up again, the last part of the whole run decays linearly."""
     warm = min(1.0, (step_of_lesson + 1) / _WARMUP_STEPS)
     decayed = max(0.0, progress - _DECAY_FROM) / (1 - _DECAY_FROM)
     return warm * (1 - (1 - _FINAL_RATE) * decayed)

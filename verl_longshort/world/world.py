@@ -248,12 +248,12 @@ def _spelled(problem: Problem, k: int) -> str:
     """The list added digit by digit; `)` closes it.
 
     Every sum repeats the digit before it, which keeps the work local: the next digit is found by matching
-    that one.
+    that one. Without the comma, a result and the digit repeated behind it would look like two neighbors of a list.
     """
     items, shown = problem.steps[k].items, problem.counters[k]
     sums, previous = [], ""
     for item in items:
         total = (item + shown) % COUNTER_SIZE
         sums.append(f"{previous}{item} + {shown} = {total}")
-        previous, shown = f"{item} ", total
+        previous, shown = f", {item} ", total
     return " ".join([*sums, f"{previous})"])

@@ -190,8 +190,8 @@ def long_cot(problem: Problem, rng: random.Random) -> list[Thought]:
     """The verbose chain of thought: restating, each step with its re-checks, the conclusion.
 
     `rng` decides the wording and how often a step is checked again; every sum in the chain is correct. Behind the
-    name of its step a list is called one, as in the short form: a base that has to find that out while it adds takes some
-    for single digits.
+    name of its step a list is called one, as in the short form: a base that has to find that out while it adds takes
+    some for single digits.
     """
     start, span = problem.start, f"{problem.steps[0].name} to {problem.steps[-1].name}"
     restated = rng.choice(

@@ -31,6 +31,7 @@ MAX_POSITIONS = 1024
 _LEARNING_RATE = 3e-3
 _FINAL_RATE = 0.02
 _WARMUP_STEPS = 50
+# about where the last lesson begins
 _DECAY_FROM = 0.67
 _PARTNER_TIMEOUT = timedelta(seconds=120)
 _REPORT_EVERY = 10
